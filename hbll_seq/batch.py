@@ -1,0 +1,36 @@
+"""One batch of sequences, after every input form has been normalised (see `inputs.py`)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Padded sequences and their targets.
+
+    Letters used everywhere in this package: B sequences, T steps, D features in, d state
+    units, V classes or symbols, K steps a block, n blocks.
+
+    Attributes:
+        x: `(B, T, D)` float features or `(B, T)` int64 symbols; zeros after each length.
+        lengths: `(B,)` int64 on the CPU, `1 <= lengths <= T`.
+        y: targets. One per sequence: `(B,)` int64 or `(B, C)` float. One per step:
+            `(B, T)` int64 or `(B, T, C)` float.
+        mask: `(B, T)` bool, True where a step counts in the loss (per-step targets only);
+            already False after each length and at `ignore_index`. None for one target per sequence.
+    """
+
+    x: Tensor
+    lengths: Tensor
+    y: Tensor
+    mask: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device` (lengths stay on the CPU)."""
+        return Batch(
+            self.x.to(device),
+            self.lengths,
+            self.y.to(device),
+            None if self.mask is None else self.mask.to(device),
+        )

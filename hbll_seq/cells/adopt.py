@@ -1,0 +1,81 @@
+"""From a name or a module to the stack of cells this package trains.
+
+The module stays what it is (`nn.GRU` keeps its parameter names), the cells are views on it.
+"""
+
+import inspect
+
+from torch import nn
+
+from hbll_seq.cells.base import Cell
+from hbll_seq.cells.elman import ElmanCell
+from hbll_seq.cells.gru import GRUCell
+from hbll_seq.cells.lstm import LSTMCell
+from hbll_seq.cells.mingru import MinGRU, MinGRUCell
+from hbll_seq.cells.user import UserCell
+from hbll_seq.errors import InputError
+
+NAMES = ("gru", "lstm", "elman", "mingru")
+
+
+def build(cell: str, input_size: int, hidden: int, layers: int) -> nn.Module:
+    """A new recurrent module by name: "gru", "lstm", "elman" or "mingru"."""
+    if cell == "gru":
+        return nn.GRU(input_size, hidden, layers, batch_first=True)
+    if cell == "lstm":
+        return nn.LSTM(input_size, hidden, layers, batch_first=True)
+    if cell == "elman":
+        return nn.RNN(input_size, hidden, layers, batch_first=True)
+    if cell == "mingru":
+        return MinGRU(input_size, hidden, layers)
+    raise InputError("cell", repr(cell), f"one of {NAMES}, an nn.GRU/nn.LSTM/nn.RNN, or a module forward(x, h)")
+
+
+def adopt(module: nn.Module, input_size: int) -> list[Cell]:
+    """Cells, one a layer, that view the parameters of `module`.
+
+    Args:
+        module: `nn.GRU`, `nn.LSTM`, `nn.RNN`, `MinGRU`, a module with `forward(x, h) -> h` and
+            `hidden_size`, or an `nn.ModuleList` of such modules (a stack).
+        input_size: width of the first layer's input, where the module does not say.
+
+    Raises:
+        InputError: bidirectional or projecting modules, dropout between layers, wrong signatures.
+    """
+    if isinstance(module, nn.RNNBase):
+        _refuse(module, input_size)
+        view = {"GRU": GRUCell, "LSTM": LSTMCell}.get(module.mode, ElmanCell)
+        return [view(module, layer) for layer in range(module.num_layers)]  # type: ignore[arg-type]  # mode decides the class
+    if isinstance(module, MinGRU):
+        return [MinGRUCell(module, layer) for layer in range(module.num_layers)]
+    if isinstance(module, nn.ModuleList):
+        cells: list[Cell] = []
+        for one in module:
+            cells += adopt(one, cells[-1].hidden_size if cells else input_size)
+        return cells
+    return [_user(module, input_size)]
+
+
+def _refuse(module: nn.RNNBase, input_size: int) -> None:
+    if module.bidirectional:
+        raise InputError("cell", "a bidirectional module", "a causal one (bidirectional=False)")
+    if module.proj_size:
+        raise InputError("cell", f"proj_size={module.proj_size}", "proj_size=0")
+    if module.dropout:
+        raise InputError("cell", f"dropout={module.dropout}", "dropout=0 (set `dropout` on the SequenceModel)")
+    if module.input_size != input_size:
+        raise InputError("cell", f"input_size={module.input_size}", f"input_size={input_size}, as the model embeds")
+
+
+def _user(module: nn.Module, input_size: int) -> Cell:
+    hidden = getattr(module, "hidden_size", None)
+    if not isinstance(hidden, int):
+        raise InputError("cell", f"{type(module).__name__} without hidden_size", "an int attribute `hidden_size`")
+    required = [
+        p
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) != 2:
+        raise InputError("cell", f"forward with {len(required)} required arguments", "forward(x, h) -> h")
+    return UserCell(module, input_size, hidden)

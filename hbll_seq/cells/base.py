@@ -1,0 +1,168 @@
+"""What a recurrent cell is to this package: step, roll and carry.
+
+A cell maps one step's input and the state before it to the state after it. The state is one
+vector of S numbers, laid out as `[memory | visible]`:
+
+* GRU, Elman, minGRU, user cells: everything is memory, and the hidden output *is* the state (S = d).
+* LSTM: the memory is the cell state c, the visible part the hidden output h (S = 2d).
+
+The *carry* is the diagonal of one step's Jacobian on the memory, dm'_j/dm_j; its product over a
+block, G, says how much of a change at the block's start survives to its end. The *link* is how a
+change of memory at a step's end shows in the visible part (LSTM: o * (1 - tanh(c)^2)).
+Together they are the linear model of a block that the consistency sweeps and the feedback
+messages use (design section 3, lines 2 and 4); a poor carry costs sweeps, never correctness.
+
+A cell is a light view on parameters that live in an ordinary module (`nn.GRU` and the like), so a
+trained model is a plain torch module and nothing needs copying back.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Advance(NamedTuple):
+    """One step: the new state `(N, S)`, its carry `(N, M)` and link `(N, d)` (None without visible part)."""
+
+    state: Tensor
+    carry: Tensor
+    link: Tensor | None
+
+
+class Roll(Protocol):
+    """K steps of N independent rows, and the vector-Jacobian products of those K steps.
+
+    Attributes:
+        outputs: `(K, N, d)` hidden outputs, or None when rolled with `keep=False`.
+        end: `(N, S)` state after the last step.
+        carry: `(N, M)` product of the steps' carries, G.
+        link: `(N, d)` link of the last step, or None.
+    """
+
+    outputs: Tensor | None
+    end: Tensor
+    carry: Tensor
+    link: Tensor | None
+
+    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
+        """Gradient `(N, S)` on the start state, given those on outputs and end; may be called again."""
+        ...
+
+    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Gradients on the input `(K, N, D)` and on the parameters, for the latest `backward_state`."""
+        ...
+
+
+class Cell(ABC):
+    """One recurrent layer's cell: a view on the parameters of an ordinary torch module.
+
+    Attributes:
+        input_size, hidden_size: D and d.
+        state_size, memory_size: S and M; S = M + d for an LSTM, S = M = d otherwise.
+        bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
+    """
+
+    input_size: int
+    hidden_size: int
+    state_size: int
+    memory_size: int
+    bound: float | None = None
+
+    @abstractmethod
+    def parameters(self) -> list[nn.Parameter]:
+        """The layer's parameters, in a fixed order."""
+
+    @abstractmethod
+    def advance(self, p: Tensor, state: Tensor) -> Advance:
+        """One differentiable step from `project`ed input `(N, P)` and state `(N, S)`."""
+
+    def project(self, x: Tensor) -> Tensor:
+        """The part of a step that needs no state, for any leading shape: `(..., D) -> (..., P)`."""
+        return x
+
+    def output(self, state: Tensor) -> Tensor:
+        """The hidden output `(..., d)` inside a state `(..., S)`."""
+        return state[..., self.state_size - self.hidden_size :]
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """State after input `x` `(N, D)` at `state` `(N, S)`."""
+        return self.advance(self.project(x), state).state
+
+    def clamp(self, state: Tensor) -> Tensor:
+        """`state` brought back into the range the cell can produce."""
+        if self.bound is None:
+            return state
+        m = self.state_size - self.hidden_size
+        if m == 0:
+            return state.clamp(-self.bound, self.bound)
+        return torch.cat([state[..., :m], state[..., m:].clamp(-self.bound, self.bound)], -1)
+
+    def initial(self, rows: int, like: Tensor) -> Tensor:
+        """The zero state `(rows, S)` with the dtype and device of `like`."""
+        return like.new_zeros(rows, self.state_size)
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs `(B, T, d)` and final state of the sequential chain, differentiable: plain BPTT."""
+        p = self.project(x)
+        outputs = []
+        for t in range(x.shape[1]):
+            state = self.advance(p[:, t], state).state
+            outputs.append(self.output(state))
+        return torch.stack(outputs, 1), state
+
+    def roll(self, x: Tensor, state: Tensor, *, keep: bool) -> Roll:
+        """Roll K steps of N rows: x `(K, N, D)`, state `(N, S)`. `keep=False` when only ends are wanted."""
+        return AutogradRoll(self, x, state, keep=keep)
+
+
+class AutogradRoll:
+    """The roll of any cell, its products by autograd on the K-step graph: the reference for fused rolls."""
+
+    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool) -> None:
+        self._cell, self._keep = cell, keep
+        self._last: tuple[Tensor | None, Tensor | None] = (None, None)
+        with torch.set_grad_enabled(keep):
+            self._x = x.detach()
+            self._start = state.detach()
+            if keep:
+                if self._x.is_floating_point():
+                    self._x.requires_grad_()
+                self._start.requires_grad_()
+            p = cell.project(self._x)
+            carry, outputs, here, link = None, [], self._start, None
+            for k in range(x.shape[0]):
+                here, one, link = cell.advance(p[k], here)
+                carry = one.detach() if carry is None else carry * one.detach()
+                if keep:
+                    outputs.append(cell.output(here))
+            assert carry is not None
+            self._outputs = torch.stack(outputs) if keep else None  # (K, N, d)
+            self._end = here
+        self.outputs = None if self._outputs is None else self._outputs.detach()
+        self.end = here.detach()
+        self.carry = carry
+        self.link = None if link is None else link.detach()
+
+    def _pull_back(self, wanted: list[Tensor]) -> list[Tensor | None]:
+        assert self._outputs is not None, "rolled with keep=False: nothing to differentiate"
+        pairs = [(o, g) for o, g in zip((self._outputs, self._end), self._last, strict=True) if g is not None]
+        if not pairs:
+            return [None] * len(wanted)
+        heads, grads = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(heads, wanted, grads, retain_graph=True, allow_unused=True))
+
+    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
+        """See `Roll.backward_state`."""
+        self._last = (dout, dend)
+        (grad,) = self._pull_back([self._start])
+        return torch.zeros_like(self._start) if grad is None else grad
+
+    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+        """See `Roll.gradients`."""
+        parameters: list[Tensor] = list(self._cell.parameters())
+        if not self._x.requires_grad:
+            return None, self._pull_back(parameters)
+        dx, *rest = self._pull_back([self._x, *parameters])
+        return dx, rest

@@ -1,0 +1,47 @@
+"""Elman network: a view on one layer of `nn.RNN`, h' = tanh(W_ih x + b_ih + W_hh h + b_hh) (or relu).
+
+Carry: (1 - h'^2) W_hh[j,j] (relu: W_hh[j,j] where the unit is on).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hbll_seq.cells.base import Advance, Cell
+
+
+class ElmanCell(Cell):
+    """Layer `layer` of an `nn.RNN`."""
+
+    def __init__(self, module: nn.RNN, layer: int) -> None:
+        self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
+        self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")
+        self.b_ih: nn.Parameter | None = getattr(module, f"bias_ih_l{layer}", None)
+        self.b_hh: nn.Parameter | None = getattr(module, f"bias_hh_l{layer}", None)
+        self.relu = module.nonlinearity == "relu"
+        self.bound = None if self.relu else 1.0
+        self.input_size = self.w_ih.shape[1]
+        self.hidden_size = self.state_size = self.memory_size = self.w_hh.shape[1]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """W_ih, W_hh, b_ih, b_hh (the biases where the module has them)."""
+        return [p for p in (self.w_ih, self.w_hh, self.b_ih, self.b_hh) if p is not None]
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(..., D) -> (..., d)`."""
+        return functional.linear(x, self.w_ih, self.b_ih)
+
+    def advance(self, p: Tensor, state: Tensor) -> Advance:
+        """See the module docstring."""
+        drive = p + functional.linear(state, self.w_hh, self.b_hh)
+        new = torch.relu(drive) if self.relu else torch.tanh(drive)
+        slope = (new > 0).to(new.dtype) if self.relu else 1 - new * new
+        return Advance(new, (slope * self.w_hh.diagonal()).detach(), None)
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The sequential chain by PyTorch's own `rnn_tanh` / `rnn_relu`."""
+        function = torch.rnn_relu if self.relu else torch.rnn_tanh
+        out, end = function(
+            x, state.unsqueeze(0), self.parameters(), self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
+        )
+        return out, end[0]

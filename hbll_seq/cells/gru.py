@@ -1,0 +1,94 @@
+"""GRU: a view on one layer of `nn.GRU` (gates r, z, n; PyTorch's convention).
+
+    r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)      z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+    n = tanh(W_in x + b_in + r * (W_hn h + b_hn))   h' = (1 - z) * n + z * h
+
+Carry, the full diagonal of dh'/dh:
+    z + (1-z)(1-n^2) (r W_hn[j,j] + r(1-r) W_hr[j,j] (W_hn h + b_hn)_j) + (h-n) z(1-z) W_hz[j,j]
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hbll_seq.cells.base import Advance, Cell, Roll
+from hbll_seq.kernels.gru import gru_roll
+
+
+class GRUCell(Cell):
+    """Layer `layer` of an `nn.GRU`."""
+
+    bound = 1.0
+
+    def __init__(self, module: nn.GRU, layer: int) -> None:
+        self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
+        self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")
+        self.b_ih: nn.Parameter | None = getattr(module, f"bias_ih_l{layer}", None)
+        self.b_hh: nn.Parameter | None = getattr(module, f"bias_hh_l{layer}", None)
+        self.input_size = self.w_ih.shape[1]
+        self.hidden_size = self.state_size = self.memory_size = self.w_hh.shape[1]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """W_ih, W_hh, b_ih, b_hh (the biases where the module has them)."""
+        return [p for p in (self.w_ih, self.w_hh, self.b_ih, self.b_hh) if p is not None]
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(..., D) -> (..., 3d)`."""
+        return functional.linear(x, self.w_ih, self.b_ih)
+
+    def advance(self, p: Tensor, state: Tensor) -> Advance:
+        """See the module docstring."""
+        d = self.hidden_size
+        gh = functional.linear(state, self.w_hh, self.b_hh)  # (N, 3d)
+        r = torch.sigmoid(p[:, :d] + gh[:, :d])
+        z = torch.sigmoid(p[:, d : 2 * d] + gh[:, d : 2 * d])
+        n = torch.tanh(p[:, 2 * d :] + r * gh[:, 2 * d :])
+        new = (1 - z) * n + z * state
+        with torch.no_grad():
+            rr, zz, nn_ = (self.w_hh[i * d : (i + 1) * d].diagonal() for i in range(3))
+            carry = z + (1 - z) * (1 - n * n) * r * (nn_ + (1 - r) * rr * gh[:, 2 * d :])
+            carry = carry + (state - n) * z * (1 - z) * zz
+        return Advance(new, carry, None)
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The sequential chain by PyTorch's own `gru`."""
+        weights = self.parameters()
+        out, end = torch.gru(  # args: input, h0, weights, has_biases, layers, dropout, train, both, batch_first
+            x, state.unsqueeze(0), weights, self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
+        )
+        return out, end[0]
+
+    def roll(self, x: Tensor, state: Tensor, *, keep: bool) -> Roll:
+        """The fused roll."""
+        return FusedGRURoll(self, x, state, keep=keep)
+
+
+class FusedGRURoll:
+    """`Roll` of a GRU by the fused kernel; the input projection is one product over all steps."""
+
+    link = None
+
+    def __init__(self, cell: GRUCell, x: Tensor, state: Tensor, *, keep: bool) -> None:
+        self._cell, self._x = cell, x
+        with torch.no_grad():
+            gi = cell.project(x)  # (K, N, 3d)
+            b_hh = cell.b_hh if cell.b_hh is not None else cell.w_hh.new_zeros(3 * cell.hidden_size)
+            self._roll = gru_roll(gi, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
+        self.outputs: Tensor | None = self._roll.outputs
+        self.end: Tensor = self._roll.end
+        self.carry: Tensor = self._roll.carry
+
+    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
+        """See `Roll.backward_state`."""
+        return self._roll.backward_state(dout, dend)
+
+    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+        """See `Roll.gradients`."""
+        with torch.no_grad():
+            dgi, dw_hh, db_hh = self._roll.weight_grads()
+            flat = dgi.flatten(0, 1)  # (K*N, 3d)
+            dx = (flat @ self._cell.w_ih).view_as(self._x)
+            grads: list[Tensor | None] = [flat.T @ self._x.flatten(0, 1), dw_hh]
+            if self._cell.b_ih is not None:
+                grads += [flat.sum(0), db_hh]
+            return dx, grads

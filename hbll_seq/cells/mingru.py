@@ -1,0 +1,51 @@
+"""minGRU (Feng et al. 2024, "Were RNNs all we needed?"): gates that see the input only.
+
+    z = sigmoid(W_z x + b_z)     c = W_c x + b_c     h' = (1 - z) * h + z * c
+
+Linear in h, so the carry 1 - z is the exact Jacobian and one consistency sweep is the exact rollout.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hbll_seq.cells.base import Advance, Cell
+
+
+class MinGRU(nn.Module):
+    """A stack of minGRU layers, parameters named as in `nn.GRU`: `weight_ih_l{k} (2d, D)`, `bias_ih_l{k}`."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        for layer in range(num_layers):
+            fan_in = input_size if layer == 0 else hidden_size
+            bound = fan_in**-0.5
+            weight = torch.empty(2 * hidden_size, fan_in).uniform_(-bound, bound)
+            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(weight))
+            self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.zeros(2 * hidden_size)))
+
+
+class MinGRUCell(Cell):
+    """Layer `layer` of a `MinGRU`."""
+
+    def __init__(self, module: MinGRU, layer: int) -> None:
+        self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
+        self.b_ih: nn.Parameter = getattr(module, f"bias_ih_l{layer}")
+        self.input_size = self.w_ih.shape[1]
+        self.hidden_size = self.state_size = self.memory_size = self.w_ih.shape[0] // 2
+
+    def parameters(self) -> list[nn.Parameter]:
+        """W_ih `(2d, D)` (gate, candidate) and b_ih."""
+        return [self.w_ih, self.b_ih]
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(..., D) -> (..., 2d)`: keep gate 1 - z and write z * c."""
+        gate, candidate = functional.linear(x, self.w_ih, self.b_ih).chunk(2, -1)
+        z = torch.sigmoid(gate)
+        return torch.cat([1 - z, z * candidate], -1)
+
+    def advance(self, p: Tensor, state: Tensor) -> Advance:
+        """See the module docstring."""
+        keep, write = p.chunk(2, -1)
+        return Advance(keep * state + write, keep.detach(), None)

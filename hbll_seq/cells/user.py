@@ -1,0 +1,54 @@
+"""A cell of your own: any `nn.Module` with `forward(x, h) -> h`.
+
+x is `(N, D)`, h and the result `(N, d)`. The module may say its own carry with a method
+`carry(x, h) -> (N, d)`, the diagonal of dh'/dh at that step. Without one it is estimated: with
+random signs v, the mean over all rows of v * (J v) is the diagonal of J on average, since the
+other entries come with random signs and cancel (Hutchinson 1990; Bekas et al. 2007). J v is a
+forward-mode product, one more pass through the cell.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.cells.base import Advance, Cell
+
+
+class UserCell(Cell):
+    """View on a user's module; `hidden_size` is taken from its attribute of that name."""
+
+    def __init__(self, module: nn.Module, input_size: int, hidden_size: int) -> None:
+        self.module = module
+        self.input_size = input_size
+        self.hidden_size = self.state_size = self.memory_size = hidden_size
+        self._signs = torch.Generator().manual_seed(0)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of the user's module."""
+        return list(self.module.parameters())
+
+    def advance(self, p: Tensor, state: Tensor) -> Advance:
+        """One step of the user's module, with its own carry or the estimate."""
+        new = self.module(p, state)
+        with torch.no_grad():
+            own = getattr(self.module, "carry", None)
+            carry = own(p, state) if callable(own) else self._estimate(p.detach(), state.detach())
+        return Advance(new, carry.detach(), None)
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """One step without the carry."""
+        return self.module(x, state)
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The sequential chain, step by step, without the carry."""
+        outputs = []
+        for t in range(x.shape[1]):
+            state = self.module(x[:, t], state)
+            outputs.append(state)
+        return torch.stack(outputs, 1), state
+
+    def _estimate(self, x: Tensor, state: Tensor) -> Tensor:
+        """Diagonal of the step's Jacobian, one number a unit, the same for all rows."""
+        self._signs.manual_seed(0)  # the same signs at every step and call: results repeat
+        signs = torch.randint(0, 2, state.shape, generator=self._signs).to(state) * 2 - 1
+        _, product = torch.func.jvp(lambda h: self.module(x, h), (state,), (signs,))
+        return (product * signs).mean(0, keepdim=True).expand_as(state)

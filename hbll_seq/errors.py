@@ -1,0 +1,19 @@
+"""The two ways a call of this package fails on purpose.
+
+`InputError` is raised before any work starts and names the argument, what came and
+what was expected. `DivergenceError` is raised during training and names the block, the
+step and a remedy; the model then holds its last good weights.
+"""
+
+
+class InputError(ValueError):
+    """An argument cannot be used: says which, what came, and what was expected."""
+
+    def __init__(self, argument: str, got: object, expected: str) -> None:
+        """Build the message ``argument: got ..., expected ...``."""
+        self.argument, self.got, self.expected = argument, got, expected
+        super().__init__(f"{argument}: got {got}; expected {expected}")
+
+
+class DivergenceError(RuntimeError):
+    """Training left the finite numbers: says at which step, in which block, and what to try."""

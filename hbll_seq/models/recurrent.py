@@ -1,0 +1,167 @@
+"""Recurrent sequence models: embed, a stack of cells, a linear read-out.
+
+How the recurrent layers are executed is an argument of `forward`: by default the sequential chain
+(what is deployed), during training whatever the learning rule brings. Everything else is the same
+for every rule.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq import cells as c
+from hbll_seq.errors import InputError
+from hbll_seq.models.registry import remember
+
+Task = Literal["next", "step", "sequence"]
+Objective = Literal["cross_entropy", "mse"]
+# (layer, cell, input (B, T, D), start state (B, S), lengths (B,) or None) -> outputs (B, T, d)
+Execute = Callable[[int, c.Cell, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
+    """The deployed chain: every step after the one before it. `lengths` do not matter to a causal chain."""
+    return cell.sequence(x, state)[0]
+
+
+@remember
+class SequenceModel(nn.Module):
+    """A recurrent network over sequences.
+
+    Args:
+        input_size: number of symbols (integer input) or of features D (float input).
+        output_size: classes or symbols V (cross-entropy), or values C (regression).
+        hidden: state units d.
+        cell: "gru", "lstm", "elman", "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN` adopted as it is; or a
+            module with `forward(x, h) -> h` and an attribute `hidden_size`.
+        layers: depth of the stack (named cells only).
+        task: "sequence" one target for the whole sequence, "step" one per step, "next" the next input.
+        objective: "cross_entropy" or "mse".
+        input_kind: "symbols" `(B, T)` int64 or "features" `(B, T, D)` float.
+        embedding: width of the symbol embedding; None feeds one-hot vectors' rows directly (width d).
+        timescale: longest memory of the chrono initialisation, in steps; None leaves the module's own
+            initialisation. Adopted modules are never re-initialised.
+        seed: of the initialisation; the global random state is not touched.
+
+    Attributes:
+        rnn: the recurrent module itself, e.g. an `nn.GRU`; its state_dict is an ordinary one.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        hidden: int = 128,
+        cell: str | nn.Module = "gru",
+        layers: int = 1,
+        task: Task = "step",
+        objective: Objective = "cross_entropy",
+        input_kind: Literal["symbols", "features"] = "symbols",
+        embedding: int | None = None,
+        timescale: float | None = 1000.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("input_size", input_size), ("output_size", output_size), ("hidden", hidden), ("layers", layers)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(name, repr(value), "an integer >= 1")
+        for name, value, allowed in (
+            ("task", task, ("next", "step", "sequence")),
+            ("objective", objective, ("cross_entropy", "mse")),
+            ("input_kind", input_kind, ("symbols", "features")),
+        ):
+            if value not in allowed:
+                raise InputError(name, repr(value), f"one of {allowed}")
+        if timescale is not None and not timescale > 1:
+            raise InputError("timescale", timescale, "a number of steps > 1, or None")
+        self.input_size, self.output_size = input_size, output_size
+        self.task, self.objective, self.input_kind = task, objective, input_kind
+        self._config: dict[str, Any] | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            width = input_size
+            self.embedding: nn.Embedding | None = None
+            if input_kind == "symbols":
+                width = embedding or (hidden if isinstance(cell, str) else _width(cell))
+                self.embedding = nn.Embedding(input_size, width)
+            if isinstance(cell, str):
+                self.rnn = c.build(cell, width, hidden, layers)
+                if timescale is not None:
+                    c.chrono_(self.rnn, timescale)
+                self._config = dict(
+                    input_size=input_size, output_size=output_size, hidden=hidden, cell=cell, layers=layers,
+                    task=task, objective=objective, input_kind=input_kind, embedding=embedding,
+                    timescale=timescale, seed=seed,
+                )  # fmt: skip
+            else:
+                self.rnn = cell
+            self._width_in = width
+            self.readout = nn.Linear(self.cells[-1].hidden_size, output_size)
+
+    @property
+    def cells(self) -> list[c.Cell]:
+        """The stack, one view a layer (made anew so that `load_state_dict` and `.to` are seen)."""
+        return c.adopt(self.rnn, self._width_in)
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as JSON-able values, for `save`.
+
+        Raises:
+            InputError: the recurrent module was handed in, so this package cannot rebuild it.
+        """
+        if self._config is None:
+            raise InputError("model", "a model around a module of your own", "a named cell; save its state_dict yourself")
+        return dict(self._config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SequenceModel":
+        """Rebuild from `config()`."""
+        return cls(**config)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What the first cell sees, `(B, T, D)`."""
+        return x if self.embedding is None else self.embedding(x)
+
+    def read(self, h: Tensor, lengths: Tensor | None) -> Tensor:
+        """Read-out of hidden outputs `(B, T, d)`: `(B, T, V)`, or `(B, V)` at each sequence's last step."""
+        if self.task == "sequence":
+            last = torch.full((h.shape[0],), h.shape[1]) if lengths is None else lengths
+            h = h[torch.arange(h.shape[0], device=h.device), last.to(h.device) - 1]
+        return self.readout(h)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, execute: Execute = sequential) -> Tensor:
+        """Predictions for a batch.
+
+        Args:
+            x: `(B, T)` int64 symbols or `(B, T, D)` float features.
+            lengths: `(B,)` valid steps, or None for all.
+            execute: how a recurrent layer is run; the default is the deployed chain.
+
+        Returns:
+            `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence".
+        """
+        h = self.embed(x)
+        for layer, cell in enumerate(self.cells):
+            h = execute(layer, cell, h, cell.initial(h.shape[0], h), lengths)
+        return self.read(h, lengths)
+
+    def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Stream: one input `(B,)` or `(B, D)` and the state before it -> prediction `(B, V)`, state after it."""
+        h = self.embed(x)
+        before = state if state is not None else [cell.initial(h.shape[0], h) for cell in self.cells]
+        after = []
+        for cell, s in zip(self.cells, before, strict=True):
+            s = cell.step(h, s)
+            h = cell.output(s)
+            after.append(s)
+        return self.readout(h), after
+
+
+def _width(module: nn.Module) -> int:
+    width = getattr(module, "input_size", None)
+    if not isinstance(width, int):
+        raise InputError("cell", f"{type(module).__name__} without input_size", "an int attribute, or `embedding=`")
+    return width

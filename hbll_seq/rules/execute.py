@@ -1,0 +1,24 @@
+"""The part every rule shares: predict with the rule's way of running layers, score, differentiate."""
+
+from torch import Tensor
+
+from hbll_seq.batch import Batch
+from hbll_seq.models.recurrent import Execute, SequenceModel
+from hbll_seq.objective import objective
+
+
+def forward_backward(model: SequenceModel, batch: Batch, execute: Execute) -> tuple[float, Tensor | None]:
+    """Add the batch's gradients to `.grad`; return the mean loss and the loss per step `(B, T)` (or None)."""
+    out = model(batch.x, batch.lengths, execute=execute)
+    loss, per_step = objective(model.objective, out, batch)
+    loss.backward()
+    return float(loss.detach()), per_step
+
+
+def per_block(per_step: Tensor | None, mask: Tensor | None, block: int) -> Tensor | None:
+    """Mean loss of each block, `(n,)`, from the loss per step `(B, T)`; NaN where a block has no target."""
+    if per_step is None:
+        return None
+    counted = per_step.new_ones(per_step.shape) if mask is None else mask.to(per_step)
+    total = [(p * m).sum() / m.sum() for p, m in zip(per_step.split(block, 1), counted.split(block, 1), strict=True)]
+    return per_step.new_tensor([float(v) for v in total])

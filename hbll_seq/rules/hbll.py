@@ -1,0 +1,142 @@
+"""`hbll`: Hierarchical Block-Local Learning for recurrent networks (design section 3).
+
+One step, for every layer of the stack:
+
+1. boundary states by consistency sweeps, all blocks at once (`solve.solve_states`);
+2. the blocks rolled from those constants, local losses, no graph between blocks (`local.run_layer`);
+3. feedback messages by a reverse scan, corrected block-locally until they agree (`solve.solve_feedback`);
+4. the gradient of every block's own objective, summed.
+
+How many sweeps and corrections are spent, and how hard the boundaries are pulled together, is decided
+by what is measured (`controller.py`), unless given.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq.batch import Batch
+from hbll_seq.cells import Cell
+from hbll_seq.errors import InputError
+from hbll_seq.local import LayerPlan, LayerRecord, run_layer
+from hbll_seq.models.recurrent import SequenceModel, sequential
+from hbll_seq.objective import objective
+from hbll_seq.rules.base import Rule, StepResult, register
+from hbll_seq.rules.controller import Controller
+from hbll_seq.rules.execute import forward_backward, per_block
+from hbll_seq.solve import Effort
+from hbll_seq.tree import auto_block
+
+
+@register
+class HBLL(Rule):
+    """Hierarchical block-local learning.
+
+    Args:
+        block_size: steps a block K, or "auto" (from length and batch).
+        sweeps: consistency sweeps S, or "auto": as many as the tolerance needs.
+        feedback: feedback corrections c, or "auto".
+        pull: weight of the pull to the posterior, or "auto": only where sweeps cannot close the gaps.
+        tolerance: relative inconsistency of the boundaries that the controller aims at.
+        feedback_tolerance: relative squared residual of the feedback messages aimed at.
+        carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured),
+            "own", or "none" (Jacobi sweeps, no carry in the feedback's scan either).
+        group: blocks processed at a time, or None for all at once.
+        most: the most sweeps, and the most corrections, that "auto" may spend.
+        check_every: steps between two comparisons with the deployed chain; 0 for never.
+    """
+
+    name = "hbll"
+
+    def __init__(
+        self,
+        block_size: int | str = "auto",
+        sweeps: int | str = "auto",
+        feedback: int | str = "auto",
+        pull: float | str = "auto",
+        *,
+        tolerance: float = 1e-2,
+        feedback_tolerance: float = 3e-2,
+        carry: str = "calibrated",
+        group: int | None = None,
+        most: int = 8,
+        check_every: int = 50,
+    ) -> None:
+        _whole("block_size", block_size, 1)
+        _whole("sweeps", sweeps, 0)
+        _whole("feedback", feedback, 0)
+        if pull != "auto" and not (isinstance(pull, int | float) and pull >= 0):
+            raise InputError("pull", repr(pull), 'a number >= 0 or "auto"')
+        for name, value in (("tolerance", tolerance), ("feedback_tolerance", feedback_tolerance)):
+            if not value > 0:
+                raise InputError(name, value, "a number > 0")
+        if carry not in ("calibrated", "own", "none"):
+            raise InputError("carry", repr(carry), '"calibrated", "own" or "none"')
+        if group is not None:
+            _whole("group", group, 1)
+        self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
+        self.carry, self.group, self.check_every = carry, group, check_every
+        self.controller = Controller(tolerance, feedback_tolerance, most)
+        self.records: list[LayerRecord] = []
+
+    def plan(self, layer: int, steps: int, batch: int) -> LayerPlan:
+        """What this step will do in `layer`, for `batch` sequences of `steps` steps."""
+        block = self.block_size if isinstance(self.block_size, int) else auto_block(steps, batch)
+        c = self.controller
+        sweeps = c.sweeps(layer) if isinstance(self.sweeps, str) else Effort(self.sweeps, self.sweeps, 0.0)
+        feedback = c.feedback(layer) if isinstance(self.feedback, str) else Effort(self.feedback, self.feedback, 0.0)
+        pull = c.pull if isinstance(self.pull, str) else self.pull
+        scale = c.scale(layer) if self.carry == "calibrated" else None
+        return LayerPlan(min(block, steps), sweeps, feedback, pull, self.carry == "none", self.group, scale)
+
+    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+        """See `Rule.step`."""
+        self.records = []
+        steps, size = batch.x.shape[1], batch.x.shape[0]
+
+        def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
+            self.records.append(LayerRecord())
+            return run_layer(cell, x, state, lengths, self.plan(layer, steps, size), self.records[-1])
+
+        loss, per_step = forward_backward(model, batch, execute)
+        for layer, record in enumerate(self.records):
+            self.controller.observe(layer, record)
+        deployed = None
+        if self.check_every and self.controller.steps % self.check_every == 0:
+            deployed = self._deployed(model, batch)
+            self.controller.compare(loss, deployed)
+        self.controller.steps += 1
+        block = self.plan(0, steps, size).block
+        metrics = {
+            "sweeps": float(max(r.sweeps for r in self.records)),
+            "corrections": float(max(r.corrections for r in self.records)),
+            "inconsistency": max(r.residuals[-1] for r in self.records),
+            "feedback_residual": max(r.feedback_residuals[-1] for r in self.records),
+            "fallbacks": max(r.fallbacks for r in self.records),
+            "tolerance": self.controller.tolerance,
+            "pull": self.plan(0, steps, size).pull,
+            "depth": float(sum(r.depth.total for r in self.records)),
+        }
+        if deployed is not None:
+            metrics["deployed_gap"] = deployed - loss
+        return StepResult(loss, metrics, per_block(per_step, batch.mask, block))
+
+    @staticmethod
+    def _deployed(model: SequenceModel, batch: Batch) -> float:
+        with torch.no_grad():
+            out = model(batch.x, batch.lengths, execute=sequential)
+            return float(objective(model.objective, out, batch)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The controller's state."""
+        return self.controller.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the controller."""
+        self.controller.load_state_dict(state)
+
+
+def _whole(name: str, value: int | str, least: int) -> None:
+    if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        raise InputError(name, repr(value), f'an integer >= {least} or "auto"')

@@ -1,0 +1,130 @@
+"""Runs a whole level of the tree as one batched call, in groups where memory is short, and counts depth.
+
+All n blocks of B sequences become N = n*B rows of one roll over K steps: row i*B + b is block i of
+sequence b. Nothing in a roll crosses rows, so blocks cannot see each other here; what passes between
+them are boundary states and feedback messages, handled by `solve.py`.
+
+Groups: with `group` blocks at a time only those blocks' activations exist at once. The forward then
+keeps outputs and ends, and each backward pass rolls a group again before it differentiates it
+(one forward more per pass, memory independent of T but for outputs and boundaries).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hbll_seq.cells import Cell, Roll
+
+
+@dataclass
+class Depth:
+    """Sequential depth counted while it happens: steps of a roll, and levels of a scan."""
+
+    steps: int = 0
+    levels: int = 0
+
+    @property
+    def total(self) -> int:
+        """Steps and levels together."""
+        return self.steps + self.levels
+
+
+def to_blocks(x: Tensor, block: int) -> Tensor:
+    """`(B, T, D) -> (K, n, B, D)`, the last block padded with zeros."""
+    b, t, d = x.shape
+    n = math.ceil(t / block)
+    if n * block != t:
+        x = torch.nn.functional.pad(x, (0, 0, 0, n * block - t))
+    return x.view(b, n, block, d).permute(2, 1, 0, 3).contiguous()
+
+
+def from_blocks(x: Tensor, steps: int) -> Tensor:
+    """`(K, n, B, D) -> (B, T, D)`, the padding cut off."""
+    k, n, b, d = x.shape
+    return x.permute(2, 1, 0, 3).reshape(b, n * k, d)[:, :steps]
+
+
+class Level:
+    """All blocks of one layer, rolled at once from given boundaries.
+
+    Args:
+        cell: the layer's cell.
+        x: `(K, n, B, D)` inputs.
+        start: `(n, B, S)` state at each block's start.
+        keep: False when only `end`, `carry` and `link` are wanted.
+        group: blocks rolled at a time, or None for all.
+        depth: counter to add to.
+
+    Attributes:
+        outputs: `(K, n, B, d)` or None.
+        end, carry, link: `(n, B, S)`, `(n, B, M)`, `(n, B, d)` or None.
+    """
+
+    def __init__(self, cell: Cell, x: Tensor, start: Tensor, *, keep: bool, group: int | None, depth: Depth) -> None:
+        self._cell, self._x, self._start, self._depth = cell, x, start, depth
+        self.kept = keep
+        k, n, b, _ = x.shape
+        depth.steps += k
+        self._spans = [(0, n)] if group is None or group >= n else [(i, min(i + group, n)) for i in range(0, n, group)]
+        self._whole: Roll | None = None
+        if len(self._spans) == 1:
+            roll = self._roll(0, n, keep)
+            self._whole = roll if keep else None
+            self.outputs = None if roll.outputs is None else roll.outputs.view(k, n, b, -1)
+            ends, carries, links = [roll.end], [roll.carry], [roll.link]
+        else:
+            ends, carries, links = [], [], []
+            self.outputs = x.new_empty(k, n, b, cell.hidden_size) if keep else None
+            for i, j in self._spans:
+                roll = self._roll(i, j, keep)
+                if self.outputs is not None and roll.outputs is not None:
+                    self.outputs[:, i:j] = roll.outputs.view(k, j - i, b, -1)
+                ends.append(roll.end)
+                carries.append(roll.carry)
+                links.append(roll.link)
+        self.end = torch.cat(ends).view(n, b, -1)
+        self.carry = torch.cat(carries).view(n, b, -1)
+        self.link = None if links[0] is None else torch.cat([one for one in links if one is not None]).view(n, b, -1)
+
+    def _roll(self, i: int, j: int, keep: bool) -> Roll:
+        x, start = self._x[:, i:j], self._start[i:j]
+        return self._cell.roll(x.flatten(1, 2), start.flatten(0, 1), keep=keep)
+
+    def backward(
+        self, dout: Tensor | None, dend: Tensor, *, gradients: bool
+    ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+        """Vector-Jacobian products of every block at once.
+
+        Args:
+            dout: `(K, n, B, d)` gradient on the outputs, or None.
+            dend: `(n, B, S)` message at each block's end.
+            gradients: also return the gradients on input and parameters.
+
+        Returns:
+            Gradient `(n, B, S)` on the start states; gradient `(K, n, B, D)` on x or None; parameter gradients.
+        """
+        k, n, b, _ = self._x.shape
+        self._depth.steps += k
+        starts: list[Tensor] = []
+        inputs: list[Tensor] = []
+        total: list[Tensor | None] = []
+        for i, j in self._spans:
+            roll = self._whole if self._whole is not None else self._roll(i, j, True)
+            part = None if dout is None else dout[:, i:j].flatten(1, 2)
+            starts.append(roll.backward_state(part, dend[i:j].flatten(0, 1)).view(j - i, b, -1))
+            if gradients:
+                dx, params = roll.gradients()
+                if dx is not None:
+                    inputs.append(dx.view(k, j - i, b, -1))
+                total = params if not total else [_add(p, q) for p, q in zip(total, params, strict=True)]
+        if len(self._spans) > 1:
+            self._depth.steps += k  # the groups were rolled again
+        return torch.cat(starts), torch.cat(inputs, 1) if inputs else None, total
+
+
+def _add(p: Tensor | None, q: Tensor | None) -> Tensor | None:
+    if p is None or q is None:
+        return q if p is None else p
+    return p + q

@@ -1,0 +1,208 @@
+"""Boundary states and feedback messages: two fixed points over the blocks, solved by scans.
+
+States (design section 3, lines 1-2). The boundaries of the sequential chain solve h_{i+1} = F_i(h_i).
+With the blocks rolled from a guess h, e_i = F_i(h_i), and each block modelled as linear with the
+diagonal carry G_i, the next guess solves
+
+    h'_{i+1} = e_i + G_i (h'_i - h_i)
+
+for all i at once by a prefix scan of d_{i+1} = (e_i - h_{i+1}) + G_i d_i. G = 0 is a Jacobi sweep; the
+true Jacobian would be Newton's. Whatever G, block i is exact once i sweeps are done, and the fixed
+point is the sequential rollout.
+
+Feedback (line 4). The gradient of the whole loss on boundary i solves l_i = g_i + J_i^T l_{i+1}, where
+q_i(l) = g_i + J_i^T l_{i+1} is what one backward pass inside block i gives. From a guess l the next one solves
+
+    l'_i = q_i + G_i (l'_{i+1} - l_{i+1})
+
+by a reverse scan. The first pass from l = 0 gives l_i = g_i + G_i l_{i+1}; each further pass is a feedback
+correction, block-local, and the fixed point is the exact gradient of backpropagation through time.
+
+The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra, so both loops know how far they are:
+like the step-size control of an ODE solver, they go on until a tolerance is met. Where a sweep made
+a block's residual grow, that block falls back to Jacobi for the next one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hbll_seq.cells import Cell
+from hbll_seq.scan import prefix_scan, reverse_scan
+from hbll_seq.scheduler import Depth, Level
+
+MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
+Calibrate = Callable[[Tensor, Tensor, Tensor], None]
+
+
+class Effort(NamedTuple):
+    """How long a loop may go on.
+
+    Attributes:
+        least: iterations done without asking (rolled without keeping activations).
+        most: iterations after which it stops whatever the residual.
+        tolerance: it stops when the relative residual is at most this.
+    """
+
+    least: int
+    most: int
+    tolerance: float
+
+
+class States(NamedTuple):
+    """Solved boundaries.
+
+    Attributes:
+        level: the last roll, with activations, from `start`.
+        start: `(n, B, S)` state at each block's start.
+        gap: `(n-1, B, S)` F_i(h_i) - h_{i+1}, zero after a sequence's end.
+        residuals: relative inconsistency before each sweep and at the end.
+        sweeps: sweeps done.
+        carry: `(n, B, M)` the carry the feedback may use.
+        fallbacks: fraction of blocks that fell back to Jacobi in the last sweep.
+    """
+
+    level: Level
+    start: Tensor
+    gap: Tensor
+    residuals: list[float]
+    sweeps: int
+    carry: Tensor
+    fallbacks: float
+
+
+class Feedback(NamedTuple):
+    """Solved feedback messages.
+
+    Attributes:
+        messages: `(n+1, B, S)` gradient of the loss on every boundary; zero at the last.
+        start: `(B, S)` gradient on the initial state.
+        dx: `(K, n, B, D)` gradient on the inputs, or None.
+        parameters: gradients of the cell's parameters.
+        residuals: relative residual of each pass.
+        corrections: passes beyond the two that every step makes.
+    """
+
+    messages: Tensor
+    start: Tensor
+    dx: Tensor | None
+    parameters: list[Tensor | None]
+    residuals: list[float]
+    corrections: int
+
+
+def inconsistency(gap: Tensor, end: Tensor, valid: Tensor) -> float:
+    """Mean square of the gaps over the variance of the states, over valid boundaries only.
+
+    Args:
+        gap: `(n-1, B, S)`, zero where not valid.
+        end: `(n-1, B, S)` block ends.
+        valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence.
+    """
+    count = valid.sum().clamp(min=1) * end.shape[-1]
+    mean = (end * valid).sum((0, 1)) / valid.sum().clamp(min=1)
+    variance = ((end - mean).square() * valid).sum() / count
+    return float(gap.square().sum() / count / variance.clamp(min=1e-12))
+
+
+def solve_states(
+    cell: Cell, make: MakeLevel, guess: Tensor, valid: Tensor, effort: Effort, *,
+    jacobi: bool, depth: Depth, scale: Tensor | None = None, observe: Calibrate | None = None,
+) -> States:  # fmt: skip
+    """Consistency sweeps from `guess` until the boundaries agree with the blocks between them.
+
+    Args:
+        cell: the layer's cell (for its state layout and range).
+        make: rolls all blocks from given starts.
+        guess: `(n, B, S)`; row 0 is the given initial state and stays.
+        valid: `(n-1, B, 1)`.
+        effort: see `Effort`.
+        jacobi: use G = 0.
+        depth: counter.
+        scale: `(M,)` factor on the carry, measured on earlier steps.
+        observe: called with (moved start, moved end, carry) after every sweep, to measure `scale`.
+    """
+    m = cell.memory_size
+    h, sweeps, residuals = guess, 0, []
+    before: Tensor | None = None  # each block's squared gap one sweep ago
+    fallbacks = 0.0
+    most = min(effort.most, h.shape[0] - 1)
+    last, last_start = None, h
+    while True:
+        level = make(h, sweeps >= min(effort.least, most))
+        carry = torch.zeros_like(level.carry) if jacobi else level.carry
+        if scale is not None:
+            carry = carry * scale
+        if observe is not None and last is not None:
+            observe(h[1:] - last_start[1:], (level.end - last.end)[1:], last.carry[1:])
+        gap = (level.end[:-1] - h[1:]) * valid
+        size = gap.square().mean(-1, keepdim=True)  # (n-1, B, 1)
+        if before is not None:
+            worse = size > before
+            fallbacks = float(worse.float().mean()) if worse.numel() else 0.0
+            # row i of gap is the end of block i: its own linear model is to blame
+            used = torch.cat([carry[:-1] * ~worse, carry[-1:]])
+        else:
+            used = carry
+        before = size
+        r = inconsistency(gap, level.end[:-1], valid) if h.shape[0] > 1 else 0.0
+        residuals.append(r)
+        if level.kept and (sweeps >= most or r <= effort.tolerance):
+            return States(level, h, gap, residuals, sweeps, carry, fallbacks)
+        depth.levels += max(h.shape[0] - 1, 1).bit_length()
+        moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
+        new_end = level.end[:-1].clone()
+        change = used[:-1] * moved[:-1]  # what the moved start does to the end
+        new_end[..., :m] += change
+        if level.link is not None:
+            new_end[..., m:] += level.link[:-1] * change
+        last, last_start = level, h
+        h = torch.cat([h[:1], cell.clamp(new_end)])
+        sweeps += 1
+
+
+def solve_feedback(
+    cell: Cell, states: States, dout: Tensor | None, dlast: Tensor | None, effort: Effort, *,
+    extra: Tensor | None, depth: Depth,
+) -> Feedback:  # fmt: skip
+    """Feedback messages and, from the last pass, the gradients.
+
+    Args:
+        cell: the layer's cell.
+        states: solved boundaries.
+        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs.
+        dlast: `(B, S)` gradient on the final state, or None.
+        effort: `least` counts corrections.
+        extra: `(n, B, S)` added to the message at each block's end (the pull), or None.
+        depth: counter.
+    """
+    m = cell.memory_size
+    level, carry = states.level, states.carry
+    n = states.start.shape[0]
+    lam = torch.zeros_like(torch.cat([states.start, states.start[:1]]))  # (n+1, B, S)
+    if dlast is not None:
+        lam[n] = dlast
+    residuals: list[float] = []
+    passes = 0
+    while True:
+        final = n == 1 or passes > effort.least  # may be the last: ask for the gradients
+        dend = lam[1:] if extra is None else lam[1:] + extra
+        q, dx, parameters = level.backward(dout, dend, gradients=final)  # q (n, B, S)
+        gap = q[1:] - lam[1:n]
+        r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
+        residuals.append(r)
+        if final and (n == 1 or r <= effort.tolerance or passes > min(effort.most, n - 2)):
+            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0))
+        depth.levels += max(n - 1, 1).bit_length()
+        lam = lam.clone()
+        if n > 1:
+            b = gap[..., :m]
+            if level.link is not None:
+                lam[1:n, :, m:] = q[1:, :, m:]
+                b = b.clone()
+                b[:-1] += carry[1:-1] * level.link[1:-1] * gap[1:, :, m:]
+            moved = reverse_scan(carry[1:-1], b[:-1], b[-1]) if n > 2 else b  # (n-1, B, M): boundaries 1..n-1
+            lam[1:n, :, :m] += moved
+        passes += 1
