@@ -44,8 +44,14 @@ class LayerPlan:
 
 @dataclass
 class LayerRecord:
-    """What happened in one layer in one step; `states` and `feedback` are kept on request only."""
+    """What happened in one layer in one step.
 
+    Attributes:
+        keep: set it to have `states` and `feedback` (and so all activations) kept after the step.
+        statistics: per unit, sums over sweeps of predicted times seen change, and of predicted squared.
+    """
+
+    keep: bool = False
     depth: Depth = field(default_factory=Depth)
     residuals: list[float] = field(default_factory=list)
     sweeps: int = 0
@@ -68,7 +74,7 @@ def run_layer(
 
 def valid_boundaries(steps: int, block: int, batch: int, lengths: Tensor | None, like: Tensor) -> Tensor:
     """`(n-1, B, 1)`: 1 where the boundary lies inside its sequence."""
-    starts = torch.arange(block, steps, block)  # (n-1,)
+    starts = torch.arange(block, max(steps, block), block)  # (n-1,)
     if lengths is None:
         return torch.ones(len(starts), batch, 1, dtype=like.dtype, device=like.device)
     return (starts[:, None] < lengths.cpu()[None]).to(like).unsqueeze(-1)
@@ -123,7 +129,8 @@ class _BlockLocal(torch.autograd.Function):
             ctx.cell, states, to_blocks(grads[0], plan.block), None, plan.feedback, extra=extra, depth=record.depth
         )
         record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
-        record.states, record.feedback = states, feedback
+        if record.keep:
+            record.states, record.feedback = states, feedback
         dx = None
         if ctx.needs_input_grad[0] and feedback.dx is not None:
             dx = from_blocks(feedback.dx, ctx.steps)

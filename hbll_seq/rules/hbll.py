@@ -79,6 +79,7 @@ class HBLL(Rule):
         self.carry, self.group, self.check_every = carry, group, check_every
         self.controller = Controller(tolerance, feedback_tolerance, most)
         self.records: list[LayerRecord] = []
+        self.keep_solutions = False  # records keep states and messages (for credit diagrams and tests)
 
     def plan(self, layer: int, steps: int, batch: int) -> LayerPlan:
         """What this step will do in `layer`, for `batch` sequences of `steps` steps."""
@@ -96,7 +97,7 @@ class HBLL(Rule):
         steps, size = batch.x.shape[1], batch.x.shape[0]
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-            self.records.append(LayerRecord())
+            self.records.append(LayerRecord(keep=self.keep_solutions))
             return run_layer(cell, x, state, lengths, self.plan(layer, steps, size), self.records[-1])
 
         loss, per_step = forward_backward(model, batch, execute)

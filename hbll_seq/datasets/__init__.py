@@ -1,0 +1,85 @@
+"""Data by name: `load("pydoc")`, `load("recall", steps=512)`, `load("fsdd")`.
+
+Nothing is downloaded unless the call says so. Text in "pydoc" and "stdlib" and every synthetic
+task exist on any machine; the rest is read from a folder (see `paths.py`). One loader a file;
+this one only maps names to loaders.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+from ..errors import InputError
+from . import synthetic
+from .download import DownloadError
+from .fsdd import load_fsdd
+from .mnist import load_mnist10k
+from .python_text import load_pydoc, load_stdlib
+from .sequences import Sequences
+from .shakespeare import load_tinyshakespeare
+from .synthetic_sets import load_adding, load_copy, load_parity, load_recall
+from .text import Text
+from .train_test import TrainTest
+
+__all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "names", "synthetic"]
+
+_LOADERS: dict[str, Callable[..., Text | Sequences | TrainTest]] = {
+    "adding": load_adding,
+    "copy": load_copy,
+    "fsdd": load_fsdd,
+    "mnist10k": load_mnist10k,
+    "parity": load_parity,
+    "pydoc": load_pydoc,
+    "recall": load_recall,
+    "stdlib": load_stdlib,
+    "tinyshakespeare": load_tinyshakespeare,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every name `load` accepts, sorted."""
+    return tuple(sorted(_LOADERS))
+
+
+@overload
+def load(name: Literal["pydoc", "stdlib", "tinyshakespeare"], **options: Any) -> Text: ...
+@overload
+def load(name: Literal["adding", "copy", "parity", "recall"], **options: Any) -> Sequences: ...
+@overload
+def load(name: Literal["fsdd", "mnist10k"], **options: Any) -> TrainTest: ...
+@overload
+def load(name: str, **options: Any) -> Text | Sequences | TrainTest: ...
+
+
+def load(name: str, **options: Any) -> Text | Sequences | TrainTest:
+    """Load a data set.
+
+    Args:
+        name: one of `names()`.
+        options: those of the set:
+
+            - `"pydoc"`: none. `"stdlib"`: `limit_characters=4_000_000`.
+            - `"tinyshakespeare"`: `path=None, download=False`.
+            - `"recall"`: `steps=128, symbols=8, n=2048, seed=0`.
+            - `"adding"`: `steps=128, n=2048, seed=0`.
+            - `"copy"`: `steps=128, length=8, symbols=8, n=2048, seed=0`.
+            - `"parity"`: `steps=128, per_step=True, n=2048, seed=0`.
+            - `"mnist10k"`: `path=None, permuted=False, seed=0`.
+            - `"fsdd"`: `steps=512, samples_per_step=8, held_out="jackson", normalise="peak", path=None`.
+
+    Returns:
+        `Text` for text, `Sequences` for the synthetic tasks, `TrainTest` for images and sound.
+
+    Raises:
+        InputError: an unknown name or option, an option out of range, or files that are not there.
+        DownloadError: `download=True` and the file could not be fetched, or is not the expected one.
+    """
+    loader = _LOADERS.get(name) if isinstance(name, str) else None
+    if loader is None:
+        raise InputError("name", repr(name), "one of " + ", ".join(names()))
+    accepted = inspect.signature(loader).parameters
+    for option in options:
+        if option not in accepted:
+            choices = "one of " + ", ".join(accepted) if accepted else "no option at all"
+            raise InputError(option, "an unknown option", f"{choices}, for load({name!r})")
+    return loader(**options)

@@ -1,0 +1,100 @@
+"""Fetch one file: resumable, checked, and never half there.
+
+Bytes go to `<file>.part`; only a complete file with the right SHA-256 takes the real name, by an
+atomic rename. An interrupted transfer keeps its part and the next call asks for the rest.
+"""
+
+import hashlib
+import http.client
+import os
+import shlex
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 16
+
+
+class DownloadError(OSError):
+    """A file could not be fetched, or is not the expected one: says what to do."""
+
+
+def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0) -> Path:
+    """Make `target` the file at `url`, downloading only what is not there yet.
+
+    Args:
+        url: http(s) address.
+        sha256: expected digest, in hexadecimal.
+        target: where the file goes; folders are made. A file already there is checked, not trusted.
+        timeout: seconds without an answer before giving up.
+
+    Returns:
+        `target`.
+
+    Raises:
+        DownloadError: no connection, an interrupted transfer (what came is kept for the next call),
+            or a wrong digest (what came is removed).
+    """
+    if target.is_file() and digest(target) == sha256:
+        return target
+    part = target.with_name(target.name + ".part")
+    by_hand = f"Or fetch it by hand:\n  curl -fL {url} -o {shlex.quote(str(target))}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (part.is_file() and digest(part) == sha256):  # complete, but stopped before the rename
+            _transfer(url, part, timeout)
+    except (OSError, http.client.HTTPException) as error:
+        kept = part.stat().st_size if part.is_file() else 0
+        resume = f" The {kept:,} bytes that came are kept, and the same call resumes." if kept else ""
+        raise DownloadError(
+            f"could not download {url}: {error}.{resume} Check the connection and call again. {by_hand}"
+        ) from error
+    found = digest(part)
+    if found != sha256:
+        part.unlink()
+        raise DownloadError(
+            f"{url} gave a file with SHA-256 {found}, expected {sha256}; it was removed. "
+            f"A proxy's page in place of the file is the usual cause: call again. {by_hand}"
+        )
+    os.replace(part, target)
+    return target
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of `file`, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _transfer(url: str, part: Path, timeout: float) -> None:
+    """Bring `part` to its full length, from where it stops if the server can resume."""
+    have = part.stat().st_size if part.is_file() else 0
+    try:
+        response = _open(url, have, timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        # Range not satisfiable: the part is not a beginning of today's file. Start again.
+        error.close()
+        part.unlink()
+        response = _open(url, 0, timeout)
+    with response:
+        announced = response.headers.get("Content-Length")
+        left = None if announced is None else int(announced)
+        # A server that cannot resume answers 200 and sends everything once more.
+        with part.open("ab" if response.status == 206 else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                left = None if left is None else left - len(chunk)
+    # Sized reads end quietly when the connection does, so the count is checked here.
+    if left:
+        raise ConnectionError(f"the connection ended {left:,} bytes early")
+
+
+def _open(url: str, start: int, timeout: float) -> Any:
+    """The response to a request for `url` from byte `start` on."""
+    headers = {"User-Agent": "hbll_seq", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)

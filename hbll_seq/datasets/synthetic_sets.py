@@ -1,0 +1,75 @@
+"""The synthetic tasks as fixed, seeded sets with their causes: what `load` returns for them."""
+
+import torch
+from torch import Generator
+
+from . import synthetic
+from .sequences import Sequences
+
+
+def load_recall(steps: int = 128, symbols: int = 8, n: int = 2048, seed: int = 0) -> Sequences:
+    """`synthetic.recall`: x `(n, steps)` int64, y `(n,)` the first symbol; cause `(n,)`, all 0."""
+    x, y = synthetic.recall(n, steps, symbols, _generator(seed))
+    return Sequences(
+        x=x,
+        y=y,
+        lengths=None,
+        task="sequence",
+        loss="cross_entropy",
+        input_size=symbols,
+        classes=symbols,
+        cause=torch.zeros(n, dtype=torch.int64),
+    )
+
+
+def load_adding(steps: int = 128, n: int = 2048, seed: int = 0) -> Sequences:
+    """`synthetic.adding`: x `(n, steps, 2)` float32, y `(n, 1)`; cause `(n, 2)`, the marked steps."""
+    x, y = synthetic.adding(n, steps, _generator(seed))
+    return Sequences(
+        x=x,
+        y=y,
+        lengths=None,
+        task="sequence",
+        loss="mse",
+        input_size=2,
+        classes=1,
+        # nonzero goes row by row, left to right, and each row has exactly two marks.
+        cause=x[:, :, 1].nonzero()[:, 1].view(n, 2),
+    )
+
+
+def load_copy(steps: int = 128, length: int = 8, symbols: int = 8, n: int = 2048, seed: int = 0) -> Sequences:
+    """`synthetic.copy`: x, y `(n, steps)` int64; cause `(n, length)`: the answer at
+    step `steps - length + j` depends on step `cause[:, j]`, which is j."""
+    x, y = synthetic.copy(n, steps, length, symbols, _generator(seed))
+    return Sequences(
+        x=x,
+        y=y,
+        lengths=None,
+        task="step",
+        loss="cross_entropy",
+        input_size=symbols + 2,
+        classes=symbols,
+        cause=torch.arange(length).repeat(n, 1),
+    )
+
+
+def load_parity(steps: int = 128, per_step: bool = True, n: int = 2048, seed: int = 0) -> Sequences:
+    """`synthetic.parity`: x `(n, steps)` bits, y `(n, steps)` or `(n,)`; cause `(n, steps)`: every
+    step up to the one asked about."""
+    x, y = synthetic.parity(n, steps, _generator(seed), per_step)
+    return Sequences(
+        x=x,
+        y=y,
+        lengths=None,
+        task="step" if per_step else "sequence",
+        loss="cross_entropy",
+        input_size=2,
+        classes=2,
+        cause=torch.arange(steps).repeat(n, 1),
+    )
+
+
+def _generator(seed: int) -> Generator:
+    """A generator of its own, so that loading data never moves the global one."""
+    return Generator().manual_seed(seed)

@@ -1,0 +1,44 @@
+"""Measured data with a fixed train and test part: what image and sound loaders return."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainTest:
+    """Labelled sequences in two parts; one label a sequence.
+
+    Attributes:
+        train_x, test_x: `(n, T, D)` float32, zeros after each length.
+        train_y, test_y: `(n,)` int64 class numbers.
+        train_lengths, test_lengths: `(n,)` int64, or None when every sequence fills all T steps.
+        classes: number of classes.
+        source: what the data and the split are, in words.
+        order: `(T,)` int64 or None: step t shows pixel `order[t]`, where the loader permuted them.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    train_lengths: Tensor | None
+    test_x: Tensor
+    test_y: Tensor
+    test_lengths: Tensor | None
+    classes: int
+    source: str
+    order: Tensor | None = None
+    task: Literal["sequence"] = "sequence"
+    loss: Literal["cross_entropy"] = "cross_entropy"
+
+    @property
+    def input_size(self) -> int:
+        """D, the features of one step."""
+        return self.train_x.shape[2]
+
+    def __repr__(self) -> str:
+        """One line: source, shapes, classes."""
+        return (
+            f"TrainTest({self.source}: train_x {tuple(self.train_x.shape)}, "
+            f"test_x {tuple(self.test_x.shape)}, {self.classes} classes)"
+        )
