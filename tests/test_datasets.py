@@ -245,9 +245,11 @@ def seeded(seed):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(2, 12), st.integers(0, 99))
 def test_recall_and_parity_answers(batch, steps, symbols, seed):
-    x, y = synthetic.recall(batch, steps, symbols, seeded(seed))
-    assert x.shape == (batch, steps) and 0 <= int(x.min()) <= int(x.max()) < symbols
-    assert y.tolist() == [row[0] for row in x.tolist()]
+    for distractors, shift in (("own", symbols), ("same", 0)):
+        x, y = synthetic.recall(batch, steps, symbols, seeded(seed), distractors)
+        assert x.shape == (batch, steps) and 0 <= int(x[:, 0].min()) <= int(x[:, 0].max()) < symbols
+        assert all(shift <= s < shift + symbols for row in x[:, 1:].tolist() for s in row)
+        assert y.tolist() == [row[0] for row in x.tolist()]
     x, y = synthetic.parity(batch, steps, seeded(seed))
     for bits, running in zip(x.tolist(), y.tolist(), strict=True):
         assert running == [bits[: t + 1].count(1) % 2 for t in range(steps)]

@@ -7,16 +7,18 @@ from . import synthetic
 from .sequences import Sequences
 
 
-def load_recall(steps: int = 128, symbols: int = 8, n: int = 2048, seed: int = 0) -> Sequences:
+def load_recall(
+    steps: int = 128, symbols: int = 8, n: int = 2048, seed: int = 0, distractors: str = "own"
+) -> Sequences:
     """`synthetic.recall`: x `(n, steps)` int64, y `(n,)` the first symbol; cause `(n,)`, all 0."""
-    x, y = synthetic.recall(n, steps, symbols, _generator(seed))
+    x, y = synthetic.recall(n, steps, symbols, _generator(seed), distractors)
     return Sequences(
         x=x,
         y=y,
         lengths=None,
         task="sequence",
         loss="cross_entropy",
-        input_size=symbols,
+        input_size=2 * symbols if distractors == "own" else symbols,
         classes=symbols,
         cause=torch.zeros(n, dtype=torch.int64),
     )
