@@ -10,6 +10,7 @@ design, block i's objective is
 whose last two terms are, up to a constant, the squared distance to the posterior mean.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from hbll_seq.cells import Cell
+from hbll_seq.jump import Jump
+from hbll_seq.scan import prefix_scan
 from hbll_seq.scheduler import Depth, Level, from_blocks, to_blocks
 from hbll_seq.solve import Effort, Feedback, States, solve_feedback, solve_states
 
@@ -28,8 +31,10 @@ class LayerPlan:
     Attributes:
         block: steps a block, K.
         sweeps, feedback: effort of the two loops.
-        pull: weight of the consistency term (per boundary, before division by their number).
-        jacobi: use G = 0 in the sweeps.
+        pull: weight of the consistency term (mean over boundaries, summed over units).
+        own, learned: weights, `(M,)` or a number, of the cell's own and of the learned carry in G;
+            0 and 0 are Jacobi sweeps.
+        jump: the learned forward message: first guess of the boundaries, and the learned carry.
         group: blocks in flight, or None for all.
     """
 
@@ -37,9 +42,10 @@ class LayerPlan:
     sweeps: Effort
     feedback: Effort
     pull: float = 0.0
-    jacobi: bool = False
+    own: Tensor | float = 1.0
+    learned: Tensor | float = 0.0
+    jump: Jump | None = None
     group: int | None = None
-    scale: Tensor | None = None
 
 
 @dataclass
@@ -48,7 +54,10 @@ class LayerRecord:
 
     Attributes:
         keep: set it to have `states` and `feedback` (and so all activations) kept after the step.
-        statistics: per unit, sums over sweeps of predicted times seen change, and of predicted squared.
+        statistics: `(5, M)`, sums over sweeps and blocks, per unit, of the products p*p, p*q, q*q, p*e, q*e,
+            where p, q are the changes of a block's end that the own and the learned carry
+            predict and e the change that the roll showed.
+        jump_loss: the jump's own objective, or NaN.
     """
 
     keep: bool = False
@@ -58,7 +67,8 @@ class LayerRecord:
     fallbacks: float = 0.0
     feedback_residuals: list[float] = field(default_factory=list)
     corrections: int = 0
-    statistics: tuple[Tensor, Tensor] | None = None
+    statistics: Tensor | None = None
+    jump_loss: float = math.nan
     states: States | None = None
     feedback: Feedback | None = None
 
@@ -88,22 +98,40 @@ def solve_layer_states(
     n, b = xb.shape[1], xb.shape[2]
     guess = state.new_zeros(n, b, cell.state_size)
     guess[0] = state.detach()
-    sums = [torch.zeros(cell.memory_size, dtype=x.dtype, device=x.device) for _ in range(2)]
+    learned: Tensor | None = None
+    if plan.jump is not None:
+        with torch.no_grad():
+            learned, write = plan.jump(xb)
+            guess[1:, :, : cell.memory_size] = prefix_scan(learned, write, state[:, : cell.memory_size])[1:n]
+            guess[1:] = cell.clamp(guess[1:])
+    products = x.new_zeros(5, cell.memory_size)
 
     def make(start: Tensor, keep: bool) -> Level:
         return Level(cell, xb, start, keep=keep, group=plan.group, depth=record.depth)
 
-    def observe(start: Tensor, end: Tensor, carry: Tensor) -> None:
-        predicted = carry * start[..., : cell.memory_size]
-        sums[0] += (predicted * end[..., : cell.memory_size]).sum((0, 1))
-        sums[1] += predicted.square().sum((0, 1))
+    def carry_of(own: Tensor) -> Tensor:
+        return own * plan.own if learned is None else own * plan.own + learned * plan.learned
 
+    def observe(start: Tensor, end: Tensor, own: Tensor) -> None:
+        m = cell.memory_size
+        p, e = own * start[..., :m], end[..., :m]
+        q = torch.zeros_like(p) if learned is None else learned[1:] * start[..., :m]
+        for row, (one, two) in enumerate(((p, p), (p, q), (q, q), (p, e), (q, e))):
+            products[row] += (one * two).sum((0, 1))
+
+    valid = valid_boundaries(x.shape[1], plan.block, b, lengths, x)
     states = solve_states(
-        cell, make, guess, valid_boundaries(x.shape[1], plan.block, b, lengths, x), plan.sweeps,
-        jacobi=plan.jacobi, depth=record.depth, scale=plan.scale, observe=observe,
-    )  # fmt: skip
+        cell, make, guess, valid, plan.sweeps, depth=record.depth, carry_of=carry_of, observe=observe
+    )
+    if plan.jump is not None and plan.jump.training and n > 1:
+        with torch.enable_grad():
+            m = cell.memory_size
+            a, write = plan.jump(xb[:, :-1])
+            loss = plan.jump.objective(a, write, states.start[:-1, :, :m], states.level.end[:-1, :, :m])
+            loss.backward()
+            record.jump_loss = float(loss.detach())
     record.residuals, record.sweeps, record.fallbacks = states.residuals, states.sweeps, states.fallbacks
-    record.statistics = (sums[0], sums[1])
+    record.statistics = products
     return states
 
 

@@ -34,7 +34,7 @@ from hbll_seq.scan import prefix_scan, reverse_scan
 from hbll_seq.scheduler import Depth, Level
 
 MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
-Calibrate = Callable[[Tensor, Tensor, Tensor], None]
+Observe = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class Effort(NamedTuple):
@@ -109,7 +109,7 @@ def inconsistency(gap: Tensor, end: Tensor, valid: Tensor) -> float:
 
 def solve_states(
     cell: Cell, make: MakeLevel, guess: Tensor, valid: Tensor, effort: Effort, *,
-    jacobi: bool, depth: Depth, scale: Tensor | None = None, observe: Calibrate | None = None,
+    depth: Depth, carry_of: Callable[[Tensor], Tensor], observe: Observe | None = None,
 ) -> States:  # fmt: skip
     """Consistency sweeps from `guess` until the boundaries agree with the blocks between them.
 
@@ -119,10 +119,10 @@ def solve_states(
         guess: `(n, B, S)`; row 0 is the given initial state and stays.
         valid: `(n-1, B, 1)`.
         effort: see `Effort`.
-        jacobi: use G = 0.
         depth: counter.
-        scale: `(M,)` factor on the carry, measured on earlier steps.
-        observe: called with (moved start, moved end, carry) after every sweep, to measure `scale`.
+        carry_of: the carry to use, from the cells' own measured on this roll, both `(n, B, M)`.
+        observe: called after every sweep with the change of starts, the change of ends it made,
+            and the cells' own carry before it, all without block 0: how good a carry was.
     """
     m = cell.memory_size
     h, sweeps, residuals = guess, 0, []
@@ -132,9 +132,7 @@ def solve_states(
     last, last_start = None, h
     while True:
         level = make(h, sweeps >= min(effort.least, most))
-        carry = torch.zeros_like(level.carry) if jacobi else level.carry
-        if scale is not None:
-            carry = carry * scale
+        carry = carry_of(level.carry)
         if observe is not None and last is not None:
             observe(h[1:] - last_start[1:], (level.end - last.end)[1:], last.carry[1:])
         gap = (level.end[:-1] - h[1:]) * valid

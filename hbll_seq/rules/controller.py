@@ -10,7 +10,6 @@ the tolerance follows it. The pull acts only while the sweeps end above the tole
 from collections import deque
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hbll_seq.local import LayerRecord
@@ -35,7 +34,7 @@ class Controller:
         self.steps = 0
         self._needed: dict[int, deque[int]] = {}
         self._corrections: dict[int, deque[int]] = {}
-        self._products: dict[int, Tensor] = {}  # (2, M): running sums of predicted*seen and predicted^2
+        self._products: dict[int, Tensor] = {}  # (5, M), see LayerRecord.statistics
 
     def sweeps(self, layer: int) -> Effort:
         """Effort of the consistency sweeps."""
@@ -45,13 +44,24 @@ class Controller:
         """Effort of the feedback corrections."""
         return Effort(_least(self._corrections.get(layer), 0), self.most, self.feedback_tolerance)
 
-    def scale(self, layer: int) -> Tensor | None:
-        """`(M,)` factor on the carry: least squares of seen on predicted change, within [0, 1.5]."""
+    def mix(self, layer: int, *, learned: bool) -> tuple[Tensor | float, Tensor | float]:
+        """Weights `(M,)` of the own and the learned carry: least squares of the seen change on the predicted.
+
+        Units that hardly moved keep (1, 0). Weights stay in [0, 1.5]: a carry that predicts nothing is
+        dropped (a Jacobi sweep), never reversed.
+        """
         products = self._products.get(layer)
         if products is None:
-            return None
-        prior = products[1].mean() * 0.05 + 1e-20  # units that hardly moved keep a factor near 1
-        return ((products[0] + prior) / (products[1] + prior)).clamp(0.0, 1.5)
+            return 1.0, 0.0
+        pp, pq, qq, pe, qe = products
+        prior = 0.05 * (pp.mean() + qq.mean()) + 1e-20
+        pp, pe = pp + prior, pe + prior  # as if p had also predicted perfectly a little
+        if not learned:
+            return (pe / pp).clamp(0.0, 1.5), 0.0
+        qq = qq + prior
+        det = (pp * qq - pq * pq).clamp(min=1e-20)
+        own, other = (qq * pe - pq * qe) / det, (pp * qe - pq * pe) / det
+        return own.clamp(0.0, 1.5), other.clamp(0.0, 1.5)
 
     def observe(self, layer: int, record: LayerRecord) -> None:
         """Learn from one layer's step."""
@@ -60,10 +70,9 @@ class Controller:
         fine = [i for i, r in enumerate(record.feedback_residuals) if r <= self.feedback_tolerance]
         corrections = max(fine[0] - 1, 0) if fine else record.corrections
         self._corrections.setdefault(layer, deque(maxlen=_MEMORY)).append(corrections)
-        if record.statistics is not None and bool(record.statistics[1].any()):
-            new = torch.stack(record.statistics)
+        if record.statistics is not None and bool(record.statistics[0].any()):
             old = self._products.get(layer)
-            self._products[layer] = new if old is None else 0.9 * old + 0.1 * new
+            self._products[layer] = record.statistics if old is None else 0.9 * old + 0.1 * record.statistics
 
     def compare(self, tree: float, deployed: float) -> None:
         """Tighten the tolerance where the tree's loss is not the deployed chain's, relax it where it is."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
 from hbll_seq.errors import InputError
+from hbll_seq.jump import Jump
 from hbll_seq.local import LayerPlan, LayerRecord, run_layer
 from hbll_seq.models.recurrent import SequenceModel, sequential
 from hbll_seq.objective import objective
@@ -27,6 +28,8 @@ from hbll_seq.rules.controller import Controller
 from hbll_seq.rules.execute import forward_backward, per_block
 from hbll_seq.solve import Effort
 from hbll_seq.tree import auto_block
+
+CARRIES = ("calibrated", "own", "learned", "blended", "none")
 
 
 @register
@@ -40,8 +43,10 @@ class HBLL(Rule):
         pull: weight of the pull to the posterior, or "auto": only where sweeps cannot close the gaps.
         tolerance: relative inconsistency of the boundaries that the controller aims at.
         feedback_tolerance: relative squared residual of the feedback messages aimed at.
-        carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured),
-            "own", or "none" (Jacobi sweeps, no carry in the feedback's scan either).
+        carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured), "own",
+            "learned" (the trained jump's, which then also gives the first guess of the boundaries),
+            "blended" (own and learned, weighted per unit by what earlier sweeps measured), or
+            "none" (Jacobi sweeps, no carry in the feedback's scan either).
         group: blocks processed at a time, or None for all at once.
         most: the most sweeps, and the most corrections, that "auto" may spend.
         check_every: steps between two comparisons with the deployed chain; 0 for never.
@@ -71,15 +76,26 @@ class HBLL(Rule):
         for name, value in (("tolerance", tolerance), ("feedback_tolerance", feedback_tolerance)):
             if not value > 0:
                 raise InputError(name, value, "a number > 0")
-        if carry not in ("calibrated", "own", "none"):
-            raise InputError("carry", repr(carry), '"calibrated", "own" or "none"')
+        if carry not in CARRIES:
+            raise InputError("carry", repr(carry), f"one of {CARRIES}")
         if group is not None:
             _whole("group", group, 1)
         self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
         self.carry, self.group, self.check_every = carry, group, check_every
         self.controller = Controller(tolerance, feedback_tolerance, most)
+        self.jumps: list[Jump] = []
         self.records: list[LayerRecord] = []
         self.keep_solutions = False  # records keep states and messages (for credit diagrams and tests)
+
+    def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
+        """Make the jump encoders, where the carry needs them."""
+        if self.carry in ("learned", "blended"):
+            like = next(model.parameters())
+            self.jumps = [Jump(cell, generator).to(like) for cell in model.cells]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Of the jump encoders."""
+        return [p for jump in self.jumps for p in jump.parameters()]
 
     def plan(self, layer: int, steps: int, batch: int) -> LayerPlan:
         """What this step will do in `layer`, for `batch` sequences of `steps` steps."""
@@ -88,8 +104,15 @@ class HBLL(Rule):
         sweeps = c.sweeps(layer) if isinstance(self.sweeps, str) else Effort(self.sweeps, self.sweeps, 0.0)
         feedback = c.feedback(layer) if isinstance(self.feedback, str) else Effort(self.feedback, self.feedback, 0.0)
         pull = c.pull if isinstance(self.pull, str) else self.pull
-        scale = c.scale(layer) if self.carry == "calibrated" else None
-        return LayerPlan(min(block, steps), sweeps, feedback, pull, self.carry == "none", self.group, scale)
+        own, learned = {
+            "calibrated": lambda: c.mix(layer, learned=False),
+            "blended": lambda: c.mix(layer, learned=True),
+            "own": lambda: (1.0, 0.0),
+            "learned": lambda: (0.0, 1.0),
+            "none": lambda: (0.0, 0.0),
+        }[self.carry]()
+        jump = self.jumps[layer] if self.jumps else None
+        return LayerPlan(min(block, steps), sweeps, feedback, pull, own, learned, jump, self.group)
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
@@ -130,12 +153,15 @@ class HBLL(Rule):
             return float(objective(model.objective, out, batch)[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """The controller's state."""
-        return self.controller.state_dict()
+        """The controller's state and the jump encoders."""
+        jumps = {f"jump.{i}.{k}": v for i, jump in enumerate(self.jumps) for k, v in jump.state_dict().items()}
+        return {**self.controller.state_dict(), **jumps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the controller."""
+        """Restore the controller and the jump encoders (after `setup`)."""
         self.controller.load_state_dict(state)
+        for i, jump in enumerate(self.jumps):
+            jump.load_state_dict({k: state[f"jump.{i}.{k}"] for k in jump.state_dict()})
 
 
 def _whole(name: str, value: int | str, least: int) -> None:
