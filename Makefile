@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# PYTHON: the interpreter that makes the environment (3.11 or newer).
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.PHONY: demo test slow lint types clean help
+
+help:
+	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
+	@echo "make test   ruff, mypy and the tests"
+	@echo "make slow   the tests that take minutes"
+
+# torch goes first: with its CPU build present nothing pulls the multi-gigabyte CUDA one. The
+# torchaudio wheel is built for CUDA; without its extension it runs in plain Python beside a CPU
+# torch (nothing here imports it but the audio code).
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c "import torch, importlib.util as u, pathlib as p; \
+	[f.unlink() for f in (p.Path(u.find_spec('torchaudio').origin).parent / 'lib').glob('*.so') if torch.version.cuda is None]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m benchmarks.demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) demo-out build *.egg-info
