@@ -29,7 +29,7 @@ class CharLM(SequenceModel):
         if self._config is not None:
             self._config = {"vocab_size": vocab_size, "symbols": symbols, **options}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         prompt: str | Tensor,
