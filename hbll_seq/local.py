@@ -104,10 +104,12 @@ def solve_layer_states(
             learned, write = plan.jump(xb)
             guess[1:, :, : cell.memory_size] = prefix_scan(learned, write, state[:, : cell.memory_size])[1:n]
             guess[1:] = cell.clamp(guess[1:])
+    with torch.no_grad():  # once for all rolls; in groups each roll makes its own, to keep memory small
+        projected = None if plan.group is not None else cell.project(xb)
     products = x.new_zeros(5, cell.memory_size)
 
     def make(start: Tensor, keep: bool) -> Level:
-        return Level(cell, xb, start, keep=keep, group=plan.group, depth=record.depth)
+        return Level(cell, xb, start, keep=keep, group=plan.group, depth=record.depth, projected=projected)
 
     def carry_of(own: Tensor) -> Tensor:
         return own * plan.own if learned is None else own * plan.own + learned * plan.learned

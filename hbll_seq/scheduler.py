@@ -43,7 +43,9 @@ def to_blocks(x: Tensor, block: int) -> Tensor:
 def from_blocks(x: Tensor, steps: int) -> Tensor:
     """`(K, n, B, D) -> (B, T, D)`, the padding cut off."""
     k, n, b, d = x.shape
-    return x.permute(2, 1, 0, 3).reshape(b, n * k, d)[:, :steps]
+    out = torch.empty(b, n, k, d, dtype=x.dtype, device=x.device)
+    out.copy_(x.permute(2, 1, 0, 3))  # always a copy: x may be a roll's work buffer
+    return out.view(b, n * k, d)[:, :steps]
 
 
 class Level:
@@ -56,14 +58,18 @@ class Level:
         keep: False when only `end`, `carry` and `link` are wanted.
         group: blocks rolled at a time, or None for all.
         depth: counter to add to.
+        projected: `(K, n, B, P)` the cell's projection of x, or None to have each roll make it.
 
     Attributes:
         outputs: `(K, n, B, d)` or None.
         end, carry, link: `(n, B, S)`, `(n, B, M)`, `(n, B, d)` or None.
     """
 
-    def __init__(self, cell: Cell, x: Tensor, start: Tensor, *, keep: bool, group: int | None, depth: Depth) -> None:
-        self._cell, self._x, self._start, self._depth = cell, x, start, depth
+    def __init__(
+        self, cell: Cell, x: Tensor, start: Tensor, *, keep: bool, group: int | None, depth: Depth,
+        projected: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self._cell, self._x, self._start, self._depth, self._projected = cell, x, start, depth, projected
         self.kept = keep
         k, n, b, _ = x.shape
         depth.steps += k
@@ -90,7 +96,8 @@ class Level:
 
     def _roll(self, i: int, j: int, keep: bool) -> Roll:
         x, start = self._x[:, i:j], self._start[i:j]
-        return self._cell.roll(x.flatten(1, 2), start.flatten(0, 1), keep=keep)
+        p = None if self._projected is None else self._projected[:, i:j].flatten(1, 2)
+        return self._cell.roll(x.flatten(1, 2), start.flatten(0, 1), keep=keep, projected=p)
 
     def backward(
         self, dout: Tensor | None, dend: Tensor, *, gradients: bool

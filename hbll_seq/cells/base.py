@@ -112,15 +112,24 @@ class Cell(ABC):
             outputs.append(self.output(state))
         return torch.stack(outputs, 1), state
 
-    def roll(self, x: Tensor, state: Tensor, *, keep: bool) -> Roll:
-        """Roll K steps of N rows: x `(K, N, D)`, state `(N, S)`. `keep=False` when only ends are wanted."""
-        return AutogradRoll(self, x, state, keep=keep)
+    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+        """Roll K steps of N rows.
+
+        Args:
+            x: `(K, N, D)`.
+            state: `(N, S)`.
+            keep: False when only ends are wanted.
+            projected: `project(x)` `(K, N, P)` without gradient, where the caller rolls the same x again and again.
+        """
+        return AutogradRoll(self, x, state, keep=keep, projected=projected)
 
 
 class AutogradRoll:
     """The roll of any cell, its products by autograd on the K-step graph: the reference for fused rolls."""
 
-    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool) -> None:
+    def __init__(
+        self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None
+    ) -> None:
         self._cell, self._keep = cell, keep
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
         with torch.set_grad_enabled(keep):
@@ -130,7 +139,7 @@ class AutogradRoll:
                 if self._x.is_floating_point():
                     self._x.requires_grad_()
                 self._start.requires_grad_()
-            p = cell.project(self._x)
+            p = cell.project(self._x) if keep or projected is None else projected
             carry, outputs, here, link = None, [], self._start, None
             for k in range(x.shape[0]):
                 here, one, link = cell.advance(p[k], here)

@@ -58,9 +58,9 @@ class GRUCell(Cell):
         )
         return out, end[0]
 
-    def roll(self, x: Tensor, state: Tensor, *, keep: bool) -> Roll:
+    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
         """The fused roll."""
-        return FusedGRURoll(self, x, state, keep=keep)
+        return FusedGRURoll(self, x, state, keep=keep, projected=projected)
 
 
 class FusedGRURoll:
@@ -68,10 +68,12 @@ class FusedGRURoll:
 
     link = None
 
-    def __init__(self, cell: GRUCell, x: Tensor, state: Tensor, *, keep: bool) -> None:
+    def __init__(
+        self, cell: GRUCell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None
+    ) -> None:
         self._cell, self._x = cell, x
         with torch.no_grad():
-            gi = cell.project(x)  # (K, N, 3d)
+            gi = cell.project(x) if projected is None else projected  # (K, N, 3d)
             b_hh = cell.b_hh if cell.b_hh is not None else cell.w_hh.new_zeros(3 * cell.hidden_size)
             self._roll = gru_roll(gi, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
         self.outputs: Tensor | None = self._roll.outputs

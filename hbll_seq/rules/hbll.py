@@ -61,7 +61,7 @@ class HBLL(Rule):
         feedback: int | str = "auto",
         pull: float | str = "auto",
         *,
-        tolerance: float = 1e-2,
+        tolerance: float = 1e-3,
         feedback_tolerance: float = 3e-2,
         carry: str = "calibrated",
         group: int | None = None,

@@ -1,0 +1,152 @@
+"""Roll of a GRU over K steps of N independent rows, forward and backward written by hand.
+
+Forward, per step (PyTorch's convention; gi = W_ih x + b_ih comes in, one product for all steps):
+
+    gh = W_hh h                         one (N, d) x (d, 3d) product
+    r = s(gi_r + gh_r + b_r)   z = s(gi_z + gh_z + b_z)   a = gh_n + b_n   n = tanh(gi_n + r a)
+    h' = n + z (h - n)                  and the carry, see `cells/gru.py`
+
+Backward, per step, with g the gradient on h':
+
+    i = g (1-z)(1-n^2)                  gradient on gi_n
+    dgh = [i a r(1-r) | g (h-n) z(1-z) | i r]
+    gradient on h = g z + dgh W_hh      one (N, 3d) x (3d, d) product
+
+Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. The pointwise parts run in
+numba (float32 on the CPU) or in torch (any dtype and device).
+"""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from hbll_seq.kernels.buffers import give, take
+
+_HAS_NUMBA = importlib.util.find_spec("numba") is not None
+PARALLEL_FROM = 16384  # elements of a step from which two threads beat one
+
+
+def gru_roll(gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool) -> "GRURoll":
+    """Roll K steps.
+
+    Args:
+        gi: `(K, N, 3d)` input projections with their bias.
+        w_hh, b_hh: `(3d, d)`, `(3d,)`.
+        h0: `(N, d)` start states.
+        keep: also keep outputs and what the backward needs.
+    """
+    fused = _HAS_NUMBA and gi.device.type == "cpu" and gi.dtype == torch.float32
+    return (GRURoll if fused else TorchGRURoll)(gi, w_hh, b_hh, h0, keep=keep)
+
+
+class GRURoll:
+    """See the module docstring.
+
+    Attributes:
+        outputs: `(K, N, d)`, or None with `keep=False`.
+        end: `(N, d)`.
+        carry: `(N, d)` product over the steps of the Jacobian's diagonal.
+    """
+
+    def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool) -> None:
+        k, n, d = gi.shape[0], gi.shape[1], h0.shape[1]
+        self._shape, self._w = (k, n, d), w_hh.contiguous()
+        gi, weight, b_hh = gi.contiguous(), w_hh.t().contiguous(), b_hh.contiguous()
+        diagonal = w_hh.view(3, d, d).diagonal(dim1=1, dim2=2).contiguous()  # (3, d)
+        self.carry = torch.ones_like(h0)
+        gh = take((n, 3 * d), gi)
+        self._dgh: Tensor | None = None
+        self._din: Tensor | None = None
+        self._states = take((k + 1 if keep else 3, n, d), gi)
+        self._saved = take((k if keep else 1, n if keep else 1, 4 * d), gi)
+        states, saved = self._states, self._saved
+        states[0] = h0
+        at = 0
+        for step in range(k):
+            to = step + 1 if keep else 1 + step % 2
+            torch.mm(states[at], weight, out=gh)
+            self._forward(gi[step], gh, b_hh, states[at], states[to], saved[step if keep else 0], diagonal, keep)
+            at = to
+        give(gh)
+        self.outputs = states[1:] if keep else None
+        self.end = states[at].clone()
+
+    def __del__(self) -> None:
+        """Work buffers go back; outputs are gone with the roll, users copy what they keep."""
+        for name in ("_states", "_saved", "_dgh", "_din"):
+            buffer = getattr(self, name, None)
+            if buffer is not None and give is not None:  # None while the interpreter shuts down
+                give(buffer)
+
+    def _forward(
+        self, gi: Tensor, gh: Tensor, b: Tensor, h: Tensor, new: Tensor, saved: Tensor, diagonal: Tensor, keep: bool
+    ) -> None:
+        from hbll_seq.kernels import gru_pointwise as ops
+
+        run = ops.forward_parallel if _parallel(h) else ops.forward_serial
+        run(gi.numpy(), gh.numpy(), b.numpy(), h.numpy(), new.numpy(), saved.numpy(), self.carry.numpy(),
+            diagonal.numpy(), keep)  # fmt: skip
+
+    def _backward(self, dh: Tensor, saved: Tensor, h: Tensor, dgh: Tensor, din: Tensor, rest: Tensor) -> None:
+        from hbll_seq.kernels import gru_pointwise as ops
+
+        run = ops.backward_parallel if _parallel(h) else ops.backward_serial
+        run(dh.numpy(), saved.numpy(), h.numpy(), dgh.numpy(), din.numpy(), rest.numpy())
+
+    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
+        """Gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
+        assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
+        k, n, d = self._shape
+        if self._dgh is None or self._din is None:
+            self._dgh, self._din = take((k, n, 3 * d), self.end), take((k, n, d), self.end)
+        rest = torch.zeros_like(self.end) if dend is None else dend.clone()
+        dh = take((n, d), self.end)
+        for step in range(k - 1, -1, -1):
+            if dout is None:
+                dh.copy_(rest)
+            else:
+                torch.add(rest, dout[step], out=dh)
+            self._backward(dh, self._saved[step], self._states[step], self._dgh[step], self._din[step], rest)
+            rest.addmm_(self._dgh[step], self._w)
+        give(dh)
+        self._fresh = True
+        return rest
+
+    def weight_grads(self) -> tuple[Tensor, Tensor, Tensor]:
+        """dgi `(K, N, 3d)` (a work buffer: use it before the roll goes), dW_hh, db_hh of the latest `backward_state`."""
+        assert self._dgh is not None and self._din is not None and self._fresh, "backward_state comes first, once each"
+        k, n, d = self._shape
+        flat = self._dgh.view(k * n, 3 * d)
+        dw, db = flat.t() @ self._states[:-1].view(k * n, d), flat.sum(0)
+        self._dgh[..., 2 * d :] = self._din  # gi_n is not behind the reset gate
+        self._fresh = False
+        return self._dgh, dw, db
+
+
+class TorchGRURoll(GRURoll):
+    """The same with the pointwise parts in torch: any device, any floating dtype."""
+
+    def _forward(
+        self, gi: Tensor, gh: Tensor, b: Tensor, h: Tensor, new: Tensor, saved: Tensor, diagonal: Tensor, keep: bool
+    ) -> None:
+        d = h.shape[1]
+        wr, wz, wn = diagonal
+        a = gh[:, 2 * d :] + b[2 * d :]
+        r, z = torch.sigmoid(gi[:, : 2 * d] + gh[:, : 2 * d] + b[: 2 * d]).split(d, 1)
+        n = torch.tanh(gi[:, 2 * d :] + r * a)
+        new.copy_(n + z * (h - n))
+        self.carry *= z + (1 - z) * ((1 - n * n) * r * (wn + (1 - r) * wr * a) + (h - n) * z * wz)
+        if keep:
+            torch.cat([r, z, n, a], 1, out=saved)
+
+    def _backward(self, dh: Tensor, saved: Tensor, h: Tensor, dgh: Tensor, din: Tensor, rest: Tensor) -> None:
+        r, z, n, a = saved.chunk(4, 1)
+        inner = dh * (1 - z) * (1 - n * n)
+        din.copy_(inner)
+        torch.cat([inner * a * r * (1 - r), dh * (h - n) * z * (1 - z), inner * r], 1, out=dgh)
+        rest.copy_(dh * z)
+
+
+def _parallel(h: Tensor) -> bool:
+    return h.numel() >= PARALLEL_FROM and torch.get_num_threads() > 1
