@@ -5,6 +5,8 @@ what was expected. `DivergenceError` is raised during training and names the blo
 step and a remedy; the model then holds its last good weights.
 """
 
+from typing import Any
+
 
 class InputError(ValueError):
     """An argument cannot be used: says which, what came, and what was expected."""
@@ -16,4 +18,10 @@ class InputError(ValueError):
 
 
 class DivergenceError(RuntimeError):
-    """Training left the finite numbers: says at which step, in which block, and what to try."""
+    """Training left the finite numbers: says at which step, in which block, and what to try.
+
+    Attributes:
+        history: the `History` of the run so far.
+    """
+
+    history: Any = None

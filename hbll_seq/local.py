@@ -42,6 +42,7 @@ class LayerPlan:
     sweeps: Effort
     feedback: Effort
     pull: float = 0.0
+    weight: float = 1.0
     own: Tensor | float = 1.0
     learned: Tensor | float = 0.0
     jump: Jump | None = None
@@ -156,7 +157,8 @@ class _BlockLocal(torch.autograd.Function):
             n, b, _ = states.start.shape
             extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))
         feedback = solve_feedback(
-            ctx.cell, states, to_blocks(grads[0], plan.block), None, plan.feedback, extra=extra, depth=record.depth
+            ctx.cell, states, to_blocks(grads[0], plan.block), None, plan.feedback, extra=extra, depth=record.depth,
+            weight=plan.weight,
         )
         record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
         if record.keep:

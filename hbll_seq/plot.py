@@ -40,10 +40,8 @@ def learning_curve(
     colour = colour or COLOURS[len(ax.lines) // 2 % len(COLOURS)]
     name = "" if label is None else f"{label}: "
     ax.plot(h["step"], _smooth(h["loss"]), color=colour, lw=1, alpha=0.6, label=f"{name}training")
-    steps = [s for s, v in zip(h["step"], h.get("val_loss", []), strict=False) if _seen(v)]
-    if steps:
-        values = [v for v in h["val_loss"] if _seen(v)]
-        ax.plot(steps, values, color=colour, lw=2, marker="o", ms=4, label=f"{name}held out")
+    if h.get("val_loss"):
+        ax.plot(h["val_step"], h["val_loss"], color=colour, lw=2, marker="o", ms=4, label=f"{name}held out")
     ax.set_xlabel("training step")
     ax.set_ylabel("loss (nats)")
     ax.grid(alpha=0.25)

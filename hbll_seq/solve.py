@@ -91,6 +91,7 @@ class Feedback(NamedTuple):
     parameters: list[Tensor | None]
     residuals: list[float]
     corrections: int
+    own: list[Tensor | None] | None = None
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor) -> float:
@@ -163,7 +164,7 @@ def solve_states(
 
 def solve_feedback(
     cell: Cell, states: States, dout: Tensor | None, dlast: Tensor | None, effort: Effort, *,
-    extra: Tensor | None, depth: Depth,
+    extra: Tensor | None, depth: Depth, weight: float = 1.0, split: bool = False,
 ) -> Feedback:  # fmt: skip
     """Feedback messages and, from the last pass, the gradients.
 
@@ -175,6 +176,7 @@ def solve_feedback(
         effort: `least` counts corrections.
         extra: `(n, B, S)` added to the message at each block's end (the pull), or None.
         depth: counter.
+        weight: of the messages in the blocks' objectives; the messages themselves are solved unweighted.
     """
     m = cell.memory_size
     level, carry = states.level, states.carry
@@ -185,14 +187,22 @@ def solve_feedback(
     residuals: list[float] = []
     passes = 0
     while True:
-        final = n == 1 or passes > effort.least  # may be the last: ask for the gradients
-        dend = lam[1:] if extra is None else lam[1:] + extra
-        q, dx, parameters = level.backward(dout, dend, gradients=final)  # q (n, B, S)
+        final = n == 1 or weight == 0 or passes > effort.least  # may be the last: ask for the gradients
+        measure = split and passes == 0
+        dend = lam[1:] * weight if final else lam[1:]
+        if extra is not None and final:
+            dend = dend + extra
+        q, dx, parameters = level.backward(dout, dend, gradients=final or measure)  # q (n, B, S)
+        if passes == 0:
+            local = q
+            own = parameters
+        elif final:
+            q = local + (q - local) / weight  # products are linear in the message
         gap = q[1:] - lam[1:n]
         r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
         residuals.append(r)
-        if final and (n == 1 or r <= effort.tolerance or passes > min(effort.most, n - 2)):
-            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0))
+        if final and (n == 1 or weight == 0 or r <= effort.tolerance or passes > min(effort.most, n - 2)):
+            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), own if split else None)
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
         if n > 1:

@@ -1,5 +1,6 @@
 """Learning rules: one protocol and a registry (`base`), and the built-in rules."""
 
+from hbll_seq.rules import base as base
 from hbll_seq.rules.base import Rule as Rule
 from hbll_seq.rules.base import StepResult as StepResult
 from hbll_seq.rules.base import available as available

@@ -70,6 +70,11 @@ def available() -> list[str]:
     return sorted(_RULES)
 
 
+def lookup(name: str) -> Callable[..., Rule]:
+    """The class registered under `name`."""
+    return _RULES[name]
+
+
 def make(rule: "str | Rule", **options: Any) -> Rule:
     """Build a rule from its name and options, or pass an instance through.
 

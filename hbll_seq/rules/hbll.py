@@ -67,7 +67,9 @@ class HBLL(Rule):
         group: int | None = None,
         most: int = 8,
         check_every: int = 50,
+        weight: float = 1.0,
     ) -> None:
+        self.weight=weight
         _whole("block_size", block_size, 1)
         _whole("sweeps", sweeps, 0)
         _whole("feedback", feedback, 0)
@@ -112,7 +114,9 @@ class HBLL(Rule):
             "none": lambda: (0.0, 0.0),
         }[self.carry]()
         jump = self.jumps[layer] if self.jumps else None
-        return LayerPlan(min(block, steps), sweeps, feedback, pull, own, learned, jump, self.group)
+        return LayerPlan(
+            min(block, steps), sweeps, feedback, pull, own=own, learned=learned, jump=jump, group=self.group, weight=self.weight
+        )
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""

@@ -1,0 +1,57 @@
+"""Optimisers and learning-rate schedules by name; the same for every rule."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from hbll_seq.errors import InputError
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "constant": lambda done: 1.0,
+}
+
+
+def make_optimizer(
+    optimizer: Any, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """An optimiser from its name, or from a class or factory called as `optimizer(parameters, lr=...)`."""
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise InputError("optimizer", repr(optimizer), f"one of {sorted(OPTIMIZERS)} or a factory(parameters, lr=)")
+        return OPTIMIZERS[optimizer](parameters, lr=lr, weight_decay=weight_decay)
+    if not callable(optimizer):
+        raise InputError("optimizer", type(optimizer).__name__, "a name or a factory(parameters, lr=)")
+    extra = {"weight_decay": weight_decay} if weight_decay else {}
+    made = optimizer(parameters, lr=lr, **extra)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError("optimizer", f"a factory that returns {type(made).__name__}", "a torch.optim.Optimizer")
+    return made
+
+
+def make_schedule(schedule: Any, steps: int, warmup: int) -> Callable[[int], float]:
+    """Factor on the learning rate at step i (from 0): linear warm-up, then the schedule down to its end."""
+    if isinstance(schedule, str) and schedule not in SCHEDULES:
+        raise InputError("schedule", repr(schedule), f"one of {sorted(SCHEDULES)} or a function of the step")
+    if not isinstance(schedule, str) and not callable(schedule):
+        raise InputError("schedule", type(schedule).__name__, "a name or a function of the step")
+    if not isinstance(warmup, int) or not 0 <= warmup < max(steps, 1):
+        raise InputError("warmup", repr(warmup), f"an integer in 0..{max(steps, 1) - 1}")
+
+    def factor(i: int) -> float:
+        if not isinstance(schedule, str):
+            return float(schedule(i))
+        if i < warmup:
+            return (i + 1) / warmup
+        return SCHEDULES[schedule]((i - warmup) / (steps - warmup))
+
+    return factor
