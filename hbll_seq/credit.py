@@ -2,9 +2,9 @@
 
 Computed from the messages the `hbll` rule passes, for any trained model, its weights untouched. The
 outcome is the loss at one step (per-step tasks) or of the sequence's label. With h_i the state at
-boundary i, lambda_i the feedback message there and sigma^2 the variance of the states,
+boundary i, lambda_i the feedback message there and sigma^2 the variance of each unit over the boundaries,
 
-* **boundary**: KL(posterior || forward message) = sigma^2 |lambda_i|^2 / 2 in nats: the posterior mean is
+* **boundary**: KL(posterior || forward message) = sum_j sigma_j^2 lambda_ij^2 / 2 in nats: the posterior mean is
   h_i - sigma^2 lambda_i and both have variance sigma^2. How much the outcome would like to move
   the state there. Every boundary is the midpoint of exactly one node of the tree.
 * **block**: lambda_{i+1} . (F_i(h_i) - G_i * h_i) in nats: what the outcome owes to what block i wrote, the
@@ -104,8 +104,9 @@ def credit(
     states, feedback = rule.records[-1].states, rule.records[-1].feedback
     assert states is not None and feedback is not None
     lam = feedback.messages * b  # of each sequence's own loss, not the batch mean
-    variance = states.level.end.var() if states.level.end.numel() > 1 else states.level.end.new_ones(())
-    boundary = 0.5 * variance * lam[1:-1].square().sum(-1)  # (n-1, B)
+    ends = states.level.end.flatten(0, 1)  # (n*B, S)
+    variance = ends.var(0) if len(ends) > 1 else torch.ones_like(ends[0])  # of each unit
+    boundary = 0.5 * (variance * lam[1:-1].square()).sum(-1)  # (n-1, B)
     written = states.level.end.clone()
     m = states.carry.shape[-1]
     written[..., :m] -= states.level.carry * states.start[..., :m]
