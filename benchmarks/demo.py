@@ -39,10 +39,21 @@ def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.data
     for name, colour in zip(runs, hs.plot.COLOURS, strict=False):
         hs.plot.learning_curve(runs[name], ax=axes[0], label=name, colour=colour)
         h = runs[name].history
-        axes[1].plot([h["seconds"][s - 1] for s in h["val_step"]], h["val_loss"], color=colour, marker="o", ms=4, label=name)
+        axes[1].plot(
+            [h["seconds"][s - 1] for s in h["val_step"]],
+            h["val_loss"],
+            color=colour,
+            marker="o",
+            ms=4,
+            label=name,
+        )
     axes[0].set_ylim(top=3.4)
     axes[0].set_title("by training step")
-    axes[1].set(xlabel="seconds of training (held-out passes included)", ylabel="held-out loss (nats)", title="by time")
+    axes[1].set(
+        xlabel="seconds of training (held-out passes included)",
+        ylabel="held-out loss (nats)",
+        title="by time",
+    )
     axes[1].set_ylim(top=3.4)
     axes[1].grid(alpha=0.25)
     axes[1].legend(frameon=False)
@@ -52,7 +63,9 @@ def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.data
     options = runs["hbll"].config
     size = options["window"] // len(blocks[0])
     figure, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    fallen = [a - b for a, b in zip(blocks[0], [statistics.mean(col) for col in zip(*blocks[-3:], strict=True)], strict=True)]
+    fallen = [
+        a - b for a, b in zip(blocks[0], [statistics.mean(col) for col in zip(*blocks[-3:], strict=True)], strict=True)
+    ]
     hs.plot.tree(fallen, ax=ax, label="loss fallen in training (nats)", block_size=size)
     ax.set_title("What each block of the tree learned")
     keep(figure, "tree.png")
@@ -66,7 +79,9 @@ def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.data
     return paths
 
 
-def seconds_per_step(text: hs.datasets.Text, hidden: int, batch: int, window: int, repeats: int = 9) -> dict[str, list[float]]:
+def seconds_per_step(
+    text: hs.datasets.Text, hidden: int, batch: int, window: int, repeats: int = 9
+) -> dict[str, list[float]]:
     """Step times of both rules, alternating, on models of their own."""
     sides = {}
     for rule in ("hbll", "bptt"):
@@ -98,8 +113,12 @@ def main() -> None:
     a = p.parse_args()
     OUT.mkdir(exist_ok=True)
     text = hs.datasets.load("pydoc")
-    print(f"text: {text.source}, {len(text.train)} characters to train on, {len(text.valid)} held out, sha256 {text.sha256[:16]}")
-    print(f"model: GRU, {a.hidden} units; batch {a.batch} x {a.window} steps; {a.steps} steps; {torch.get_num_threads()} threads\n")
+    print(
+        f"text: {text.source}, {len(text.train)} characters to train on, {len(text.valid)} held out, sha256 {text.sha256[:16]}"
+    )
+    print(
+        f"model: GRU, {a.hidden} units; batch {a.batch} x {a.window} steps; {a.steps} steps; {torch.get_num_threads()} threads\n"
+    )
     runs, models = {}, {}
     for rule in ("hbll", "bptt"):
         print(f"training with rule={rule!r}")
@@ -116,7 +135,11 @@ def main() -> None:
     data = Batch(w[:, :-1], torch.full((a.batch,), a.window), w[:, 1:], None)
     fresh = hs.models.CharLM(text.vocab_size, hidden=a.hidden, seed=a.seed)
     cosines = [
-        float(torch.nn.functional.cosine_similarity(*(gradient(hs.rules.make(r), m, data) for r in ("hbll", "bptt")), dim=0))
+        float(
+            torch.nn.functional.cosine_similarity(
+                *(gradient(hs.rules.make(r), m, data) for r in ("hbll", "bptt")), dim=0
+            )
+        )
         for m in (fresh, models["hbll"])
     ]
     bits = text.bits_per_character()
@@ -126,7 +149,11 @@ def main() -> None:
         ("", "hbll", "bptt"),
         ("held-out bits per character (deployed chain)", f"{held['hbll']:.3f}", f"{held['bptt']:.3f}"),
         ("sequential depth of a step", f"{depth['hbll']:.0f}", f"{depth['bptt']:.0f}"),
-        ("milliseconds a step (median of 9, alternating)", f"{1e3 * times['hbll']:.0f}", f"{1e3 * times['bptt']:.0f}"),
+        (
+            "milliseconds a step (median of 9, alternating)",
+            f"{1e3 * times['hbll']:.0f}",
+            f"{1e3 * times['bptt']:.0f}",
+        ),
         ("speed", f"{times['bptt'] / times['hbll']:.2f}x", "1x"),
         ("cosine of the gradient to BPTT's, first / trained", f"{cosines[0]:.4f} / {cosines[1]:.4f}", "1"),
     ]

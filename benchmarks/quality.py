@@ -57,7 +57,11 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Train once; the record that goes to the JSON file."""
     task = TASKS[name](**task_options)
-    model, rule, g = build(task, seed, cell), rules.make(rule_name, **options), torch.Generator().manual_seed(1000 + seed)
+    model, rule, g = (
+        build(task, seed, cell),
+        rules.make(rule_name, **options),
+        torch.Generator().manual_seed(1000 + seed),
+    )
     rule.setup(model, torch.Generator().manual_seed(seed))
     optimizer = torch.optim.Adam([*model.parameters(), *rule.parameters()], lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / steps)
@@ -82,7 +86,10 @@ def train(
             metrics.setdefault(key, []).append(value)
         if every and (i + 1) % every == 0:
             curve.append((i + 1, *held_out(model, task.test)))
-            print(f"  {name} {rule_name} seed {seed} step {i + 1} held out {curve[-1][1]:.4f} {curve[-1][2]:.3f}", flush=True)
+            print(
+                f"  {name} {rule_name} seed {seed} step {i + 1} held out {curve[-1][1]:.4f} {curve[-1][2]:.3f}",
+                flush=True,
+            )
     loss, accuracy = held_out(model, task.test)
     return dict(
         task=name, rule=rule_name, steps=steps, lr=lr, seed=seed, options=options, task_options=task_options, cell=cell,
@@ -112,9 +119,18 @@ def report() -> None:
     groups: dict[tuple[str, ...], dict[float, dict[int, dict[str, Any]]]] = {}
     for line in OUT.read_text().splitlines():
         r = json.loads(line)
-        key = (r["task"], json.dumps(r["task_options"]), r["cell"], str(r["steps"]), r["rule"], json.dumps(r["options"]))
+        key = (
+            r["task"],
+            json.dumps(r["task_options"]),
+            r["cell"],
+            str(r["steps"]),
+            r["rule"],
+            json.dumps(r["options"]),
+        )
         groups.setdefault(key, {}).setdefault(r["lr"], {})[r["seed"]] = r
-    print("| task | cell | steps | rule | lr | seeds | held-out loss | accuracy % | ms/step | cosine first/median/least |")
+    print(
+        "| task | cell | steps | rule | lr | seeds | held-out loss | accuracy % | ms/step | cosine first/median/least |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for key, by_lr in sorted(groups.items()):
         lr, runs = min(by_lr.items(), key=lambda item: (-len(item[1]), next(iter(item[1].values()))["loss"]))

@@ -72,7 +72,11 @@ def _set(data: Any, batch: int, hidden: int, held_out: int | None = None) -> Tas
         return _full(data.train_x[i], data.train_y[i])
 
     model = dict(
-        input_size=data.train_x.shape[-1], output_size=data.classes, hidden=hidden, task="sequence", input_kind="features"
+        input_size=data.train_x.shape[-1],
+        output_size=data.classes,
+        hidden=hidden,
+        task="sequence",
+        input_kind="features",
     )
     return Task(model, sample, _full(data.test_x[:held_out], data.test_y[:held_out]))
 
@@ -83,7 +87,7 @@ def pixels(permuted: bool = False, batch: int = 32, hidden: int = 128) -> Task:
 
 
 def digits(speaker: str = "theo", steps: int = 512, batch: int = 32, hidden: int = 64) -> Task:
-    """Spoken digits, raw wave, 8 samples a step; held out: one speaker. Zeros after a short recording count as sound."""
+    """Spoken digits, raw wave, 8 samples a step; held out: one speaker. Zeros after a recording count as sound."""
     return _set(datasets.load("fsdd", steps=steps, samples_per_step=8, held_out=speaker), batch, hidden)
 
 

@@ -1,11 +1,11 @@
 """Train recurrent networks on long sequences without backpropagation through time.
 
-    import hbll_seq as hs
+import hbll_seq as hs
 
-    text = hs.datasets.load("pydoc")
-    model = hs.models.CharLM(text.vocab_size, hidden=256, symbols=text.symbols)
-    run = hs.fit(model, text.train, rule="hbll", steps=2000, validation=text.valid)
-    run.plot(); print(model.generate("The statement ", 200))
+text = hs.datasets.load("pydoc")
+model = hs.models.CharLM(text.vocab_size, hidden=256, symbols=text.symbols)
+run = hs.fit(model, text.train, rule="hbll", steps=2000, validation=text.valid)
+run.plot(); print(model.generate("The statement ", 200))
 """
 
 from hbll_seq import callbacks as callbacks

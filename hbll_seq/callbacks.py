@@ -28,7 +28,11 @@ class EarlyStopping:
     """
 
     def __init__(
-        self, monitor: str = "val_loss", min_delta: float = 0.0, patience: int = 5, restore_best_weights: bool = True
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 5,
+        restore_best_weights: bool = True,
     ) -> None:
         if min_delta < 0:
             raise InputError("min_delta", min_delta, "a number >= 0")

@@ -51,7 +51,12 @@ class Credit(NamedTuple):
 
 
 def credit(
-    model: SequenceModel, x: Tensor, y: Tensor | None = None, *, outcome: int | None = None, block_size: int | str = "auto"
+    model: SequenceModel,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    outcome: int | None = None,
+    block_size: int | str = "auto",
 ) -> Credit:
     """Credit for one outcome of each sequence.
 

@@ -25,7 +25,9 @@ def evaluate(
         `loss` (nats a target, or squared units); for classification also `accuracy` in 0..1; for next-step
         models of symbols also `bits` a symbol.
     """
-    return evaluate_source(model, as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size)
+    return evaluate_source(
+        model, as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size
+    )
 
 
 def evaluate_source(model: SequenceModel, source: Padded | LongText | Loader, batch_size: int) -> dict[str, float]:
@@ -50,7 +52,9 @@ def evaluate_source(model: SequenceModel, source: Padded | LongText | Loader, ba
     return result
 
 
-def predict(model: SequenceModel, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
+def predict(
+    model: SequenceModel, x: Any, *, batch_size: int = 64, probabilities: bool = False
+) -> Tensor | list[Tensor]:
     """Predictions of the deployed chain.
 
     Args:

@@ -41,7 +41,11 @@ class StepInfo(NamedTuple):
 
 
 def step(
-    model: SequenceModel, batch: Batch, rule: rules.Rule, optimizer: torch.optim.Optimizer, clip: float | None = 1.0
+    model: SequenceModel,
+    batch: Batch,
+    rule: rules.Rule,
+    optimizer: torch.optim.Optimizer,
+    clip: float | None = 1.0,
 ) -> StepInfo:
     """One training step, for a loop of your own. Non-finite losses or gradients make no update.
 
@@ -116,7 +120,8 @@ def fit(
             loss, and the error's `history` what was recorded.
     """
     _check_numbers(steps=steps, epochs=epochs, batch_size=batch_size, lr=lr, clip=clip, seed=seed,
-                   validate_every=validate_every, checkpoint_every=checkpoint_every, record_every=record_every)  # fmt: skip
+                   validate_every=validate_every, checkpoint_every=checkpoint_every,
+                   record_every=record_every)  # fmt: skip
     if not isinstance(model, SequenceModel):
         raise InputError("model", type(model).__name__, "a hbll_seq.models.SequenceModel")
     learner = _make_rule(rule, rule_options)
@@ -175,7 +180,14 @@ def fit(
                     run.stopped_reason = "diverged"
                     raise _divergence(run, info, i + 1)
                 good, before = before, good
-                _record(run, info, i + 1, rate, time.perf_counter() - began, i % record_every == 0 or i + 1 == total)
+                _record(
+                    run,
+                    info,
+                    i + 1,
+                    rate,
+                    time.perf_counter() - began,
+                    i % record_every == 0 or i + 1 == total,
+                )
                 bar.update()
                 bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
                 stop = hooks.call("on_step_end", run, i + 1)
@@ -215,7 +227,9 @@ def _check_numbers(**given: Any) -> None:
         raise InputError("lr", repr(given["lr"]), "a number > 0")
     if not isinstance(given["seed"], int):
         raise InputError("seed", repr(given["seed"]), "an integer")
-    if given["validate_every"] != "auto" and not (isinstance(given["validate_every"], int) and given["validate_every"] > 0):
+    if given["validate_every"] != "auto" and not (
+        isinstance(given["validate_every"], int) and given["validate_every"] > 0
+    ):
         raise InputError("validate_every", repr(given["validate_every"]), 'an integer >= 1, or "auto"')
 
 
@@ -224,7 +238,11 @@ def _make_rule(rule: str | rules.Rule, options: dict[str, Any]) -> rules.Rule:
         known = inspect.signature(rules.base.lookup(rule)).parameters
         for name in options:
             if name not in known:
-                raise InputError(name, "an option that neither fit nor the rule has", f"for rule {rule!r} one of {sorted(known)}")
+                raise InputError(
+                    name,
+                    "an option that neither fit nor the rule has",
+                    f"for rule {rule!r} one of {sorted(known)}",
+                )
     return rules.make(rule, **options)
 
 
@@ -242,7 +260,9 @@ def _validation(
     x, y = validation, None
     if isinstance(validation, tuple) and not hasattr(validation, "batch_sizes"):
         if len(validation) != 2:
-            raise InputError("validation", f"a tuple of {len(validation)}", "x, (x, y), ((x, lengths), y) or a fraction")
+            raise InputError(
+                "validation", f"a tuple of {len(validation)}", "x, (x, y), ((x, lengths), y) or a fraction"
+            )
         x, y = validation
         if model.task == "next" and y is not None:
             x, y = (x, y), None  # (x, lengths)
@@ -260,7 +280,9 @@ def _device(device: str, model: nn.Module) -> torch.device:
         where = torch.device(device)
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
-        raise InputError("device", repr(device), f"a device torch can use here ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            "device", repr(device), f"a device torch can use here ({str(error).splitlines()[0]})"
+        ) from error
     return where
 
 
@@ -271,7 +293,12 @@ def _versions() -> dict[str, Any]:
         own = version("hbll_seq")
     except PackageNotFoundError:
         own = "not installed"
-    return {"python": platform.python_version(), "torch": torch.__version__, "hbll_seq": own, "threads": torch.get_num_threads()}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hbll_seq": own,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _cosine(model: SequenceModel, batch: Batch, learner: rules.Rule) -> float:
@@ -298,7 +325,7 @@ def _record(run: History, info: StepInfo, number: int, lr: float, seconds: float
 
 def _put_back(weights: list[nn.Parameter], values: list[Tensor]) -> None:
     with torch.no_grad():
-        torch._foreach_copy_(weights, values)
+        torch._foreach_copy_([*weights], values)
 
 
 def _divergence(run: History, info: StepInfo, number: int) -> DivergenceError:
@@ -315,13 +342,18 @@ def _divergence(run: History, info: StepInfo, number: int) -> DivergenceError:
     return error
 
 
-def _store(path: Any, run: History, model: nn.Module, opt: torch.optim.Optimizer, learner: rules.Rule, number: int) -> None:
+def _store(
+    path: Any, run: History, model: nn.Module, opt: torch.optim.Optimizer, learner: rules.Rule, number: int
+) -> None:
     state = ckpt.trainable_state(model, opt, learner.state_dict())
     tensors, tree = ckpt.split_state(state, "state")
     try:
         ckpt.write(path, tensors, {"tree": tree, "history": run.to_json(), "step": number, "rule": learner.name})
     except OSError as error:
-        warnings.warn(f"checkpoint {os.fspath(path)!r} not written ({error}); training goes on, the last one stays", stacklevel=3)
+        warnings.warn(
+            f"checkpoint {os.fspath(path)!r} not written ({error}); training goes on, the last one stays",
+            stacklevel=3,
+        )
 
 
 def _restore(path: Any, run: History, model: nn.Module, opt: torch.optim.Optimizer, learner: rules.Rule) -> int:

@@ -40,7 +40,12 @@ class History:
     def to_json(self, path: str | pathlib.Path | None = None) -> str:
         """Everything but the model as JSON; also written to `path` where one is given."""
         text = json.dumps(
-            {"history": _plain(self.history), "stopped_reason": self.stopped_reason, "config": self.config, "versions": self.versions}
+            {
+                "history": _plain(self.history),
+                "stopped_reason": self.stopped_reason,
+                "config": self.config,
+                "versions": self.versions,
+            }
         )
         if path is not None:
             pathlib.Path(path).write_text(text)
@@ -62,7 +67,12 @@ class History:
             rows.append(("training loss", f"{sum(h['loss'][-20:]) / len(h['loss'][-20:]):.4f}"))
         if h.get("val_loss"):
             best = min(range(len(h["val_loss"])), key=lambda i: h["val_loss"][i])
-            rows.append(("held-out loss", f"{h['val_loss'][-1]:.4f} (best {h['val_loss'][best]:.4f} at step {h['val_step'][best]})"))
+            rows.append(
+                (
+                    "held-out loss",
+                    f"{h['val_loss'][-1]:.4f} (best {h['val_loss'][best]:.4f} at step {h['val_step'][best]})",
+                )
+            )
         if h.get("val_accuracy"):
             rows.append(("held-out accuracy", f"{100 * h['val_accuracy'][-1]:.1f} %"))
         if h.get("seconds"):

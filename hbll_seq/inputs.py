@@ -81,7 +81,11 @@ class Padded:
         """The first sequences, and the last `fraction` of them (at least one)."""
         cut = len(self.x) - max(1, round(len(self.x) * fraction))
         if cut < 1:
-            raise InputError("validation", f"{fraction} of {len(self.x)} sequences", "a fraction that leaves some to train on")
+            raise InputError(
+                "validation",
+                f"{fraction} of {len(self.x)} sequences",
+                "a fraction that leaves some to train on",
+            )
         pick = lambda s: Padded(self.x[s], self.lengths[s], self.y[s], None if self.mask is None else self.mask[s])  # noqa: E731
         return pick(slice(0, cut)), pick(slice(cut, None))
 
@@ -116,7 +120,12 @@ class LongText:
     def _cut(self, starts: Tensor, width: int) -> Batch:
         w = torch.stack([self.symbols[i : i + width + 1] for i in starts.tolist()])
         lengths = torch.full((len(w),), width)
-        return Batch(w[:, :-1].contiguous(), lengths, w[:, 1:].contiguous(), torch.ones(len(w), width, dtype=torch.bool))
+        return Batch(
+            w[:, :-1].contiguous(),
+            lengths,
+            w[:, 1:].contiguous(),
+            torch.ones(len(w), width, dtype=torch.bool),
+        )
 
     def tail(self, fraction: float) -> "tuple[LongText, LongText]":
         """The text without its last `fraction`, and that tail."""
@@ -201,7 +210,11 @@ def as_source(
     x = _check_values(x, model)
     if model.task == "next" and model.input_kind == "symbols" and x.ndim == 1 and lengths is None:
         if y is not None or mask is not None:
-            raise InputError("y" if y is not None else "mask", "given", "None for one long text: the next symbol is the target")
+            raise InputError(
+                "y" if y is not None else "mask",
+                "given",
+                "None for one long text: the next symbol is the target",
+            )
         return as_text(x, window)
     x, lengths = _check_shape(x, lengths, model)
     valid = torch.arange(x.shape[1])[None] < lengths[:, None]  # (N, T)
@@ -212,7 +225,9 @@ def as_source(
 
 def _collect(data: Dataset[Any]) -> tuple[list[Tensor], Any]:
     if not hasattr(data, "__len__"):
-        raise InputError("x", "an iterable Dataset without a length", "a Dataset with __len__, or a DataLoader around it")
+        raise InputError(
+            "x", "an iterable Dataset without a length", "a Dataset with __len__, or a DataLoader around it"
+        )
     items = [data[i] for i in range(len(data))]
     if not items:
         raise InputError("x", "an empty Dataset", "at least one sequence")
@@ -239,7 +254,11 @@ def _pad(x: Any) -> tuple[Tensor, Tensor | None]:
         parts = [_tensor(one, f"x[{i}]") for i, one in enumerate(x)]
         for i, one in enumerate(parts):
             if one.ndim not in (1, 2) or one.ndim != parts[0].ndim or one.shape[1:] != parts[0].shape[1:]:
-                raise InputError(f"x[{i}]", f"shape {tuple(one.shape)}", f"(T_i,) or (T_i, D) like x[0], {tuple(parts[0].shape)}")
+                raise InputError(
+                    f"x[{i}]",
+                    f"shape {tuple(one.shape)}",
+                    f"(T_i,) or (T_i, D) like x[0], {tuple(parts[0].shape)}",
+                )
             if len(one) == 0:
                 raise InputError(f"x[{i}]", "an empty sequence", "T_i >= 1")
         lengths = torch.tensor([len(one) for one in parts])
@@ -255,7 +274,9 @@ def _tensor(x: Any, name: str) -> Tensor:
             return torch.as_tensor(np.asarray(x))
         except (TypeError, ValueError) as error:
             raise InputError(name, f"{type(x).__name__} that is not numeric", f"numbers ({error})") from error
-    raise InputError(name, type(x).__name__, "a tensor, array, list, (x, lengths), PackedSequence, Dataset or DataLoader")
+    raise InputError(
+        name, type(x).__name__, "a tensor, array, list, (x, lengths), PackedSequence, Dataset or DataLoader"
+    )
 
 
 def _lengths(lengths: Any) -> Tensor:

@@ -32,6 +32,7 @@ class LayerPlan:
         block: steps a block, K.
         sweeps, feedback: effort of the two loops.
         pull: weight of the consistency term (mean over boundaries, summed over units).
+        feedback_weight: weight of the feedback messages in the blocks' objectives.
         own, learned: weights, `(M,)` or a number, of the cell's own and of the learned carry in G;
             0 and 0 are Jacobi sweeps.
         jump: the learned forward message: first guess of the boundaries, and the learned carry.
@@ -42,7 +43,7 @@ class LayerPlan:
     sweeps: Effort
     feedback: Effort
     pull: float = 0.0
-    weight: float = 1.0
+    feedback_weight: float = 1.0
     own: Tensor | float = 1.0
     learned: Tensor | float = 0.0
     jump: Jump | None = None
@@ -123,9 +124,7 @@ def solve_layer_states(
             products[row] += (one * two).sum((0, 1))
 
     valid = valid_boundaries(x.shape[1], plan.block, b, lengths, x)
-    states = solve_states(
-        cell, make, guess, valid, plan.sweeps, depth=record.depth, carry_of=carry_of, observe=observe
-    )
+    states = solve_states(cell, make, guess, valid, plan.sweeps, depth=record.depth, carry_of=carry_of, observe=observe)
     if plan.jump is not None and plan.jump.training and n > 1:
         with torch.enable_grad():
             m = cell.memory_size
@@ -157,8 +156,14 @@ class _BlockLocal(torch.autograd.Function):
             n, b, _ = states.start.shape
             extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))
         feedback = solve_feedback(
-            ctx.cell, states, to_blocks(grads[0], plan.block), None, plan.feedback, extra=extra, depth=record.depth,
-            weight=plan.weight,
+            ctx.cell,
+            states,
+            to_blocks(grads[0], plan.block),
+            None,
+            plan.feedback,
+            extra=extra,
+            depth=record.depth,
+            weight=plan.feedback_weight,
         )
         record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
         if record.keep:

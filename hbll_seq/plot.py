@@ -62,7 +62,9 @@ def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return out
 
 
-def tree(values: Sequence[float], *, ax: Axes | None = None, label: str = "mean loss (nats)", block_size: int = 1) -> Axes:
+def tree(
+    values: Sequence[float], *, ax: Axes | None = None, label: str = "mean loss (nats)", block_size: int = 1
+) -> Axes:
     """A number per block, and its mean over every node above: leaves at the bottom, the root on top.
 
     Args:
@@ -105,9 +107,7 @@ def tree(values: Sequence[float], *, ax: Axes | None = None, label: str = "mean 
     return ax
 
 
-def credit(
-    result: Credit, *, row: int = 0, text: str | None = None, ax: Axes | None = None
-) -> Axes:
+def credit(result: Credit, *, row: int = 0, text: str | None = None, ax: Axes | None = None) -> Axes:
     """Credit of one sequence: nodes of the tree over time, and the blocks below them.
 
     Args:
@@ -139,7 +139,9 @@ def credit(
     height = max(heights, default=-1) + 1
     ax.set_xlim(0, result.steps)
     ax.set_ylim(-0.6, height + 0.6)
-    ax.set_yticks(range(height + 1), ["written\nby block"] + [f"nodes of\n{2 ** (h + 1)} blocks" for h in range(height)])
+    ax.set_yticks(
+        range(height + 1), ["written\nby block"] + [f"nodes of\n{2 ** (h + 1)} blocks" for h in range(height)]
+    )
     ax.tick_params(axis="y", labelsize=8)
     if text is not None and n * k <= 24 * 24:
         marks = [i * k for i in range(n)]

@@ -4,23 +4,45 @@
     reverse: l[n] = last,    l[i] = b[i] + a[i] l[i+1]
 
 elementwise, for any n >= 1, in float32 or float64. No gradient flows through a scan: boundaries and
-messages are constants of the blocks' own objectives. Kernels: `numba` on the CPU, `torch` anywhere.
+messages are constants of the blocks' own objectives. Kernels: `numba` on the CPU, `triton` on a
+CUDA device, `torch` anywhere. "auto" takes the one made for the tensor's device.
 """
 
 import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from hbll_seq.errors import InputError
 from hbll_seq.kernels import torch_scan
+from hbll_seq.kernels.torch_scan import compose as compose
+from hbll_seq.kernels.torch_scan import levels as levels
 
-BACKENDS = ("auto", "torch", "numba")
+BACKENDS = ("auto", "torch", "numba", "triton")
+_auto = "auto"  # what "auto" stands for; see set_backend
 
 
 def backends() -> list[str]:
-    """Kernels that can run here."""
-    return ["torch"] + (["numba"] if importlib.util.find_spec("numba") else [])
+    """Kernels that can run on this machine."""
+    return ["torch", *(name for name in ("numba", "triton") if _devices(name))]
+
+
+def set_backend(backend: str) -> None:
+    """Choose what "auto" stands for from now on, in this process.
+
+    Args:
+        backend: "torch", "numba" or "triton"; "auto" to choose by the tensor's device again.
+
+    Raises:
+        InputError: unknown, or not available on this machine.
+    """
+    global _auto
+    if backend not in ("auto", *backends()):
+        raise InputError("backend", repr(backend), f"one of {('auto', *backends())} on this machine")
+    _auto = backend
 
 
 @torch.no_grad()
@@ -28,36 +50,69 @@ def prefix_scan(a: Tensor, b: Tensor, h0: Tensor, *, backend: str = "auto") -> T
     """Boundaries of n affine maps applied one after the other.
 
     Args:
-        a, b: `(n, ...)`, n >= 1.
+        a, b: `(n, ...)`, n >= 1, float32 or float64.
         h0: `(...)`, the value before the first map.
-        backend: "auto", "torch" or "numba".
+        backend: "auto", "torch", "numba" or "triton".
 
     Returns:
-        `(n+1, ...)`, `h0` first.
+        `(n+1, ...)`, `h0` first; never part of a graph.
 
     Raises:
-        InputError: shapes or dtypes that do not fit, an unknown or unavailable backend.
+        InputError: shapes, dtypes or devices that do not fit, an unknown or unavailable backend.
     """
-    _check(a, b, h0, "h0", backend)
-    if backend == "numba" or (backend == "auto" and a.device.type == "cpu" and "numba" in backends()):
-        from hbll_seq.kernels import numba_scan  # numba takes a second to import: only where a scan runs
-
-        return numba_scan.affine_scan(a, b, h0)
-    return torch_scan.affine_scan(a.detach(), b.detach(), h0.detach())
+    _check(a, b, h0, "h0")
+    return _kernel(backend, a.device.type)(a, b, h0)
 
 
 @torch.no_grad()
 def reverse_scan(a: Tensor, b: Tensor, last: Tensor, *, backend: str = "auto") -> Tensor:
     """The same from the end: `(n+1, ...)`, `last` last. See `prefix_scan`."""
-    _check(a, b, last, "last", backend)
-    return prefix_scan(a.flip(0), b.flip(0), last, backend=backend).flip(0)
+    _check(a, b, last, "last")
+    return _kernel(backend, a.device.type)(a, b, last, reverse=True)
 
 
-def _check(a: Tensor, b: Tensor, h: Tensor, name: str, backend: str) -> None:
+@cache
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _devices(name: str) -> tuple[str, ...]:
+    """Types of device that a compiled kernel can run on here."""
+    if not _installed(name):
+        return ()
+    if name == "numba":
+        return ("cpu",)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return ("cpu", "cuda")
+    return ("cuda",) if torch.cuda.is_available() else ()
+
+
+def _kernel(backend: str, device: str) -> Callable[..., Tensor]:
     if backend not in BACKENDS:
         raise InputError("backend", repr(backend), f"one of {BACKENDS}")
-    if backend == "numba" and (a.device.type != "cpu" or "numba" not in backends()):
-        raise InputError("backend", f"'numba' for a tensor on {a.device}", "numba installed, and a tensor on the CPU")
+    name = _auto if backend == "auto" else backend
+    if name == "auto":
+        name = {"cpu": "numba", "cuda": "triton"}.get(device, "torch")
+        name = name if device in _devices(name) else "torch"
+    if name == "torch":
+        return torch_scan.affine_scan
+    if device not in _devices(name):
+        runs = " or ".join(_devices(name)) or "no device of this machine"
+        raise InputError("backend", f"{name!r} for tensors on {device}", f"{name} runs on {runs}; 'torch' runs anywhere")
+    # imported where a scan runs: numba takes a second to load, and triton may be missing
+    if name == "numba":
+        from hbll_seq.kernels import numba_scan
+
+        return numba_scan.affine_scan
+    from hbll_seq.kernels import triton_scan
+
+    return triton_scan.affine_scan
+
+
+def _check(a: Tensor, b: Tensor, h: Tensor, name: str) -> None:
+    for argument, value in (("a", a), ("b", b), (name, h)):
+        if not isinstance(value, Tensor):
+            raise InputError(argument, type(value).__name__, "a tensor")
     if a.ndim < 1 or a.shape[0] < 1:
         raise InputError("a", f"shape {tuple(a.shape)}", "(n, ...) with n >= 1")
     if b.shape != a.shape:
@@ -66,3 +121,5 @@ def _check(a: Tensor, b: Tensor, h: Tensor, name: str, backend: str) -> None:
         raise InputError(name, f"shape {tuple(h.shape)}", f"the shape of one row of a, {tuple(a.shape[1:])}")
     if a.dtype not in (torch.float32, torch.float64) or not a.dtype == b.dtype == h.dtype:
         raise InputError("a", f"dtypes {a.dtype}, {b.dtype}, {h.dtype}", "float32 or float64, the same for all")
+    if not a.device == b.device == h.device:
+        raise InputError("a", f"devices {a.device}, {b.device}, {h.device}", "the same device for all")

@@ -91,7 +91,6 @@ class Feedback(NamedTuple):
     parameters: list[Tensor | None]
     residuals: list[float]
     corrections: int
-    own: list[Tensor | None] | None = None
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor) -> float:
@@ -164,7 +163,7 @@ def solve_states(
 
 def solve_feedback(
     cell: Cell, states: States, dout: Tensor | None, dlast: Tensor | None, effort: Effort, *,
-    extra: Tensor | None, depth: Depth, weight: float = 1.0, split: bool = False,
+    extra: Tensor | None, depth: Depth, weight: float = 1.0,
 ) -> Feedback:  # fmt: skip
     """Feedback messages and, from the last pass, the gradients.
 
@@ -174,7 +173,7 @@ def solve_feedback(
         dout: `(K, n, B, d)` gradient of the prediction losses on the outputs.
         dlast: `(B, S)` gradient on the final state, or None.
         effort: `least` counts corrections.
-        extra: `(n, B, S)` added to the message at each block's end (the pull), or None.
+        extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
         weight: of the messages in the blocks' objectives; the messages themselves are solved unweighted.
     """
@@ -188,21 +187,19 @@ def solve_feedback(
     passes = 0
     while True:
         final = n == 1 or weight == 0 or passes > effort.least  # may be the last: ask for the gradients
-        measure = split and passes == 0
         dend = lam[1:] * weight if final else lam[1:]
-        if extra is not None and final:
+        if extra is not None:
             dend = dend + extra
-        q, dx, parameters = level.backward(dout, dend, gradients=final or measure)  # q (n, B, S)
+        q, dx, parameters = level.backward(dout, dend, gradients=final)  # q (n, B, S)
         if passes == 0:
             local = q
-            own = parameters
         elif final:
-            q = local + (q - local) / weight  # products are linear in the message
+            q = local + (q - local) / weight  # linear in the message: what the unweighted one gives
         gap = q[1:] - lam[1:n]
         r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
         residuals.append(r)
         if final and (n == 1 or weight == 0 or r <= effort.tolerance or passes > min(effort.most, n - 2)):
-            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), own if split else None)
+            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0))
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
         if n > 1:

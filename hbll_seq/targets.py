@@ -28,9 +28,13 @@ def check_targets(
         if y is not None:
             raise InputError("y", "targets", "None: a next-step model predicts its own input")
         if t < 2 or int(lengths.min()) < 2:
-            raise InputError("x", f"a sequence of {min(t, int(lengths.min()))} step", "at least 2 for next-step prediction")
+            raise InputError(
+                "x", f"a sequence of {min(t, int(lengths.min()))} step", "at least 2 for next-step prediction"
+            )
         seen = _mask(mask, n, t, lengths)
-        return x[:, :-1].contiguous(), lengths - 1, x[:, 1:].contiguous(), seen[:, 1:].contiguous()
+        inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # a sequence's last step is target only
+        before = x[:, :-1] * (inside if x.ndim == 2 else inside.unsqueeze(-1)).to(x.dtype)
+        return before, lengths - 1, x[:, 1:].contiguous(), seen[:, 1:].contiguous()
     if y is None:
         raise InputError("y", "None", f"targets: the model's task is {model.task!r}")
     if model.task == "sequence":
@@ -103,7 +107,9 @@ def _labels(y: Tensor, model: SequenceModel, counted: Tensor | None) -> Tensor:
         raise InputError("y", f"dtype {y.dtype}", "integer labels (the objective is cross-entropy)")
     seen = y if counted is None else y[counted]
     if seen.numel() and (int(seen.min()) < 0 or int(seen.max()) >= model.output_size):
-        raise InputError("y", f"labels in {int(seen.min())}..{int(seen.max())}", f"labels in 0..{model.output_size - 1}")
+        raise InputError(
+            "y", f"labels in {int(seen.min())}..{int(seen.max())}", f"labels in 0..{model.output_size - 1}"
+        )
     y = y.to(torch.int64)
     return y if counted is None else y.masked_fill(~counted, 0)
 

@@ -34,7 +34,9 @@ class OwnCellWithCarry(OwnCell):
 ALL = [*NAMED, "user", "user with carry"]
 
 
-def model(cell: str, *, hidden: int = 6, layers: int = 1, task: str = "step", symbols: int = 7, seed: int = 0) -> SequenceModel:
+def model(
+    cell: str, *, hidden: int = 6, layers: int = 1, task: str = "step", symbols: int = 7, seed: int = 0
+) -> SequenceModel:
     """A small float64 model with any cell."""
     options = dict(hidden=hidden, layers=layers, task=task, timescale=40.0, seed=seed)
     if cell.startswith("user"):
@@ -47,7 +49,9 @@ def model(cell: str, *, hidden: int = 6, layers: int = 1, task: str = "step", sy
     return SequenceModel(symbols, symbols, **options).double()
 
 
-def batch(b: int, t: int, *, symbols: int = 7, seed: int = 0, lengths: list[int] | None = None, task: str = "step") -> Batch:
+def batch(
+    b: int, t: int, *, symbols: int = 7, seed: int = 0, lengths: list[int] | None = None, task: str = "step"
+) -> Batch:
     """Random symbols and targets; zeros after each length."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randint(0, symbols, (b, t), generator=g)

@@ -309,9 +309,7 @@ def test_sets_say_what_they_are():
 # Images and sound
 
 
-@pytest.mark.parametrize(
-    "name, file", [("mnist10k", "t10k-images-idx3-ubyte.gz"), ("fsdd", "7_jackson_32.wav")]
-)
+@pytest.mark.parametrize("name, file", [("mnist10k", "t10k-images-idx3-ubyte.gz"), ("fsdd", "7_jackson_32.wav")])
 def test_missing_files_are_named(name, file, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=f"HBLL_SEQ_DATA not set; expected .*{file}.*HBLL_SEQ_DATA/{name}"):
         datasets.load(name)

@@ -137,7 +137,9 @@ def test_exact_boundaries_without_feedback_are_truncated_bptt(cell):
     truncated = gradient(make("tbptt", block_size=k), net, data)
     net.zero_grad()
     x = net.embed(data.x)
-    states = solve_layer_states(layer, x, layer.initial(2, x), None, LayerPlan(k, exactly(99), exactly(0)), LayerRecord())
+    states = solve_layer_states(
+        layer, x, layer.initial(2, x), None, LayerPlan(k, exactly(99), exactly(0)), LayerRecord()
+    )
     n, b = states.start.shape[:2]
     h = states.level.outputs.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22].detach().requires_grad_()
     loss, _ = objective("cross_entropy", net.readout(h), data)

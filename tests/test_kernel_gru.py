@@ -29,7 +29,14 @@ def reference(k, n, d, dtype):
 
 
 @pytest.mark.parametrize("k,n,d", SHAPES)
-@pytest.mark.parametrize("kind,dtype,tolerance", [(GRURoll, torch.float32, 3e-5), (TorchGRURoll, torch.float64, 1e-10), (TorchGRURoll, torch.float32, 3e-5)])
+@pytest.mark.parametrize(
+    "kind,dtype,tolerance",
+    [
+        (GRURoll, torch.float32, 3e-5),
+        (TorchGRURoll, torch.float64, 1e-10),
+        (TorchGRURoll, torch.float32, 3e-5),
+    ],
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_forward_and_backward_equal_autograd(kind, dtype, tolerance, k, n, d, threads, monkeypatch):
     monkeypatch.setattr(gru, "PARALLEL_FROM", 1)
@@ -44,7 +51,11 @@ def test_forward_and_backward_equal_autograd(kind, dtype, tolerance, k, n, d, th
     assert ends.outputs is None
     torch.testing.assert_close(ends.end, roll.end, **same)
     torch.testing.assert_close(ends.carry, roll.carry, **same)
-    for dout, dend in [(torch.randn_like(out), torch.randn_like(h)), (None, torch.randn_like(h)), (torch.randn_like(out), None)]:
+    for dout, dend in [
+        (torch.randn_like(out), torch.randn_like(h)),
+        (None, torch.randn_like(h)),
+        (torch.randn_like(out), None),
+    ]:
         total = (0 if dout is None else (out * dout).sum()) + (0 if dend is None else (out[-1] * dend).sum())
         exact = torch.autograd.grad(total, [h, gi, net.weight_hh_l0, net.bias_hh_l0], retain_graph=True)
         got = [roll.backward_state(dout, dend), *roll.weight_grads()]
@@ -56,7 +67,10 @@ def test_the_kernel_chosen_on_a_cpu_in_float32_is_the_fused_one():
     _, gi, h, _ = reference(2, 3, 4, torch.float32)
     assert type(gru.gru_roll(gi.detach(), torch.rand(12, 4), torch.rand(12), h.detach(), keep=True)) is GRURoll
     _, gi, h, _ = reference(2, 3, 4, torch.float64)
-    assert type(gru.gru_roll(gi.detach(), torch.rand(12, 4).double(), torch.rand(12).double(), h.detach(), keep=True)) is TorchGRURoll
+    assert (
+        type(gru.gru_roll(gi.detach(), torch.rand(12, 4).double(), torch.rand(12).double(), h.detach(), keep=True))
+        is TorchGRURoll
+    )
 
 
 def test_carry_is_the_product_of_the_diagonals():
@@ -66,7 +80,13 @@ def test_carry_is_the_product_of_the_diagonals():
     product, states = torch.ones(n, d).double(), [h.detach(), *roll.outputs.detach()]
     for step in range(k):
         for row in range(n):
-            one = lambda s: TorchGRURoll(gi.detach()[step : step + 1, row : row + 1], net.weight_hh_l0.detach(), net.bias_hh_l0.detach(), s[None], keep=False).end[0]  # noqa: E731, E501
+            one = lambda s: TorchGRURoll(
+                gi.detach()[step : step + 1, row : row + 1],
+                net.weight_hh_l0.detach(),
+                net.bias_hh_l0.detach(),
+                s[None],
+                keep=False,
+            ).end[0]  # noqa: E731, E501
             for j in range(d):  # central differences, one unit at a time
                 e = torch.zeros(d).double()
                 e[j] = 1e-6
@@ -84,7 +104,9 @@ def test_the_fused_gates_are_right_over_the_whole_range():
         for i in range(x.shape[0]):
             s[i], t[i] = ops._sigmoid(x[i]), ops._tanh(x[i])
 
-    x = np.concatenate([np.linspace(-120, 120, 200001), [0, -0.0, 1e-30, -1e-30, 3e38, -3e38, np.inf, -np.inf, np.nan]]).astype(np.float32)
+    x = np.concatenate(
+        [np.linspace(-120, 120, 200001), [0, -0.0, 1e-30, -1e-30, 3e38, -3e38, np.inf, -np.inf, np.nan]]
+    ).astype(np.float32)
     s, t = np.empty_like(x), np.empty_like(x)
     apply(x, s, t)
     with np.errstate(over="ignore"):

@@ -64,7 +64,10 @@ def test_bad_arguments_are_named(call, says):
 
 
 def test_models_are_rebuilt_from_their_config():
-    for net in (CharLM(4, symbols=list("abcd"), hidden=8, cell="lstm"), SequenceModel(3, 2, input_kind="features", layers=2)):
+    for net in (
+        CharLM(4, symbols=list("abcd"), hidden=8, cell="lstm"),
+        SequenceModel(3, 2, input_kind="features", layers=2),
+    ):
         again = type(net).from_config(net.config())
         assert again.config() == net.config()
         again.load_state_dict(net.state_dict())

@@ -45,7 +45,7 @@ def adopt(module: nn.Module, input_size: int) -> list[Cell]:
     if isinstance(module, nn.RNNBase):
         _refuse(module, input_size)
         view = {"GRU": GRUCell, "LSTM": LSTMCell}.get(module.mode, ElmanCell)
-        return [view(module, layer) for layer in range(module.num_layers)]  # type: ignore[arg-type]  # mode decides the class
+        return [view(module, layer) for layer in range(module.num_layers)]
     if isinstance(module, MinGRU):
         return [MinGRUCell(module, layer) for layer in range(module.num_layers)]
     if isinstance(module, nn.ModuleList):

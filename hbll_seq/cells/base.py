@@ -127,9 +127,7 @@ class Cell(ABC):
 class AutogradRoll:
     """The roll of any cell, its products by autograd on the K-step graph: the reference for fused rolls."""
 
-    def __init__(
-        self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None
-    ) -> None:
+    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
         self._cell, self._keep = cell, keep
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
         with torch.set_grad_enabled(keep):

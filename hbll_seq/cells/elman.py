@@ -42,6 +42,14 @@ class ElmanCell(Cell):
         """The sequential chain by PyTorch's own `rnn_tanh` / `rnn_relu`."""
         function = torch.rnn_relu if self.relu else torch.rnn_tanh
         out, end = function(
-            x, state.unsqueeze(0), self.parameters(), self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
+            x,
+            state.unsqueeze(0),
+            [*self.parameters()],
+            self.b_ih is not None,
+            1,
+            0.0,
+            self.w_hh.requires_grad,
+            False,
+            True,
         )
         return out, end[0]

@@ -52,9 +52,17 @@ class GRUCell(Cell):
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The sequential chain by PyTorch's own `gru`."""
-        weights = self.parameters()
+        weights: list[Tensor] = list(self.parameters())
         out, end = torch.gru(  # args: input, h0, weights, has_biases, layers, dropout, train, both, batch_first
-            x, state.unsqueeze(0), weights, self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
+            x,
+            state.unsqueeze(0),
+            weights,
+            self.b_ih is not None,
+            1,
+            0.0,
+            self.w_hh.requires_grad,
+            False,
+            True,
         )
         return out, end[0]
 
@@ -66,11 +74,9 @@ class GRUCell(Cell):
 class FusedGRURoll:
     """`Roll` of a GRU by the fused kernel; the input projection is one product over all steps."""
 
-    link = None
+    link: Tensor | None = None
 
-    def __init__(
-        self, cell: GRUCell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None
-    ) -> None:
+    def __init__(self, cell: GRUCell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
         self._cell, self._x = cell, x
         with torch.no_grad():
             gi = cell.project(x) if projected is None else projected  # (K, N, 3d)

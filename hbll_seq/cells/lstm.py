@@ -51,6 +51,6 @@ class LSTMCell(Cell):
         d = self.hidden_size
         start = [state[:, d:].unsqueeze(0).contiguous(), state[:, :d].unsqueeze(0).contiguous()]
         out, h, c = torch.lstm(
-            x, start, self.parameters(), self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
+            x, start, [*self.parameters()], self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
         )
         return out, torch.cat([c[0], h[0]], 1)

@@ -16,9 +16,7 @@ IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 TRAIN = 8000
 
 
-def load_mnist10k(
-    path: str | os.PathLike[str] | None = None, permuted: bool = False, seed: int = 0
-) -> TrainTest:
+def load_mnist10k(path: str | os.PathLike[str] | None = None, permuted: bool = False, seed: int = 0) -> TrainTest:
     """Pixel sequences of the 10,000 images: the first 8,000 train, the last 2,000 test.
 
     Args:

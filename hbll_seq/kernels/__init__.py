@@ -1,0 +1,1 @@
+"""Kernels: numba on the CPU, plain torch as reference and fall-back."""

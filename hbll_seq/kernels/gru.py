@@ -80,7 +80,15 @@ class GRURoll:
                 give(buffer)
 
     def _forward(
-        self, gi: Tensor, gh: Tensor, b: Tensor, h: Tensor, new: Tensor, saved: Tensor, diagonal: Tensor, keep: bool
+        self,
+        gi: Tensor,
+        gh: Tensor,
+        b: Tensor,
+        h: Tensor,
+        new: Tensor,
+        saved: Tensor,
+        diagonal: Tensor,
+        keep: bool,
     ) -> None:
         from hbll_seq.kernels import gru_pointwise as ops
 
@@ -114,7 +122,7 @@ class GRURoll:
         return rest
 
     def weight_grads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """dgi `(K, N, 3d)` (a work buffer: use it before the roll goes), dW_hh, db_hh of the latest `backward_state`."""
+        """dgi `(K, N, 3d)` (a work buffer: gone with the roll), dW_hh, db_hh of the latest `backward_state`."""
         assert self._dgh is not None and self._din is not None and self._fresh, "backward_state comes first, once each"
         k, n, d = self._shape
         flat = self._dgh.view(k * n, 3 * d)
@@ -128,7 +136,15 @@ class TorchGRURoll(GRURoll):
     """The same with the pointwise parts in torch: any device, any floating dtype."""
 
     def _forward(
-        self, gi: Tensor, gh: Tensor, b: Tensor, h: Tensor, new: Tensor, saved: Tensor, diagonal: Tensor, keep: bool
+        self,
+        gi: Tensor,
+        gh: Tensor,
+        b: Tensor,
+        h: Tensor,
+        new: Tensor,
+        saved: Tensor,
+        diagonal: Tensor,
+        keep: bool,
     ) -> None:
         d = h.shape[1]
         wr, wz, wn = diagonal

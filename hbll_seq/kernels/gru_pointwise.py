@@ -11,6 +11,8 @@ LLVM gives up on vectorising when it would have to check more than a few pairs f
 raised threshold.
 """
 
+from typing import Any
+
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
@@ -31,10 +33,10 @@ FAST = {"contract", "nsz", "arcp"}  # not nnan, ninf, reassoc: NaN must pass and
 
 
 @intrinsic
-def _as_float(typingctx, x):  # type: ignore[no-untyped-def]  # numba's own calling convention
+def _as_float(typingctx, x):
     """The float32 with the bits of an int32."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), codegen
@@ -67,7 +69,7 @@ def _tanh(x: float) -> float:
 
 
 @njit(inline="always")
-def _row_forward(ir_, iz, in_, hr, hz, hn, br, bz, bn, h, new, sr, sz, sn, sa, carry, wr, wz, wn, keep):  # type: ignore[no-untyped-def]
+def _row_forward(ir_, iz, in_, hr, hz, hn, br, bz, bn, h, new, sr, sz, sn, sa, carry, wr, wz, wn, keep):
     for j in range(h.shape[0]):
         a = hn[j] + bn[j]
         r = _sigmoid(ir_[j] + hr[j] + br[j])
@@ -80,7 +82,7 @@ def _row_forward(ir_, iz, in_, hr, hz, hn, br, bz, bn, h, new, sr, sz, sn, sa, c
             sr[j], sz[j], sn[j], sa[j] = r, z, n, a
 
 
-def _forward(gi, gh, b, h, new, saved, carry, diagonal, keep):  # type: ignore[no-untyped-def]
+def _forward(gi, gh, b, h, new, saved, carry, diagonal, keep):
     """One step of all rows: gi, gh (N, 3d); b (3d,); h, new, carry (N, d); saved (N or 1, 4d); diagonal (3, d)."""
     d = h.shape[1]
     for i in prange(h.shape[0]):
@@ -93,7 +95,7 @@ def _forward(gi, gh, b, h, new, saved, carry, diagonal, keep):  # type: ignore[n
 
 
 @njit(inline="always")
-def _row_backward(dh, sr, sz, sn, sa, h, dr, dz, dn, din, rest):  # type: ignore[no-untyped-def]
+def _row_backward(dh, sr, sz, sn, sa, h, dr, dz, dn, din, rest):
     for j in range(h.shape[0]):
         r, z, n, g = sr[j], sz[j], sn[j], dh[j]
         inner = g * (ONE - z) * (ONE - n * n)
@@ -104,16 +106,26 @@ def _row_backward(dh, sr, sz, sn, sa, h, dr, dz, dn, din, rest):  # type: ignore
         rest[j] = g * z
 
 
-def _backward(dh, saved, h, dgh, din, rest):  # type: ignore[no-untyped-def]
+def _backward(dh, saved, h, dgh, din, rest):
     """One step back: dh (N, d) on the new state -> dgh (N, 3d), din (N, d), rest (N, d) on the old state."""
     d = h.shape[1]
     for i in prange(h.shape[0]):
         s, g = saved[i], dgh[i]
         _row_backward(
-            dh[i], s[:d], s[d : 2 * d], s[2 * d : 3 * d], s[3 * d :], h[i], g[:d], g[d : 2 * d], g[2 * d :], din[i], rest[i]
+            dh[i],
+            s[:d],
+            s[d : 2 * d],
+            s[2 * d : 3 * d],
+            s[3 * d :],
+            h[i],
+            g[:d],
+            g[d : 2 * d],
+            g[2 * d :],
+            din[i],
+            rest[i],
         )
 
 
-_options = dict(fastmath=FAST, error_model="numpy", cache=True)
+_options: Any = dict(fastmath=FAST, error_model="numpy", cache=True)
 forward_serial, forward_parallel = njit(**_options)(_forward), njit(parallel=True, **_options)(_forward)
 backward_serial, backward_parallel = njit(**_options)(_backward), njit(parallel=True, **_options)(_backward)

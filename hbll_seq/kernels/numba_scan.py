@@ -1,8 +1,11 @@
 """Affine scan on the CPU: one pass over time, all columns of a row in one vectorised inner loop.
 
 A CPU with few cores gains nothing from the log-depth form (it does log n times the work): the
-sequential recurrence over n boundaries, vectorised over the B * M columns, is memory bound.
+sequential recurrence over n boundaries, vectorised over the columns, is memory bound. For the same
+reason one thread does it: a row is a few kilobytes, and waking a second thread takes longer than the scan.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,18 +13,35 @@ from numba import njit
 from torch import Tensor
 
 
-@njit(cache=True, error_model="numpy")
-def _scan(a: np.ndarray, b: np.ndarray, h: np.ndarray) -> None:
-    for i in range(a.shape[0]):
-        here, there, ai, bi = h[i], h[i + 1], a[i], b[i]
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` compiled; kept on disk where there is a place for it."""
+    try:
+        return njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found neither a package directory nor a user cache that it may write to
+        return njit(error_model="numpy")(function)
+
+
+def _rows(a: np.ndarray, b: np.ndarray, h: np.ndarray, first: int, step: int) -> None:
+    # The direction is data, not a branch, on purpose. Told that rows go upward, LLVM checks once for the
+    # whole scan that the row read and the row written never overlap; they do, over time, and it
+    # gives up vectorising (4 times slower in cache). Unable to tell, it checks row by row.
+    at = first + (step < 0)
+    for _ in range(a.shape[0]):
+        here, there, ai, bi = h[at], h[at + step], a[first], b[first]
         for j in range(a.shape[1]):
             there[j] = ai[j] * here[j] + bi[j]
+        first += step
+        at += step
 
 
-def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """See `torch_scan.affine_scan`; CPU, float32 or float64."""
-    n = a.shape[0]
-    h = torch.empty(n + 1, h0.numel(), dtype=a.dtype)
-    h[0] = h0.reshape(-1)
-    _scan(a.detach().reshape(n, -1).contiguous().numpy(), b.detach().reshape(n, -1).contiguous().numpy(), h.numpy())
-    return h.view(n + 1, *h0.shape)
+_scan = _compiled(_rows)
+
+
+def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -> Tensor:
+    """See `torch_scan.affine_scan`; CPU, float32 or float64, no gradient."""
+    n, columns = a.shape[0], start.numel()
+    h = torch.empty(n + 1, columns, dtype=a.dtype)
+    h[-1 if reverse else 0] = start.detach().reshape(columns)
+    rows = [x.detach().reshape(n, columns).contiguous().numpy() for x in (a, b)]
+    _scan(*rows, h.numpy(), n - 1 if reverse else 0, -1 if reverse else 1)
+    return h.view(n + 1, *start.shape)

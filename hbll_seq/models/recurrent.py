@@ -65,16 +65,21 @@ class SequenceModel(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("input_size", input_size), ("output_size", output_size), ("hidden", hidden), ("layers", layers)):
+        for name, value in (
+            ("input_size", input_size),
+            ("output_size", output_size),
+            ("hidden", hidden),
+            ("layers", layers),
+        ):
             if not isinstance(value, int) or value < 1:
                 raise InputError(name, repr(value), "an integer >= 1")
-        for name, value, allowed in (
+        for choice, chosen, allowed in (
             ("task", task, ("next", "step", "sequence")),
             ("objective", objective, ("cross_entropy", "mse")),
             ("input_kind", input_kind, ("symbols", "features")),
         ):
-            if value not in allowed:
-                raise InputError(name, repr(value), f"one of {allowed}")
+            if chosen not in allowed:
+                raise InputError(choice, repr(chosen), f"one of {allowed}")
         if timescale is not None and not timescale > 1:
             raise InputError("timescale", timescale, "a number of steps > 1, or None")
         self.input_size, self.output_size = input_size, output_size
@@ -113,7 +118,9 @@ class SequenceModel(nn.Module):
             InputError: the recurrent module was handed in, so this package cannot rebuild it.
         """
         if self._config is None:
-            raise InputError("model", "a model around a module of your own", "a named cell; save its state_dict yourself")
+            raise InputError(
+                "model", "a model around a module of your own", "a named cell; save its state_dict yourself"
+            )
         return dict(self._config)
 
     @classmethod

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hbll_seq.batch import Batch
 from hbll_seq.errors import InputError
+from hbll_seq.models.recurrent import SequenceModel
 
 
 class StepResult(NamedTuple):
@@ -35,14 +36,14 @@ class Rule:
 
     name: ClassVar[str]
 
-    def setup(self, model: nn.Module, generator: torch.Generator) -> None:
+    def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
         """Called once by `fit` before the first step; make per-model state here."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the rule's own (message encoders); trained beside the model's, never deployed."""
         return []
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """Add this batch's gradients to `.grad` of the model's (and the rule's) parameters."""
         raise TypeError(f"{type(self).__name__} does not define step(model, batch)")
 

@@ -53,7 +53,13 @@ class DSF(Rule):
 class _FixedFeedback(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, state: Tensor, cell: Cell, diagonal: dict[int, Tensor], layer: int, *parameters: Tensor
+        ctx: Any,
+        x: Tensor,
+        state: Tensor,
+        cell: Cell,
+        diagonal: dict[int, Tensor],
+        layer: int,
+        *parameters: Tensor,
     ) -> Tensor:
         with torch.no_grad():
             before, rows, p = [], state, cell.project(x)

@@ -50,6 +50,8 @@ class HBLL(Rule):
         group: blocks processed at a time, or None for all at once.
         most: the most sweeps, and the most corrections, that "auto" may spend.
         check_every: steps between two comparisons with the deployed chain; 0 for never.
+        feedback_weight: weight of the feedback messages in the blocks' objectives. 1 is the whole credit of BPTT; 0 leaves
+            each block its own loss, the credit of truncated BPTT at less cost.
     """
 
     name = "hbll"
@@ -67,9 +69,8 @@ class HBLL(Rule):
         group: int | None = None,
         most: int = 8,
         check_every: int = 50,
-        weight: float = 1.0,
+        feedback_weight: float = 1.0,
     ) -> None:
-        self.weight=weight
         _whole("block_size", block_size, 1)
         _whole("sweeps", sweeps, 0)
         _whole("feedback", feedback, 0)
@@ -82,6 +83,9 @@ class HBLL(Rule):
             raise InputError("carry", repr(carry), f"one of {CARRIES}")
         if group is not None:
             _whole("group", group, 1)
+        if not 0 <= feedback_weight <= 1:
+            raise InputError("feedback_weight", feedback_weight, "a number in 0..1")
+        self.feedback_weight = float(feedback_weight)
         self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
         self.carry, self.group, self.check_every = carry, group, check_every
         self.controller = Controller(tolerance, feedback_tolerance, most)
@@ -115,7 +119,15 @@ class HBLL(Rule):
         }[self.carry]()
         jump = self.jumps[layer] if self.jumps else None
         return LayerPlan(
-            min(block, steps), sweeps, feedback, pull, own=own, learned=learned, jump=jump, group=self.group, weight=self.weight
+            min(block, steps),
+            sweeps,
+            feedback,
+            pull,
+            own=own,
+            learned=learned,
+            jump=jump,
+            group=self.group,
+            feedback_weight=self.feedback_weight,
         )
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
