@@ -116,4 +116,4 @@ def credit(
     m = states.carry.shape[-1]
     written[..., :m] -= states.level.carry * states.start[..., :m]
     owed = (lam[1:] * written).sum(-1)  # (n, B); the last block has no boundary after it
-    return Credit(boundary.T.contiguous(), owed.T.contiguous(), rule.plan(0, t, b).block, t, outcome)
+    return Credit(boundary.T.contiguous(), owed.T.contiguous(), min(block, t), t, outcome)

@@ -98,7 +98,9 @@ def _kernel(backend: str, device: str) -> Callable[..., Tensor]:
         return torch_scan.affine_scan
     if device not in _devices(name):
         runs = " or ".join(_devices(name)) or "no device of this machine"
-        raise InputError("backend", f"{name!r} for tensors on {device}", f"{name} runs on {runs}; 'torch' runs anywhere")
+        raise InputError(
+            "backend", f"{name!r} for tensors on {device}", f"{name} runs on {runs}; 'torch' runs anywhere"
+        )
     # imported where a scan runs: numba takes a second to load, and triton may be missing
     if name == "numba":
         from hbll_seq.kernels import numba_scan

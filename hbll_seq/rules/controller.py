@@ -16,6 +16,7 @@ from hbll_seq.local import LayerRecord
 from hbll_seq.solve import Effort
 
 _MEMORY = 8  # steps remembered when the effort is lowered
+PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which the prototype's figures changed
 
 
 class Controller:
@@ -63,8 +64,13 @@ class Controller:
         own, other = (qq * pe - pq * qe) / det, (pp * qe - pq * pe) / det
         return own.clamp(0.0, 1.5), other.clamp(0.0, 1.5)
 
-    def observe(self, layer: int, record: LayerRecord) -> None:
-        """Learn from one layer's step."""
+    def observe(self, records: list[LayerRecord]) -> None:
+        """Learn from one step: one record a layer."""
+        for layer, record in enumerate(records):
+            self._observe(layer, record)
+        self._pull(records)
+
+    def _observe(self, layer: int, record: LayerRecord) -> None:
         needed = next((i for i, r in enumerate(record.residuals) if r <= self.tolerance), record.sweeps)
         self._needed.setdefault(layer, deque(maxlen=_MEMORY)).append(needed)
         fine = [i for i, r in enumerate(record.feedback_residuals) if r <= self.feedback_tolerance]
@@ -73,6 +79,13 @@ class Controller:
         if record.statistics is not None and bool(record.statistics[0].any()):
             old = self._products.get(layer)
             self._products[layer] = record.statistics if old is None else 0.9 * old + 0.1 * record.statistics
+
+    def _pull(self, records: list[LayerRecord]) -> None:
+        """More pull while a layer's boundaries stay apart after the last sweep allowed, less otherwise."""
+        if any(r.residuals[-1] > self.tolerance for r in records):
+            self.pull = min(max(self.pull, PULL_FIRST) * 1.08, PULL_MOST)
+        else:
+            self.pull = self.pull * 0.97 if self.pull > PULL_FIRST / 10 else 0.0
 
     def compare(self, tree: float, deployed: float) -> None:
         """Tighten the tolerance where the tree's loss is not the deployed chain's, relax it where it is."""

@@ -26,6 +26,7 @@ from hbll_seq.objective import objective
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.controller import Controller
 from hbll_seq.rules.execute import forward_backward, per_block
+from hbll_seq.scheduler import activation_bytes, memory_bytes
 from hbll_seq.solve import Effort
 from hbll_seq.tree import auto_block
 
@@ -48,10 +49,11 @@ class HBLL(Rule):
             "blended" (own and learned, weighted per unit by what earlier sweeps measured), or
             "none" (Jacobi sweeps, no carry in the feedback's scan either).
         group: blocks processed at a time, or None for all at once.
+        memory: budget for the activations of the blocks in flight, in bytes or as "512MB"; decides `group`.
         most: the most sweeps, and the most corrections, that "auto" may spend.
         check_every: steps between two comparisons with the deployed chain; 0 for never.
-        feedback_weight: weight of the feedback messages in the blocks' objectives. 1 is the whole credit of BPTT; 0 leaves
-            each block its own loss, the credit of truncated BPTT at less cost.
+        feedback_weight: weight of the feedback messages in the blocks' objectives. 1 is the whole credit of BPTT; 0
+            leaves each block its own loss, the credit of truncated BPTT at less cost.
     """
 
     name = "hbll"
@@ -67,6 +69,7 @@ class HBLL(Rule):
         feedback_tolerance: float = 3e-2,
         carry: str = "calibrated",
         group: int | None = None,
+        memory: int | str | None = None,
         most: int = 8,
         check_every: int = 50,
         feedback_weight: float = 1.0,
@@ -83,6 +86,9 @@ class HBLL(Rule):
             raise InputError("carry", repr(carry), f"one of {CARRIES}")
         if group is not None:
             _whole("group", group, 1)
+        if group is not None and memory is not None:
+            raise InputError("memory", "given beside group", "one of the two")
+        self.memory = None if memory is None else memory_bytes(memory)
         if not 0 <= feedback_weight <= 1:
             raise InputError("feedback_weight", feedback_weight, "a number in 0..1")
         self.feedback_weight = float(feedback_weight)
@@ -103,9 +109,13 @@ class HBLL(Rule):
         """Of the jump encoders."""
         return [p for jump in self.jumps for p in jump.parameters()]
 
-    def plan(self, layer: int, steps: int, batch: int) -> LayerPlan:
-        """What this step will do in `layer`, for `batch` sequences of `steps` steps."""
+    def _block(self, steps: int, batch: int) -> int:
         block = self.block_size if isinstance(self.block_size, int) else auto_block(steps, batch)
+        return min(block, steps)
+
+    def plan(self, layer: int, cell: Cell, steps: int, batch: int, dtype: torch.dtype) -> LayerPlan:
+        """What this step will do in `layer`, for `batch` sequences of `steps` steps."""
+        block = self._block(steps, batch)
         c = self.controller
         sweeps = c.sweeps(layer) if isinstance(self.sweeps, str) else Effort(self.sweeps, self.sweeps, 0.0)
         feedback = c.feedback(layer) if isinstance(self.feedback, str) else Effort(self.feedback, self.feedback, 0.0)
@@ -118,36 +128,29 @@ class HBLL(Rule):
             "none": lambda: (0.0, 0.0),
         }[self.carry]()
         jump = self.jumps[layer] if self.jumps else None
-        return LayerPlan(
-            min(block, steps),
-            sweeps,
-            feedback,
-            pull,
-            own=own,
-            learned=learned,
-            jump=jump,
-            group=self.group,
-            feedback_weight=self.feedback_weight,
-        )
+        group = self.group
+        if self.memory is not None:
+            group = max(1, self.memory // (activation_bytes(cell, dtype) * block * batch))
+        return LayerPlan(block, sweeps, feedback, pull, self.feedback_weight, own, learned, jump=jump, group=group)
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
         self.records = []
+        pull = self.controller.pull if isinstance(self.pull, str) else float(self.pull)  # of this step
+        block = self._block(batch.x.shape[1], batch.x.shape[0])
         steps, size = batch.x.shape[1], batch.x.shape[0]
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
             self.records.append(LayerRecord(keep=self.keep_solutions))
-            return run_layer(cell, x, state, lengths, self.plan(layer, steps, size), self.records[-1])
+            return run_layer(cell, x, state, lengths, self.plan(layer, cell, steps, size, x.dtype), self.records[-1])
 
         loss, per_step = forward_backward(model, batch, execute)
-        for layer, record in enumerate(self.records):
-            self.controller.observe(layer, record)
+        self.controller.observe(self.records)
         deployed = None
         if self.check_every and self.controller.steps % self.check_every == 0:
             deployed = self._deployed(model, batch)
             self.controller.compare(loss, deployed)
         self.controller.steps += 1
-        block = self.plan(0, steps, size).block
         metrics = {
             "sweeps": float(max(r.sweeps for r in self.records)),
             "corrections": float(max(r.corrections for r in self.records)),
@@ -155,7 +158,7 @@ class HBLL(Rule):
             "feedback_residual": max(r.feedback_residuals[-1] for r in self.records),
             "fallbacks": max(r.fallbacks for r in self.records),
             "tolerance": self.controller.tolerance,
-            "pull": self.plan(0, steps, size).pull,
+            "pull": pull,
             "depth": float(sum(r.depth.total for r in self.records)),
         }
         if deployed is not None:

@@ -1,0 +1,218 @@
+"""The hbll rule's options, its controller, and what it reports."""
+
+import pytest
+import torch
+from cases import ALL, batch, gradient, model
+from torch import nn
+
+import hbll_seq as hs
+from hbll_seq.local import LayerRecord
+from hbll_seq.rules.controller import Controller
+from hbll_seq.scheduler import memory_bytes
+
+
+def cosine(a, b):
+    return float(nn.functional.cosine_similarity(a, b, 0))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ALL)
+def test_the_gradient_at_the_defaults_is_near_that_of_bptt(cell, layers):
+    net, data = model(cell, hidden=12, layers=layers), batch(2, 128)
+    exact = gradient(hs.rules.make("bptt"), net, data)
+    assert cosine(gradient(hs.rules.make("hbll"), net, data), exact) > 0.99
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "elman", "mingru"])
+def test_more_effort_comes_nearer(cell):
+    net, data = model(cell, hidden=12), batch(2, 64)
+    exact = gradient(hs.rules.make("bptt"), net, data)
+    errors = []
+    for s, c in [(0, 0), (1, 0), (3, 1), (7, 7)]:
+        ours = gradient(hs.rules.make("hbll", block_size=8, sweeps=s, feedback=c, check_every=0), net, data)
+        errors.append(float((ours - exact).norm() / exact.norm()))
+    assert all(a > b or (a < 1e-12 and b < 1e-12) for a, b in zip(errors, errors[1:], strict=False))
+    assert errors[-1] < 1e-12
+
+
+def test_a_carry_beats_jacobi_where_memory_is_long():
+    net = hs.models.SequenceModel(4, 4, hidden=16, timescale=500.0, seed=1).double()
+    data = batch(2, 128, symbols=4)
+    left = {}
+    for carry in ("own", "none"):
+        rule = hs.rules.make("hbll", block_size=16, sweeps=2, feedback=0, carry=carry, check_every=0)
+        left[carry] = rule.step(net, data).metrics["inconsistency"]
+    assert left["own"] < 0.05 * left["none"]
+
+
+def test_one_sweep_is_exact_for_a_cell_linear_in_its_state():
+    net, data = model("mingru"), batch(2, 40)
+    metrics = hs.rules.make("hbll", block_size=5, check_every=0).step(net, data).metrics
+    assert metrics["sweeps"] == 1 and metrics["inconsistency"] < 1e-20 and metrics["feedback_residual"] < 1e-20
+
+
+@pytest.mark.parametrize("feedback_weight", [0.0, 0.4])
+def test_the_feedback_weight_blends_local_and_whole_credit(feedback_weight):
+    net, data = model("gru"), batch(2, 40)
+    options = dict(block_size=8, sweeps=9, feedback=9, check_every=0, carry="own")
+    whole, local, blend = (
+        gradient(hs.rules.make("hbll", feedback_weight=w, **options), net, data) for w in (1.0, 0.0, feedback_weight)
+    )
+    torch.testing.assert_close(blend, feedback_weight * whole + (1 - feedback_weight) * local)
+    truncated = gradient(hs.rules.make("tbptt", block_size=8), net, data)
+    torch.testing.assert_close(local, truncated)
+
+
+@pytest.mark.parametrize("carry", ["learned", "blended"])
+def test_jumps_learn_to_predict_their_blocks(carry):
+    net, data = model("gru"), batch(4, 64)
+    rule = hs.rules.make("hbll", block_size=8, carry=carry)
+    rule.setup(net, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(rule.parameters(), lr=2e-2)  # the cell stays, so that its blocks do
+    losses = []
+    for _ in range(80):
+        optimizer.zero_grad()
+        rule.step(net, data)
+        optimizer.step()
+        losses.append(rule.records[0].jump_loss)
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_the_controller_tightens_and_relaxes_with_the_deployed_gap():
+    controller = Controller(1e-2, 3e-2, 8)
+    controller.compare(2.0, 2.1)
+    assert controller.tolerance == 5e-3
+    controller.compare(2.0, 2.0)
+    assert controller.tolerance == pytest.approx(6.25e-3)
+    for _ in range(99):
+        controller.compare(1.0, 2.0)
+    assert controller.tolerance == pytest.approx(1e-4)  # a hundredth of the initial one, no less
+    for _ in range(99):
+        controller.compare(2.0, 2.0)
+    assert controller.tolerance == 1e-2
+
+
+def test_the_controller_expects_the_sweeps_that_were_needed():
+    controller = Controller(1e-2, 3e-2, 8)
+    for _ in range(10):
+        controller.observe(
+            [
+                LayerRecord(
+                    residuals=[3.0, 0.5, 0.02, 0.001], sweeps=3, feedback_residuals=[1.0, 0.2, 0.01], corrections=1
+                )
+            ]
+        )
+    assert controller.sweeps(0).least == 3 and controller.feedback(0).least == 1
+    for _ in range(10):
+        controller.observe([LayerRecord(residuals=[3.0, 0.001], sweeps=1, feedback_residuals=[1.0, 0.01])])
+    assert controller.sweeps(0).least == 1 and controller.feedback(0).least == 0
+
+
+def test_the_pull_acts_only_while_boundaries_stay_apart():
+    controller = Controller(1e-2, 3e-2, 2)
+    apart, near = [LayerRecord(residuals=[1.0, 0.5], sweeps=1)], [LayerRecord(residuals=[1.0, 0.001], sweeps=1)]
+    controller.observe(near)
+    assert controller.pull == 0
+    controller.observe(apart)
+    first = controller.pull
+    controller.observe(apart)
+    assert 0 < first < controller.pull
+    for _ in range(200):
+        controller.observe(near)
+    assert controller.pull == 0
+
+
+def test_calibration_drops_a_carry_that_predicts_nothing():
+    controller = Controller(1e-2, 3e-2, 8)
+    one = torch.ones(3)
+    # unit 0: p predicts e; unit 1: e is half of p; unit 2: e is the opposite of p
+    seen = torch.stack([one, 0 * one, 0 * one, torch.tensor([1.0, 0.5, -1.0]), 0 * one])
+    controller.observe([LayerRecord(residuals=[1.0, 0.0], sweeps=1, statistics=seen)])
+    own, learned = controller.mix(0, learned=False)
+    assert learned == 0 and own.tolist() == pytest.approx([1.0, 0.524, 0.0], abs=1e-3)
+    # blended: e is what q predicts, p is not
+    seen = torch.stack([one, 0 * one, one, 0 * one, one])
+    controller = Controller(1e-2, 3e-2, 8)
+    controller.observe([LayerRecord(residuals=[1.0, 0.0], sweeps=1, statistics=seen)])
+    own, learned = controller.mix(0, learned=True)
+    assert own.max() < 0.1 and learned.min() > 0.9
+
+
+def test_a_sweep_that_makes_a_block_worse_falls_back_to_jacobi():
+    """An Elman cell with strong weights: its diagonal carry is wrong, Jacobi still reaches the rollout."""
+    net = model("elman", hidden=8)
+    with torch.no_grad():
+        net.rnn.weight_hh_l0.mul_(3.0)
+    data = batch(2, 60)
+    rule = hs.rules.make("hbll", block_size=6, sweeps=4, feedback=0, carry="own", check_every=0)
+    assert rule.step(net, data).metrics["fallbacks"] > 0
+    exact = gradient(hs.rules.make("bptt"), net, data)
+    full = gradient(hs.rules.make("hbll", block_size=6, sweeps=9, feedback=9, check_every=0), net, data)
+    torch.testing.assert_close(full, exact, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "given,size", [(1000, 1000), ("1kB", 1000), ("2 MiB", 2 * 2**20), ("0.5GB", 5 * 10**8), ("77", 77)]
+)
+def test_memory_sizes(given, size):
+    assert memory_bytes(given) == size
+
+
+@pytest.mark.parametrize("given", ["much", "-1MB", "0", 0, "1 TB per block"])
+def test_memory_that_is_no_size_is_named(given):
+    with pytest.raises(hs.InputError, match="memory: got"):
+        hs.rules.make("hbll", memory=given)
+
+
+def test_a_memory_budget_decides_the_group_and_not_the_result():
+    net, data = model("gru"), batch(2, 60)
+    options = dict(block_size=4, sweeps=14, feedback=14, check_every=0)
+    small = hs.rules.make("hbll", memory="20kB", **options)
+    plan = small.plan(0, net.cells[0], 60, 2, torch.float64)
+    assert plan.group == 20_000 // ((24 * 6 + 2 * 6) * 8 * 4 * 2)
+    torch.testing.assert_close(gradient(small, net, data), gradient(hs.rules.make("hbll", **options), net, data))
+
+
+def test_a_rule_of_one_s_own_is_a_short_class():
+    @hs.rules.register
+    class Sign(hs.Rule):
+        name = "sign-of-bptt"
+
+        def step(self, net, data):
+            result = hs.rules.make("bptt").step(net, data)
+            for p in net.parameters():
+                p.grad.sign_()
+            return result
+
+    try:
+        run = hs.fit(
+            hs.models.CharLM(5, hidden=6),
+            torch.arange(300) % 5,
+            rule="sign-of-bptt",
+            steps=3,
+            optimizer="sgd",
+            progress=False,
+        )
+        assert run.config["rule"] == "sign-of-bptt"
+    finally:
+        del hs.rules.base._RULES["sign-of-bptt"]
+
+
+def test_dsf_uses_a_diagonal_that_never_changes():
+    net, rule = model("gru"), hs.rules.make("dsf")
+    rule.step(net, batch(2, 20))
+    first = rule.diagonal[0].clone()
+    with torch.no_grad():
+        net.rnn.bias_ih_l0.add_(1.0)
+    rule.step(net, batch(2, 20, seed=1))
+    assert torch.equal(rule.diagonal[0], first) and first.shape == (6,)
+
+
+def test_dsf_with_the_true_diagonal_is_bptt_for_a_cell_that_is_diagonal():
+    """minGRU with constant gates: its Jacobian is one fixed diagonal, so fixed feedback is exact."""
+    net = model("mingru")
+    with torch.no_grad():
+        net.rnn.weight_ih_l0[:6] = 0
+    data = batch(2, 20)
+    ours, exact = gradient(hs.rules.make("dsf"), net, data), gradient(hs.rules.make("bptt"), net, data)
+    torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-11)
