@@ -1,10 +1,12 @@
 """Blocks, nodes and depths are whole numbers that fit together."""
 
 import pytest
+from cases import batch, model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hbll_seq.errors import InputError
+from hbll_seq.rules.base import make
 from hbll_seq.tree import Tree, auto_block
 
 sizes = dict(t=st.integers(1, 300), k=st.integers(1, 40))
@@ -49,6 +51,16 @@ def test_depth_grows_with_the_logarithm_of_the_blocks():
     assert Tree(1024, 32).depth(2, 1) == 6 * 32 + 4 * 5
     assert Tree(2048, 32).depth(2, 1) - Tree(1024, 32).depth(2, 1) == 4
     assert Tree(100, 100).depth(0, 0) == 200  # one block is BPTT
+
+
+@pytest.mark.parametrize("t,k", [(5, 8), (8, 8), (9, 8), (24, 8), (31, 7), (33, 2)])
+@pytest.mark.parametrize("sweeps,feedback", [(1, 0), (2, 1)])
+def test_the_formula_is_the_depth_that_the_rule_counts(t, k, sweeps, feedback):
+    tree = Tree(t, k)
+    if 1 < tree.blocks <= max(sweeps, feedback + 1):
+        return  # exact before the effort is used up
+    rule = make("hbll", block_size=k, sweeps=sweeps, feedback=feedback, check_every=0)
+    assert rule.step(model("gru"), batch(2, t)).metrics["depth"] == tree.depth(sweeps, feedback)
 
 
 @given(t=st.integers(1, 20000), b=st.integers(1, 300))

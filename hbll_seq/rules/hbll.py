@@ -66,7 +66,7 @@ class HBLL(Rule):
         pull: float | str = "auto",
         *,
         tolerance: float = 1e-3,
-        feedback_tolerance: float = 3e-2,
+        feedback_tolerance: float = 1e-3,
         carry: str = "calibrated",
         group: int | None = None,
         memory: int | str | None = None,
