@@ -60,6 +60,7 @@ class LayerRecord:
             where p, q are the changes of a block's end that the own and the learned carry
             predict and e the change that the roll showed.
         jump_loss: the jump's own objective, or NaN.
+        end: `(n, B, S)` state at every block's end.
     """
 
     keep: bool = False
@@ -71,6 +72,7 @@ class LayerRecord:
     corrections: int = 0
     statistics: Tensor | None = None
     jump_loss: float = math.nan
+    end: Tensor | None = None
     states: States | None = None
     feedback: Feedback | None = None
 
@@ -133,7 +135,7 @@ def solve_layer_states(
             loss.backward()
             record.jump_loss = float(loss.detach())
     record.residuals, record.sweeps, record.fallbacks = states.residuals, states.sweeps, states.fallbacks
-    record.statistics = products
+    record.statistics, record.end = products, states.level.end
     return states
 
 

@@ -150,6 +150,18 @@ def test_a_learning_rate_far_too_high_diverges_loudly(rule):
     assert torch.isfinite(weights(model)).all()
 
 
+def test_divergence_names_the_block_also_for_one_target_a_sequence():
+    model = hs.models.SequenceModel(
+        1, 1, input_kind="features", task="sequence", objective="mse", cell="mingru", hidden=3
+    )
+    x = torch.zeros(2, 40, 1)
+    x[1, 25] = 1e38  # finite, but not what the cell makes of it
+    with torch.no_grad():
+        model.rnn.weight_ih_l0.fill_(30.0)
+    with pytest.raises(hs.DivergenceError, match="step 1, first in block 3: loss nan"):
+        hs.fit(model, x, torch.zeros(2, 1), block_size=8, steps=2, progress=False)
+
+
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(tmp_path, monkeypatch):
     file, written = tmp_path / "run.safetensors", []
     replace = ckpt.os.replace

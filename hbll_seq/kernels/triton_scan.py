@@ -2,8 +2,8 @@
 
 A program owns `COLS` columns. It reads `ROWS` maps at a time, composes them on the chip in
 log2(ROWS) levels (`tl.associative_scan`), applies them to the value carried in from the tile before,
-and carries the last row on. Everything is read once and written once, as in the CPU's loop. Rows
-past the end are the identity map, so the carried value is right for any n.
+and carries the last row on. Everything is read once and written once, as in the CPU's loop. Only the
+last tile can have rows past the end, and nothing is carried out of it.
 
 Import this module only where triton is installed (`scan.backends()`). With TRITON_INTERPRET=1 set before
 the import the same code runs on the CPU, slowly; the tests do that.
@@ -37,7 +37,7 @@ def _scan(a_ptr, b_ptr, h_ptr, n, columns, REVERSE: tl.constexpr, ROWS: tl.const
         i = (n - 1 - k) if REVERSE else k  # which map
         to = i if REVERSE else i + 1  # which boundary it gives
         live = (k < n)[:, None] & inside[None, :]
-        a = tl.load(a_ptr + i[:, None] * wide + col[None, :], mask=live, other=1.0)
+        a = tl.load(a_ptr + i[:, None] * wide + col[None, :], mask=live, other=0.0)
         b = tl.load(b_ptr + i[:, None] * wide + col[None, :], mask=live, other=0.0)
         a, b = tl.associative_scan((a, b), 0, _compose)
         h = a * carried[None, :] + b
@@ -50,9 +50,7 @@ def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -
     n, columns = a.shape[0], start.numel()
     h = torch.empty(n + 1, columns, dtype=a.dtype, device=a.device)
     h[-1 if reverse else 0] = start.detach().reshape(columns)
-    if columns:  # an empty launch is an error
-        device = torch.cuda.device(a.device) if a.is_cuda else contextlib.nullcontext()
-        grid = (triton.cdiv(columns, COLS),)
-        with device:
-            _scan[grid](a.detach().contiguous(), b.detach().contiguous(), h, n, columns, reverse, ROWS, COLS)
+    grid = (triton.cdiv(columns, COLS),)
+    with torch.cuda.device(a.device) if a.is_cuda else contextlib.nullcontext():  # triton launches on the current one
+        _scan[grid](a.detach().contiguous(), b.detach().contiguous(), h, n, columns, reverse, ROWS, COLS)
     return h.view(n + 1, *start.shape)

@@ -11,6 +11,7 @@ How many sweeps and corrections are spent, and how hard the boundaries are pulle
 by what is measured (`controller.py`), unless given.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -163,7 +164,18 @@ class HBLL(Rule):
         }
         if deployed is not None:
             metrics["deployed_gap"] = deployed - loss
-        return StepResult(loss, metrics, per_block(per_step, batch.mask, block))
+        losses = per_block(per_step, batch.mask, block)
+        if losses is None and not math.isfinite(loss):
+            losses = self._broken()
+        return StepResult(loss, metrics, losses)
+
+    def _broken(self) -> Tensor | None:
+        """Where a whole-sequence loss is not finite: 0 for a block whose end state is, NaN for one whose is not."""
+        for record in self.records:
+            if record.end is not None and not torch.isfinite(record.end).all():
+                fine = torch.isfinite(record.end).flatten(1).all(1)
+                return torch.where(fine, 0.0, math.nan)
+        return None
 
     @staticmethod
     def _deployed(model: SequenceModel, batch: Batch) -> float:
