@@ -11,13 +11,13 @@ LLVM gives up on vectorising when it would have to check more than a few pairs f
 raised threshold.
 """
 
-from typing import Any
-
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
+
+from hbll_seq.kernels.compiled import compiled
 
 llvm.set_option("", "--runtime-memory-check-threshold=1000")
 llvm.set_option("", "--memory-check-merge-threshold=1000")
@@ -126,6 +126,5 @@ def _backward(dh, saved, h, dgh, din, rest):
         )
 
 
-_options: Any = dict(fastmath=FAST, error_model="numpy", cache=True)
-forward_serial, forward_parallel = njit(**_options)(_forward), njit(parallel=True, **_options)(_forward)
-backward_serial, backward_parallel = njit(**_options)(_backward), njit(parallel=True, **_options)(_backward)
+forward_serial, forward_parallel = (compiled(_forward, fastmath=FAST, parallel=p) for p in (False, True))
+backward_serial, backward_parallel = (compiled(_backward, fastmath=FAST, parallel=p) for p in (False, True))

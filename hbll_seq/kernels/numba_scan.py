@@ -5,20 +5,11 @@ sequential recurrence over n boundaries, vectorised over the columns, is memory 
 reason one thread does it: a row is a few kilobytes, and waking a second thread takes longer than the scan.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` compiled; kept on disk where there is a place for it."""
-    try:
-        return njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # numba found neither a package directory nor a user cache that it may write to
-        return njit(error_model="numpy")(function)
+from hbll_seq.kernels.compiled import compiled
 
 
 def _rows(a: np.ndarray, b: np.ndarray, h: np.ndarray, first: int, step: int) -> None:
@@ -34,7 +25,7 @@ def _rows(a: np.ndarray, b: np.ndarray, h: np.ndarray, first: int, step: int) ->
         at += step
 
 
-_scan = _compiled(_rows)
+_scan = compiled(_rows)
 
 
 def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -> Tensor:
