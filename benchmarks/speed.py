@@ -1,6 +1,6 @@
 """Time of one training step, rules side by side: `python -m benchmarks.speed [--threads 2] [--rules hbll bptt]`.
 
-Next-symbol GRU on random symbols (64 of them), forward, backward and update, float32. The rules alternate within one
+Next-symbol RNN (`--cell gru` unless said otherwise) on random symbols (64 of them), forward, backward and update, float32. The rules alternate within one
 process; each figure is the median of `--repeats` steps after 3 to warm up. Shapes whose BPTT step would
 take longer than `--patience` seconds are left out and said so. Ratios above 1 mean that hbll is faster.
 """
@@ -21,14 +21,14 @@ OUT = pathlib.Path(__file__).parent / "out" / "speed.jsonl"
 V = 64
 
 
-def measure(names: list[str], b: int, t: int, d: int, repeats: int) -> dict[str, dict[str, float]]:
+def measure(names: list[str], b: int, t: int, d: int, repeats: int, cell: str = "gru") -> dict[str, dict[str, float]]:
     """Median seconds a step, and depth, of each rule."""
     g = torch.Generator().manual_seed(0)
     x = torch.randint(0, V, (b, t + 1), generator=g)
     batch = Batch(x[:, :-1].contiguous(), torch.full((b,), t), x[:, 1:].contiguous(), None)
     sides = []
     for name in names:
-        model, rule = CharLM(V, hidden=d), rules.make(name, **({"check_every": 0} if name == "hbll" else {}))
+        model, rule = CharLM(V, hidden=d, cell=cell), rules.make(name, **({"check_every": 0} if name == "hbll" else {}))
         rule.setup(model, torch.Generator().manual_seed(0))
         sides.append((name, model, rule, torch.optim.SGD(model.parameters(), lr=1e-6)))
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -49,6 +49,7 @@ def main() -> None:
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     p.add_argument("--steps", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     p.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256])
+    p.add_argument("--cell", default="gru")
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--patience", type=float, default=3.0)
@@ -56,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     OUT.parent.mkdir(exist_ok=True)
     first, *others = a.rules
-    print(f"{a.threads} threads, torch {torch.__version__}, medians of {a.repeats}, alternating")
+    print(f"{a.cell}, {a.threads} threads, torch {torch.__version__}, medians of {a.repeats}, alternating")
     print(
         "| B | T | d | "
         + " | ".join(f"{r} ms" for r in a.rules)
@@ -72,7 +73,7 @@ def main() -> None:
                 if rate * t > a.patience:
                     print(f"| {b} | {t} | {d} | left out: BPTT would take about {rate * t:.0f} s a step |", flush=True)
                     continue
-                result = measure(a.rules, b, t, d, a.repeats)
+                result = measure(a.rules, b, t, d, a.repeats, a.cell)
                 rate = max(r["seconds"] for r in result.values()) / t
                 seconds = [result[r]["seconds"] for r in a.rules]
                 ratios = [f"{s / seconds[0]:.2f}x" for s in seconds[1:]]
@@ -80,7 +81,10 @@ def main() -> None:
                 extra = f"{result[first].get('sweeps', 0):.0f} | {result[first]['depth']:.0f}"
                 print(f"| {b} | {t} | {d} | " + " | ".join(cells) + f" | {extra} |", flush=True)
                 with OUT.open("a") as file:
-                    file.write(json.dumps({"B": b, "T": t, "d": d, "threads": a.threads, "result": result}) + "\n")
+                    file.write(
+                        json.dumps({"B": b, "T": t, "d": d, "threads": a.threads, "cell": a.cell, "result": result})
+                        + "\n"
+                    )
 
 
 if __name__ == "__main__":
