@@ -105,12 +105,27 @@ class Cell(ABC):
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs `(B, T, d)` and final state of the sequential chain, differentiable: plain BPTT."""
-        p = self.project(x)
         outputs = []
-        for t in range(x.shape[1]):
-            state = self.advance(p[:, t], state).state
+        # unbind, not indexing: the backward of p[:, t] fills a whole (B, T, P) with zeros for every t
+        for one in self.project(x).unbind(1):
+            state = self.advance(one, state).state
             outputs.append(self.output(state))
         return torch.stack(outputs, 1), state
+
+    def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`sequence` with time first: x `(K, N, D)` -> outputs `(K, N, d)`, final state; for cells with a fast one."""
+        out, end = self.sequence(x.transpose(0, 1), state)
+        return out.transpose(0, 1), end
+
+    def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Carry `(N, M)` and link of a block already rolled, for cells whose `roll` is a `SequenceRoll`.
+
+        Args:
+            p: `(K, N, P)` projected inputs.
+            start, end: `(N, S)`.
+            outputs: `(K, N, d)`.
+        """
+        raise TypeError(f"{type(self).__name__} rolls step by step and knows its carry already")
 
     def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
         """Roll K steps of N rows.
@@ -124,33 +139,27 @@ class Cell(ABC):
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
 
 
-class AutogradRoll:
-    """The roll of any cell, its products by autograd on the K-step graph: the reference for fused rolls."""
+class _GraphRoll:
+    """What rolls by autograd share: products taken on a graph of the K steps, kept until the roll goes."""
 
-    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
-        self._cell, self._keep = cell, keep
+    _cell: "Cell"
+    _x: Tensor
+    _start: Tensor
+    _outputs: Tensor | None
+    _end: Tensor
+    outputs: Tensor | None
+    end: Tensor
+    carry: Tensor
+    link: Tensor | None
+
+    def _leaves(self, cell: "Cell", x: Tensor, state: Tensor, keep: bool) -> None:
+        self._cell = cell
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
-        with torch.set_grad_enabled(keep):
-            self._x = x.detach()
-            self._start = state.detach()
-            if keep:
-                if self._x.is_floating_point():
-                    self._x.requires_grad_()
-                self._start.requires_grad_()
-            p = cell.project(self._x) if keep or projected is None else projected
-            carry, outputs, here, link = None, [], self._start, None
-            for k in range(x.shape[0]):
-                here, one, link = cell.advance(p[k], here)
-                carry = one.detach() if carry is None else carry * one.detach()
-                if keep:
-                    outputs.append(cell.output(here))
-            assert carry is not None
-            self._outputs = torch.stack(outputs) if keep else None  # (K, N, d)
-            self._end = here
-        self.outputs = None if self._outputs is None else self._outputs.detach()
-        self.end = here.detach()
-        self.carry = carry
-        self.link = None if link is None else link.detach()
+        self._x, self._start = x.detach(), state.detach()
+        if keep:
+            if self._x.is_floating_point():
+                self._x.requires_grad_()
+            self._start.requires_grad_()
 
     def _pull_back(self, wanted: list[Tensor]) -> list[Tensor | None]:
         assert self._outputs is not None, "rolled with keep=False: nothing to differentiate"
@@ -173,3 +182,44 @@ class AutogradRoll:
             return None, self._pull_back(parameters)
         dx, *rest = self._pull_back([self._x, *parameters])
         return dx, rest
+
+
+class AutogradRoll(_GraphRoll):
+    """The roll of any cell, step by step: the reference for all others."""
+
+    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
+        with torch.set_grad_enabled(keep):
+            self._leaves(cell, x, state, keep)
+            p = cell.project(self._x) if keep or projected is None else projected
+            carry, outputs, here, link = None, [], self._start, None
+            for now in p.unbind(0):
+                here, one, link = cell.advance(now, here)
+                carry = one.detach() if carry is None else carry * one.detach()
+                if keep:
+                    outputs.append(cell.output(here))
+            assert carry is not None
+            self._outputs = torch.stack(outputs) if keep else None  # (K, N, d)
+            self._end = here
+        self.outputs = None if self._outputs is None else self._outputs.detach()
+        self.end = here.detach()
+        self.carry = carry
+        self.link = None if link is None else link.detach()
+
+
+class SequenceRoll(_GraphRoll):
+    """The roll of a cell whose whole sequence PyTorch runs in one call (oneDNN where it can).
+
+    The carry is not among what such a call gives back; the cell works it out afterwards, for all steps at
+    once, from the outputs (`block_carry`).
+    """
+
+    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
+        with torch.set_grad_enabled(keep):
+            self._leaves(cell, x, state, keep)
+            outputs, self._end = cell.run(self._x, self._start)  # (K, N, d)
+        self._outputs = outputs if keep else None
+        self.outputs = outputs.detach() if keep else None
+        self.end = self._end.detach()
+        with torch.no_grad():
+            p = cell.project(self._x) if projected is None else projected
+            self.carry, self.link = cell.block_carry(p, state.detach(), outputs.detach(), self.end)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hbll_seq.cells.base import Advance, Cell
+from hbll_seq.cells.base import Advance, Cell, Roll, SequenceRoll
 
 
 class ElmanCell(Cell):
@@ -40,16 +40,25 @@ class ElmanCell(Cell):
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The sequential chain by PyTorch's own `rnn_tanh` / `rnn_relu`."""
+        return self._run(x, state, True)
+
+    def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, time first."""
+        return self._run(x, state, False)
+
+    def _run(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         function = torch.rnn_relu if self.relu else torch.rnn_tanh
+        weights: list[Tensor] = [*self.parameters()]
         out, end = function(
-            x,
-            state.unsqueeze(0),
-            [*self.parameters()],
-            self.b_ih is not None,
-            1,
-            0.0,
-            self.w_hh.requires_grad,
-            False,
-            True,
+            x, state.unsqueeze(0), weights, self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, batch_first
         )
         return out, end[0]
+
+    def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The slope at every output times the diagonal weight."""
+        slope = (outputs > 0).to(outputs.dtype) if self.relu else 1 - outputs * outputs
+        return (slope * self.w_hh.diagonal()).prod(0), None
+
+    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+        """All steps in one call of PyTorch's `rnn_tanh` / `rnn_relu`."""
+        return SequenceRoll(self, x, state, keep=keep, projected=projected)

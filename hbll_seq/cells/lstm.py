@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hbll_seq.cells.base import Advance, Cell
+from hbll_seq.cells.base import Advance, Cell, Roll, SequenceRoll
 
 
 class LSTMCell(Cell):
@@ -48,9 +48,30 @@ class LSTMCell(Cell):
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The sequential chain by PyTorch's own `lstm`."""
+        return self._run(x, state, True)
+
+    def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, time first."""
+        return self._run(x, state, False)
+
+    def _run(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         d = self.hidden_size
         start = [state[:, d:].unsqueeze(0).contiguous(), state[:, :d].unsqueeze(0).contiguous()]
+        weights: list[Tensor] = [*self.parameters()]
         out, h, c = torch.lstm(
-            x, start, [*self.parameters()], self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, True
+            x, start, weights, self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, batch_first
         )
         return out, torch.cat([c[0], h[0]], 1)
+
+    def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Forget gates of all steps from one product; output gate of the last."""
+        d = self.hidden_size
+        before = torch.cat([start[None, :, d:], outputs[:-1]])  # (K, N, d)
+        bias = self.b_hh if self.b_hh is not None else p.new_zeros(4 * d)
+        forget = p[..., d : 2 * d] + functional.linear(before, self.w_hh[d : 2 * d], bias[d : 2 * d])
+        out = torch.sigmoid(p[-1, :, 3 * d :] + functional.linear(before[-1], self.w_hh[3 * d :], bias[3 * d :]))
+        return torch.sigmoid(forget).prod(0), out * (1 - torch.tanh(end[:, :d]).square())
+
+    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+        """All steps in one call of PyTorch's `lstm`."""
+        return SequenceRoll(self, x, state, keep=keep, projected=projected)

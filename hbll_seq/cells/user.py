@@ -41,8 +41,8 @@ class UserCell(Cell):
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The sequential chain, step by step, without the carry."""
         outputs = []
-        for t in range(x.shape[1]):
-            state = self.module(x[:, t], state)
+        for now in x.unbind(1):
+            state = self.module(now, state)
             outputs.append(state)
         return torch.stack(outputs, 1), state
 

@@ -62,10 +62,10 @@ class _FixedFeedback(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         with torch.no_grad():
-            before, rows, p = [], state, cell.project(x)
-            for t in range(x.shape[1]):
+            before, rows = [], state
+            for now in cell.project(x).unbind(1):
                 before.append(rows)
-                rows = cell.advance(p[:, t], rows).state
+                rows = cell.advance(now, rows).state
             start = torch.stack(before)  # (T, B, S): every step is a block of its own
             level = Level(cell, to_blocks(x, 1), start, keep=True, group=None, depth=Depth())
             if layer not in diagonal:
