@@ -10,6 +10,7 @@ the tolerance follows it. The pull acts only while the sweeps end above the tole
 from collections import deque
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hbll_seq.local import LayerRecord
@@ -63,6 +64,11 @@ class Controller:
         det = (pp * qq - pq * pq).clamp(min=1e-20)
         own, other = (qq * pe - pq * qe) / det, (pp * qe - pq * pe) / det
         return own.clamp(0.0, 1.5), other.clamp(0.0, 1.5)
+
+    def carry_weight(self) -> float:
+        """Mean weight of the cells' own carry as calibrated so far: 1 where the diagonal predicts the blocks' ends."""
+        weights = [self.mix(layer, learned=False)[0] for layer in self._products]
+        return float(sum(torch.as_tensor(w).mean() for w in weights) / len(weights)) if weights else 1.0
 
     def observe(self, records: list[LayerRecord]) -> None:
         """Learn from one step: one record a layer."""

@@ -160,6 +160,7 @@ class HBLL(Rule):
             "fallbacks": max(r.fallbacks for r in self.records),
             "tolerance": self.controller.tolerance,
             "pull": pull,
+            "carry_weight": self.controller.carry_weight(),
             "depth": float(sum(r.depth.total for r in self.records)),
         }
         if deployed is not None:
