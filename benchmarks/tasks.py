@@ -48,9 +48,9 @@ def _synthetic(draw: Callable[[int, Generator], tuple[Tensor, Tensor]], batch: i
     return Task(model, lambda g: _full(*draw(batch, g)), test)
 
 
-def recall(steps: int = 1024, batch: int = 32, hidden: int = 64, symbols: int = 8) -> Task:
-    """Name the first symbol after `steps` symbols."""
-    model = dict(input_size=2 * symbols, output_size=symbols, hidden=hidden, task="sequence")
+def recall(steps: int = 1024, batch: int = 32, hidden: int = 64, symbols: int = 8, timescale: float = 1000.0) -> Task:
+    """Name the first symbol after `steps` symbols; `timescale` is the longest memory of the initialisation."""
+    model = dict(input_size=2 * symbols, output_size=symbols, hidden=hidden, task="sequence", timescale=timescale)
     return _synthetic(lambda n, g: synthetic.recall(n, steps, symbols, g), batch, model)
 
 
