@@ -20,7 +20,8 @@ class History:
             units), `lr`, `grad_norm` (before clipping), `seconds` (since the start of training), and what the rule
             reports: for `hbll` `sweeps`, `corrections`, `inconsistency`, `feedback_residual`, `fallbacks`,
             `tolerance`, `pull`, `carry_weight`, `depth`. One a validation: `val_step`, `val_loss`, and for
-            classification `val_accuracy`. On request: `gradient_cosine` with `cosine_step`. Every `record_every` steps: `block_loss`, the list
+            classification `val_accuracy`. On request: `gradient_cosine` with `cosine_step`. Every `record_every`
+            steps: `block_loss`, the list
             of each block's mean loss, with `block_step`; `deployed_gap` with `gap_step` where the rule measures it.
         stopped_reason: "finished", "early_stopping", "callback", "interrupted" or "diverged".
         config: what `fit` was called with, as JSON-able values.
