@@ -35,7 +35,8 @@ class SequenceModel(nn.Module):
         output_size: classes or symbols V (cross-entropy), or values C (regression).
         hidden: state units d.
         cell: "gru", "lstm", "elman", "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN` adopted as it is; or a
-            module with `forward(x, h) -> h` and an attribute `hidden_size`.
+            module with `forward(x, h) -> h` and an attribute `hidden_size` (an `nn.ModuleList` of such is a
+            stack), optionally with `carry(x, h)`, the diagonal of dh'/dh.
         layers: depth of the stack (named cells only).
         task: "sequence" one target for the whole sequence, "step" one per step, "next" the next input.
         objective: "cross_entropy" or "mse".
