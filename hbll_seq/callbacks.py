@@ -2,7 +2,8 @@
 
 A callback is an object with any of `on_fit_begin(run)`, `on_step_end(run, step)`, `on_validation(run, step)`,
 `on_fit_end(run)`, where `run` is the `History` so far; or any callable, taken as `on_validation`.
-A hook that returns True stops the training.
+A hook that returns True stops the training. Callbacks with `state_dict` and `load_state_dict` go on from a
+checkpoint where they were.
 """
 
 from collections.abc import Callable, Iterable
@@ -65,6 +66,14 @@ class EarlyStopping:
             return True
         return False
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to stop where an uninterrupted one would."""
+        return {"best": self.best, "waited": self.waited, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.best, self.waited, self._weights = state["best"], state["waited"], state["weights"]
+
     def on_fit_end(self, run: History) -> None:
         """Put the best weights back."""
         if self._weights is not None and run.model is not None:
@@ -73,14 +82,22 @@ class EarlyStopping:
 
 
 class Callbacks:
-    """All callbacks of a run, called in order."""
+    """All callbacks of a run, called in order.
+
+    Attributes:
+        needs_validation: one of them does nothing at all without validation data.
+    """
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise InputError("callbacks", type(callbacks).__name__, "a list of callbacks")
+        self._all = list(callbacks)
         self._hooks: dict[str, list[Callable[..., Any]]] = {name: [] for name in HOOKS}
-        for one in callbacks:
+        self.needs_validation = any(isinstance(one, EarlyStopping) for one in self._all)
+        for one in self._all:
             found = [(name, getattr(one, name)) for name in HOOKS if callable(getattr(one, name, None))]
             if not found and callable(one):
-                found = [("on_validation", one)]
+                found, self.needs_validation = [("on_validation", one)], True
             if not found:
                 raise InputError("callbacks", type(one).__name__, f"a callable, or an object with one of {HOOKS}")
             for name, hook in found:
@@ -89,3 +106,13 @@ class Callbacks:
     def call(self, name: str, *args: Any) -> bool:
         """Call every hook of that name; True if one wants to stop."""
         return any([hook(*args) is True for hook in self._hooks[name]])
+
+    def state_dict(self) -> list[Any]:
+        """States of all callbacks that have one, None for the others."""
+        return [one.state_dict() if hasattr(one, "state_dict") else None for one in self._all]
+
+    def load_state_dict(self, states: list[Any]) -> None:
+        """Restore what `state_dict` gave. Callbacks may have been added at the end or left out since."""
+        for one, state in zip(self._all, states, strict=False):
+            if state is not None and hasattr(one, "load_state_dict"):
+                one.load_state_dict(state)

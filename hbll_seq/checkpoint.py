@@ -9,7 +9,6 @@ import os
 import pathlib
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as pack
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model of this package, with what is needed to rebuild it.
 
     Raises:
-        InputError: the model was built around a module of your own; save its `state_dict` yourself.
+        InputError: not a model of this package, or one around a module of your own; save its `state_dict` yourself.
         OSError: the file could not be written; an older file of that name is as it was.
     """
     config = getattr(model, "config", None)
@@ -64,7 +63,7 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)
-    except OSError:
+    except BaseException:  # a full disk, or Ctrl-C: nothing half-written stays
         beside.unlink(missing_ok=True)
         raise
 
@@ -110,8 +109,3 @@ def join_state(tensors: dict[str, Tensor], tree: dict[str, Any]) -> Any:
     if "list" in tree:
         return [join_state(tensors, v) for v in tree["list"]]
     return tree["value"]
-
-
-def trainable_state(model: nn.Module, optimizer: torch.optim.Optimizer, rule_state: dict[str, Any]) -> dict[str, Any]:
-    """What training needs to go on."""
-    return {"model": dict(model.state_dict()), "optimizer": optimizer.state_dict(), "rule": rule_state}

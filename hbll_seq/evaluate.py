@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.batch import Batch
 from hbll_seq.errors import InputError
-from hbll_seq.inputs import Loader, LongText, Padded, as_source
+from hbll_seq.inputs import as_sequences, as_source
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.objective import correct, objective
+from hbll_seq.sources import Source
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
     )
 
 
-def evaluate_source(model: SequenceModel, source: Padded | LongText | Loader, batch_size: int) -> dict[str, float]:
+def evaluate_source(model: SequenceModel, source: Source, batch_size: int) -> dict[str, float]:
     """`evaluate` on data already normalised."""
     total = 0.0
     targets = right = answers = 0
@@ -44,7 +44,7 @@ def evaluate_source(model: SequenceModel, source: Padded | LongText | Loader, ba
             if model.objective == "cross_entropy":
                 one, all_ = correct(out, batch)
                 right, answers = right + one, answers + all_
-    result = {"loss": total / max(targets, 1)}
+    result = {"loss": total / targets if targets else math.nan}
     if answers:
         result["accuracy"] = right / answers
     if model.task == "next" and model.objective == "cross_entropy":
@@ -59,7 +59,8 @@ def predict(
 
     Args:
         model: any recurrent model.
-        x: a tensor, array, list of unequal lengths, `(x, lengths)` or `PackedSequence`.
+        x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (targets in it are
+            not looked at).
         batch_size: sequences at a time.
         probabilities: softmax of the scores (classification only).
 
@@ -68,42 +69,17 @@ def predict(
     """
     if probabilities and model.objective != "cross_entropy":
         raise InputError("probabilities", "True for a regression", "False")
-    source = as_source(x, *_placeholder(model, x))
-    if not isinstance(source, Padded):
-        raise InputError("x", type(x).__name__, "sequences in memory")
+    padded, lengths = as_sequences(x, model)
     outs: list[Tensor] = []
-    lengths: list[int] = []
     with _deployed(model):
-        for batch in source.in_order(batch_size):
-            out = model(batch.x.to(_device(model)), batch.lengths)
-            out = torch.softmax(out, -1) if probabilities else out
-            outs += list(out.cpu())
-            lengths += batch.lengths.tolist()
+        for part, steps in zip(padded.split(batch_size), lengths.split(batch_size), strict=True):
+            t = int(steps.max())
+            out = model(part[:, :t].to(_device(model)), steps).cpu()
+            outs += list(torch.softmax(out, -1) if probabilities else out)
     if model.task == "sequence":
         return torch.stack(outs)
-    parts = [o[:n] for o, n in zip(outs, lengths, strict=True)]
-    return torch.stack(parts) if len(set(lengths)) == 1 else parts
-
-
-class _Inputs(SequenceModel):
-    """Stand-in with a model's input facts and a task that needs no targets to check."""
-
-    def __init__(self, like: SequenceModel) -> None:
-        nn.Module.__init__(self)
-        self.input_kind, self.input_size, self.output_size = like.input_kind, like.input_size, 1
-        self.task, self.objective = "sequence", "mse"
-        self.dtype_of = nn.Parameter(next(like.parameters()).detach().new_zeros(1))
-
-
-def _placeholder(model: SequenceModel, x: Any) -> tuple[Tensor, SequenceModel]:
-    facts = _Inputs(model)
-    count = len(x[0]) if isinstance(x, tuple) and not hasattr(x, "batch_sizes") else None
-    if hasattr(x, "batch_sizes"):
-        count = int(x.batch_sizes[0])
-    if count is None:
-        single = 1 if model.input_kind == "symbols" else 2
-        count = len(x) if isinstance(x, list) or getattr(x, "ndim", 9) != single else 1
-    return torch.zeros(count, 1), facts
+    parts = [o[:n] for o, n in zip(outs, lengths.tolist(), strict=True)]
+    return torch.stack(parts) if len(lengths.unique()) == 1 else parts
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -112,23 +88,11 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _deployed(model: nn.Module) -> Iterator[None]:
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
-
-
-def bptt_gradient(model: SequenceModel, batch: Batch, step: Any) -> list[Tensor]:
-    """Gradients a rule's `step` leaves on `batch`, as a list, with `.grad` as it was before."""
-    saved = [p.grad for p in model.parameters()]
-    for p in model.parameters():
-        p.grad = None
-    try:
-        step(model, batch)
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    finally:
-        for p, g in zip(model.parameters(), saved, strict=True):
-            p.grad = g
+        for module, training in modes:  # one by one: a part may have been frozen by hand
+            module.training = training

@@ -1,10 +1,14 @@
 """What a run recorded: figures per step, why it stopped, and how to look at it."""
 
+import html
 import json
 import math
 import pathlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ class History:
 
     def __init__(self, model: nn.Module | None, config: dict[str, Any], versions: dict[str, Any]) -> None:
         self.model, self.config, self.versions = model, config, versions
-        self.history: dict[str, list[Any]] = {}
+        self.history: dict[str, list[Any]] = {"step": [], "loss": []}  # there even if no step was completed
         self.stopped_reason = "finished"
 
     def add(self, **values: Any) -> None:
@@ -44,18 +48,19 @@ class History:
             {
                 "history": _plain(self.history),
                 "stopped_reason": self.stopped_reason,
-                "config": self.config,
+                "config": _plain(self.config),
                 "versions": self.versions,
-            }
+            },
+            allow_nan=False,
         )
         if path is not None:
-            pathlib.Path(path).write_text(text)
+            pathlib.Path(path).write_text(text, encoding="utf-8")
         return text
 
     @classmethod
-    def from_json(cls, text: str, model: nn.Module | None = None) -> "History":
-        """Rebuild from `to_json`."""
-        data = json.loads(text)
+    def from_json(cls, text: str | pathlib.Path, model: nn.Module | None = None) -> "History":
+        """Rebuild from what `to_json` returned, or from the `pathlib.Path` of the file it wrote."""
+        data = json.loads(text.read_text(encoding="utf-8") if isinstance(text, pathlib.Path) else text)
         result = cls(model, data["config"], data["versions"])
         result.history, result.stopped_reason = _floats(data["history"]), data["stopped_reason"]
         return result
@@ -96,15 +101,30 @@ class History:
         return "\n".join(["History", *(f"  {name:<{width}}  {value}" for name, value in self.table())])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th style='text-align:left'>{n}</th><td>{v}</td></tr>" for n, v in self.table())
+        cells = [(html.escape(n), html.escape(v)) for n, v in self.table()]
+        rows = "".join(f"<tr><th style='text-align:left'>{n}</th><td>{v}</td></tr>" for n, v in cells)
         return f"<table>{rows}</table>"
+
+
+def versions() -> dict[str, Any]:
+    """Of what makes figures repeat: Python, torch, this package, and the number of threads."""
+    try:
+        own = version("hbll_seq")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hbll_seq": own,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _plain(value: Any) -> Any:
     """JSON has no NaN: None instead."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

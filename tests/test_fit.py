@@ -3,13 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import NAMED, OwnCell
 from torch.nn.utils.rnn import pack_sequence
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import hbll_seq as hs
-from hbll_seq import checkpoint as ckpt
 
 TEXT = torch.randint(0, 5, (400,), generator=torch.Generator().manual_seed(1))
 RULES = ["hbll", "bptt", "tbptt", "dsf"]
@@ -47,21 +48,6 @@ def test_same_seed_same_weights_and_global_state_untouched(rule):
         results.append(weights(model))
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("rule,options", [*((r, {}) for r in RULES), ("hbll", {"carry": "blended"})])
-def test_stopped_and_resumed_equals_never_stopped(rule, options, tmp_path):
-    whole, parts, file = lm(layers=2), lm(layers=2), tmp_path / "run.safetensors"
-    options = options | QUICK | dict(rule=rule, steps=8, optimizer="adamw", warmup=2, validation=0.1, validate_every=3)
-    run = hs.fit(whole, TEXT, **options)
-    stop = type("Stop", (), {"on_step_end": lambda self, run, step: step == 5})()
-    half = hs.fit(parts, TEXT, checkpoint=file, checkpoint_every=5, callbacks=[stop], **options)
-    assert half.stopped_reason == "callback" and len(half.history["loss"]) == 5
-    fresh = lm(layers=2)
-    again = hs.fit(fresh, TEXT, checkpoint=file, checkpoint_every=5, resume=True, **options)
-    assert torch.equal(weights(whole), weights(fresh))
-    for key in ("step", "loss", "lr", "val_loss", "val_step"):
-        assert run.history[key] == again.history[key]
 
 
 def test_forms_that_mean_the_same_train_the_same():
@@ -162,23 +148,6 @@ def test_divergence_names_the_block_also_for_one_target_a_sequence():
         hs.fit(model, x, torch.zeros(2, 1), block_size=8, steps=2, progress=False)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(tmp_path, monkeypatch):
-    file, written = tmp_path / "run.safetensors", []
-    replace = ckpt.os.replace
-
-    def sometimes(a, b):
-        written.append(1)
-        if len(written) > 1:
-            raise OSError(28, "No space left on device")
-        replace(a, b)
-
-    monkeypatch.setattr(ckpt.os, "replace", sometimes)
-    with pytest.warns(UserWarning, match="not written.*No space left"):
-        run = hs.fit(lm(), TEXT, rule="bptt", checkpoint=file, checkpoint_every=2, **QUICK)
-    assert run.stopped_reason == "finished" and len(run.history["loss"]) == 6
-    assert ckpt.read(file)[1]["step"] == 2 and [p.name for p in tmp_path.iterdir()] == [file.name]
-
-
 def test_early_stopping_restores_the_best_weights():
     values = iter([3.0, 1.0, 2.0, 2.5, 2.6, 9.9])
     kept = {}
@@ -211,15 +180,6 @@ def test_callbacks_are_called_in_order_and_callables_on_validation():
                      "on_validation", "on_fit_end"]  # fmt: skip
 
 
-def test_history_json_round_trip_and_views(tmp_path):
-    run = hs.fit(lm(), TEXT, rule="hbll", validation=0.2, measure_cosine=3, record_every=2, **QUICK)
-    again = hs.History.from_json(run.to_json(tmp_path / "h.json"))
-    assert again.history == run.history and again.config == run.config and (tmp_path / "h.json").exists()
-    assert min(run.history["gradient_cosine"]) > 0.99 and run.history["cosine_step"] == [1, 4]
-    assert run.history["block_step"] == [1, 3, 5, 6] and len(run.history["block_loss"][0]) == 3
-    assert "gradient cosine" in repr(run) and "<table>" in run._repr_html_()
-
-
 @pytest.mark.parametrize("options", [{}, {"carry": "blended"}])
 def test_measuring_the_cosine_does_not_change_the_training(options):
     plain, measured = lm(), lm()
@@ -239,20 +199,6 @@ def test_fit_is_a_loop_over_the_public_step():
     for i in range(6):
         hs.step(by_hand, source.batch(i, 3, 0), rule, optimizer)
     assert torch.equal(weights(by_fit), weights(by_hand))
-
-
-def test_saved_models_come_back(tmp_path):
-    model = lm(symbols=list("abcde"), cell="lstm", layers=2)
-    hs.save(model, tmp_path / "m.safetensors")
-    again = hs.load(tmp_path / "m.safetensors")
-    assert isinstance(again, hs.models.CharLM) and again.generate("ab", 9) == model.generate("ab", 9)
-    own = hs.models.SequenceModel(5, 5, cell=torch.nn.GRU(4, 4, batch_first=True))
-    with pytest.raises(hs.InputError, match="model: got a model around a module of your own"):
-        hs.save(own, tmp_path / "n.safetensors")
-    (tmp_path / "x").write_bytes(b"not a model")
-    for path, says in [("x", "not safetensors"), ("y", "does not exist")]:
-        with pytest.raises(hs.InputError, match=says):
-            hs.load(tmp_path / path)
 
 
 def test_evaluate_and_predict_are_the_deployed_chain():
@@ -303,6 +249,16 @@ def test_evaluate_weighs_lengths_right():
         (dict(device="cuda:7"), "device: got 'cuda:7'"),
         (dict(callbacks=[3]), "callbacks: got int"),
         (dict(resume=True), "resume: got True without a checkpoint"),
+        (dict(checkpoint="/no/such/folder/run"), "checkpoint: got '/no/such/folder/run', whose folder"),
+        (dict(clip="hard"), "clip: got 'hard'"),
+        (dict(weight_decay=-1.0), "weight_decay: got -1.0"),
+        (dict(measure_cosine=0), "measure_cosine: got 0"),
+        (dict(seed=2**60), "seed: got 1152921504606846976"),
+        (dict(rule=3), "rule: got int"),
+        (dict(device=3.5), "device: got 3.5"),
+        (dict(validation=0.001), "validation: got 0.001 of a text of 400 symbols"),
+        (dict(callbacks=[hs.callbacks.EarlyStopping()]), "validation: got None, and a callback that waits"),
+        (dict(callbacks=[lambda run, step: None]), "validation: got None, and a callback that waits"),
     ],
 )
 def test_bad_arguments_are_named_before_any_weight_changes(options, says):
@@ -319,3 +275,137 @@ def test_the_bar_writes_to_stdout_only(capsys):
     assert "step" in out and err == ""
     hs.fit(lm(), TEXT, rule="bptt", **QUICK)
     assert capsys.readouterr().out == ""
+
+
+def loader(**options):
+    g = torch.Generator().manual_seed(3)
+    data = TensorDataset(torch.randn(8, 6, 2, generator=g), torch.randint(0, 3, (8,), generator=g))
+    return DataLoader(data, **{"batch_size": 3, "shuffle": True} | options)
+
+
+def classifier(seed=0):
+    return hs.models.SequenceModel(2, 3, input_kind="features", task="sequence", hidden=4, seed=seed)
+
+
+def test_a_shuffling_loader_repeats_by_seed_and_leaves_the_global_state():
+    results = []
+    for seed in (1, 1, 2):
+        torch.rand(seed * len(results))  # the order must not come from here
+        before, model = torch.get_rng_state(), classifier()
+        hs.fit(model, loader(), rule="bptt", steps=7, seed=seed, progress=False)
+        assert torch.equal(torch.get_rng_state(), before)
+        results.append(weights(model))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.arange(9) % 5
+
+
+def test_a_loader_without_a_length_trains_for_steps_and_not_for_epochs():
+    assert len(hs.fit(lm(), DataLoader(Endless(), batch_size=2), rule="bptt", **QUICK).history["loss"]) == 6
+    with pytest.raises(hs.InputError, match="steps: got None"):
+        hs.fit(lm(), DataLoader(Endless(), batch_size=2), rule="bptt", progress=False)
+    with pytest.raises(hs.InputError, match="x: got a DataLoader without batches"):
+        hs.fit(lm(), DataLoader([], batch_size=2), rule="bptt", **QUICK)
+
+
+def test_numpy_numbers_are_numbers():
+    run = hs.fit(
+        lm(), TEXT, rule="bptt", lr=np.float32(1e-3), **QUICK | dict(steps=np.int64(2), batch_size=np.int32(2))
+    )
+    assert len(run.history["loss"]) == 2 and '"batch_size": 2' in run.to_json()
+
+
+class Dropping(torch.nn.Module):
+    """A user's cell that draws random numbers in training."""
+
+    input_size = hidden_size = 8
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.dropout = torch.nn.Linear(16, 8), torch.nn.Dropout(0.5)
+
+    def forward(self, x, h):
+        return torch.tanh(self.linear(torch.cat([self.dropout(x), h], -1)))
+
+
+def test_dropout_is_seeded_and_measuring_the_cosine_draws_nothing():
+    results = []
+    for options in ({}, {}, {"measure_cosine": 2}, {"seed": 1}):
+        torch.manual_seed(0)
+        model = hs.models.SequenceModel(5, 5, cell=Dropping(), task="next")
+        before = torch.get_rng_state()
+        run = hs.fit(model, TEXT, rule="bptt", **QUICK | options)
+        assert torch.equal(torch.get_rng_state(), before)
+        results.append(weights(model))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[3])
+    # the same dropout in both gradients: BPTT against itself is exactly parallel
+    run = hs.fit(model, TEXT, rule="bptt", measure_cosine=1, **QUICK)
+    assert min(run.history["gradient_cosine"]) > 1 - 1e-5
+
+
+def test_an_update_to_weights_that_are_not_finite_is_taken_back():
+    class Overshoots(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step()
+            self.param_groups[0]["params"][0].data[0, 0] = math.inf
+
+    model = lm()
+    before = weights(model)
+    with pytest.raises(hs.DivergenceError, match="step 1.*weights that are not finite") as caught:
+        hs.fit(model, TEXT, rule="bptt", optimizer=Overshoots, **QUICK | dict(steps=1))  # no later loss to notice it
+    assert torch.equal(weights(model), before) and caught.value.history.stopped_reason == "diverged"
+
+
+class WithOwnWeight(Breaks):
+    """Its own weight gets a NaN gradient, or it gives up by itself."""
+
+    name = "own weight"
+
+    def setup(self, model, generator):
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def parameters(self):
+        return [self.weight]
+
+    def step(self, model, batch):
+        result = super().step(model, batch)
+        self.weight.grad = torch.tensor([math.nan if self.calls == self.at and self.how == "nan" else 0.0])
+        if self.calls == self.at and self.how == "raise":
+            raise hs.DivergenceError("block 3 of step 4: said by the rule")
+        return result
+
+
+@pytest.mark.parametrize("how,says", [("nan", "step 4"), ("raise", "said by the rule")])
+def test_a_rule_that_breaks_down_is_a_divergence_with_weights_and_history(how, says):
+    model, good, rule = lm(), lm(), WithOwnWeight(4, how)
+    with pytest.raises(hs.DivergenceError, match=says) as caught:
+        hs.fit(model, TEXT, rule=rule, schedule="constant", **QUICK)
+    hs.fit(good, TEXT, rule="bptt", schedule="constant", **QUICK | dict(steps=2))
+    assert torch.equal(weights(model), weights(good)) and rule.weight.isfinite().all()
+    assert len(caught.value.history.history["loss"]) == 3 and caught.value.history.stopped_reason == "diverged"
+
+
+def test_predict_takes_a_dataset_and_says_what_it_does_not_take():
+    model = classifier()
+    x = loader().dataset.tensors[0]
+    torch.testing.assert_close(hs.predict(model, loader().dataset), hs.predict(model, x))
+    torch.testing.assert_close(hs.predict(model, x, batch_size=3), model(x).detach())
+    for bad, says in [
+        (loader(), "x: got a DataLoader"),
+        (x * math.nan, "x: got NaN"),
+        (x.transpose(1, 2), "transpose"),
+    ]:
+        with pytest.raises(hs.InputError, match=says):
+            hs.predict(model, bad)
+
+
+def test_evaluating_leaves_frozen_parts_frozen():
+    model = hs.models.SequenceModel(5, 5, cell=Dropping(), task="next")
+    model.rnn.eval()
+    hs.evaluate(model, TEXT)
+    assert model.training and not model.rnn.training

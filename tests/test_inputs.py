@@ -33,6 +33,11 @@ class Pairs(Dataset):
         return self.parts[0][i] if len(self.parts) == 1 else tuple(p[i] for p in self.parts)
 
 
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
 FORMS = {
     "list": (SEQUENCES, LABELS),
     "list of arrays": ([s.numpy() for s in SEQUENCES], LABELS.numpy()),
@@ -42,6 +47,17 @@ FORMS = {
     "dataset": (Pairs(SEQUENCES, LABELS), None),
     "dataset with lengths": (Pairs(PADDED, LABELS, torch.tensor(LENGTHS)), None),
     "float64": ([s.double() for s in SEQUENCES], LABELS.int()),
+    "padded with NaN": (
+        (
+            PADDED.masked_fill(torch.arange(7)[None, :, None] >= torch.tensor(LENGTHS)[:, None, None], torch.nan),
+            LENGTHS,
+        ),
+        LABELS,
+    ),
+    "read-only, reversed strides": (
+        [frozen(s.numpy()[::-1].copy())[::-1] for s in SEQUENCES],
+        LABELS.numpy().astype("uint16"),
+    ),
 }
 
 
@@ -59,6 +75,14 @@ def test_a_loader_is_used_as_it_is():
     assert [b.y.tolist() for b in source.in_order(99)] == [[0, 2], [1, 2]]
     assert [source.batch(i, 99, 0).y.tolist() for i in range(3)] == [[0, 2], [1, 2], [0, 2]]
     assert source.batch(1, 99, 0).lengths.tolist() == [7, 1]  # asked for again: from the start
+
+
+def test_drawing_from_a_shuffling_loader_leaves_the_global_random_state():
+    source = as_source(DataLoader(TensorDataset(PADDED, LABELS), batch_size=1, shuffle=True), None, net())
+    before = torch.get_rng_state()
+    order = [source.batch(i, 1, 7).x.tolist() for i in range(8)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert sorted(order[:4]) == sorted(order[4:]) == sorted(PADDED[:, None].tolist())  # each epoch sees all
 
 
 def test_padding_is_zeroed():
@@ -131,6 +155,49 @@ def test_regression_targets():
     assert as_source(x, [0.1, 0.2, 0.3, 0.4], one).y.shape == (4, 1)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "uint64"])
+def test_a_text_of_any_integers_on_disk(dtype, tmp_path):
+    values = torch.arange(60) % 7
+    values.numpy().astype(dtype).tofile(tmp_path / "tokens")
+    text = np.memmap(tmp_path / "tokens", dtype=dtype, mode="r")
+    source = as_source(text, None, CharLM(7, hidden=2), window=20)
+    assert source.symbols.element_size() <= max(np.dtype(dtype).itemsize, 4)  # not eight bytes a symbol
+    batch = next(source.in_order(9))
+    assert batch.x.dtype == batch.y.dtype == torch.int64 and batch.y[0].tolist() == values[1:21].tolist()
+
+
+def test_what_stands_after_the_end_may_be_anything():
+    symbols = torch.tensor([[1, 2, 3, -1, -1], [4, 5, 1, 2, 3]])
+    source = as_source((symbols, [3, 5]), None, CharLM(6, hidden=3))
+    assert source.x.tolist() == [[1, 2, 0, 0], [4, 5, 1, 2]] and source.lengths.tolist() == [2, 4]
+    x, late = torch.randn(2, 5, 2), torch.arange(5)[None] >= torch.tensor([[3], [5]])
+    labels = torch.ones(2, 5, dtype=torch.int64).masked_fill(late, 99)
+    assert as_source((x, [3, 5]), labels, net(task="step")).y[late].tolist() == [0, 0]
+    values = torch.ones(2, 5, 3).masked_fill(late[..., None], torch.nan)
+    masked = as_source(x, values, net(task="step", objective="mse"), mask=~late)
+    assert masked.y.isfinite().all() and masked.mask.equal(~late)
+
+
+def test_a_dataset_padded_alike_in_x_and_y():
+    y = torch.tensor([[0, 1, 2, 9, 9], [2, 1, 0, 1, 2]])
+    source = as_source(Pairs(torch.randn(2, 5, 2), y, [3, 5]), None, net(task="step"))
+    assert source.y[source.mask].tolist() == [0, 1, 2, 2, 1, 0, 1, 2]
+
+
+def test_one_sequence_with_one_value_a_step():
+    one = SequenceModel(2, 1, input_kind="features", task="step", objective="mse", hidden=3)
+    x, y = torch.randn(1, 6, 2), torch.arange(6.0)
+    for form in (y, y[None], y[:, None], y[None, :, None], [y]):
+        assert as_source(x, form, one).y.flatten().tolist() == y.tolist()
+
+
+def test_regression_of_the_next_step_has_the_next_features_as_target():
+    wave = SequenceModel(2, 2, input_kind="features", task="next", objective="mse", hidden=3)
+    source = as_source(SEQUENCES[:3], None, wave)
+    for row, sequence in enumerate(SEQUENCES[:3]):
+        assert source.y[row][source.mask[row]].equal(sequence[1:]) and source.lengths[row] == len(sequence) - 1
+
+
 X, Y = torch.randn(3, 5, 2), torch.tensor([0, 1, 2])
 SYMBOLS = torch.randint(0, 6, (3, 5))
 BAD = {
@@ -172,6 +239,16 @@ BAD = {
     "targets for next": (lambda: as_source(SYMBOLS, Y, CharLM(6)), "y: got targets"),
     "window": (lambda: as_source(SYMBOLS[0], None, CharLM(6), window=0), "window: got 0"),
     "targets beside loader": (lambda: as_source(DataLoader(TensorDataset(X)), Y, net()), "y: got targets beside a DataLoader"),
+    "loader beside mask": (lambda: as_source(DataLoader(TensorDataset(X)), None, net(), mask=torch.ones(3, 5).bool()), "y: got targets beside"),
+    "lengths in words": (lambda: as_source((X, ["a", "b", "c"]), Y, net()), "lengths: got list that is not numeric"),
+    "targets in words": (lambda: as_source(X, ["a", "b", "c"], net()), "y.*: got .*not numeric"),
+    "dataset length": (lambda: as_source(Pairs(X, Y, [5, 6, 5]), None, net()), r"lengths: got 6 for sequence 1; expected values in 1..5"),
+    "dataset length negative": (lambda: as_source(Pairs(X, Y, [-2, 5, 5]), None, net()), "lengths: got -2 for sequence 0"),
+    "dataset of four": (lambda: as_source(Pairs(X, Y, Y, Y), None, net()), "x: got a Dataset whose item 0 has 4 parts"),
+    "targets short of a sequence": (lambda: as_source([X[0], X[1, :4]], [X[0].repeat(1, 2)[:, :3], X[1, :3].repeat(1, 2)[:, :3]], net(task="step", objective="mse")), r"y\[1\]: got shape \(3, 3\); expected one target for each of 4 steps"),
+    "targets beyond a sequence": (lambda: as_source([X[0], X[1, :2]], [torch.zeros(5).long(), torch.zeros(4).long()], net(task="step")), r"y\[1\]: got shape \(4,\); expected one target for each of 2 steps"),
+    "too few target arrays": (lambda: as_source([X[0], X[1]], [torch.zeros(5).long()], net(task="step")), "y: got a list of 1; expected 2"),
+    "nothing counts": (lambda: as_source(SYMBOLS, None, CharLM(6), mask=torch.zeros(3, 5).bool()), "mask: got no step that counts"),
     "loader of four": (lambda: next(as_source(DataLoader(TensorDataset(X, Y, Y, Y)), None, net()).in_order(1)), "x: got a loader that yields 4"),
 }  # fmt: skip
 

@@ -1,0 +1,45 @@
+"""How close a rule's gradient is to the exact one, measured without a trace in the run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq import rules
+from hbll_seq.batch import Batch
+from hbll_seq.models.recurrent import SequenceModel
+
+
+def gradient_cosine(model: SequenceModel, batch: Batch, rule: rules.Rule, reseed: Callable[[], None]) -> float:
+    """Cosine of the rule's gradient on `batch` to that of exact BPTT.
+
+    Args:
+        model: what is trained; its weights and `.grad` stay as they are.
+        batch: see `hbll_seq.batch.Batch`.
+        rule: after `setup`; its state stays as it is.
+        reseed: called before either gradient, so that both see the same dropout.
+    """
+    held = rule.state_dict()
+    saved = [p.grad for p in rule.parameters()]
+    reseed()
+    ours = _gradient(model, batch, rule.step)
+    rule.load_state_dict(held)
+    for p, g in zip(rule.parameters(), saved, strict=True):
+        p.grad = g
+    reseed()
+    exact = _gradient(model, batch, rules.make("bptt").step)
+    return float(torch.nn.functional.cosine_similarity(ours, exact, 0))
+
+
+def _gradient(model: SequenceModel, batch: Batch, step: Callable[..., Any]) -> Tensor:
+    """What `step` leaves in `.grad`, as one vector, with `.grad` as it was before."""
+    saved = [p.grad for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = None
+    try:
+        step(model, batch)
+        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
+    finally:
+        for p, g in zip(model.parameters(), saved, strict=True):
+            p.grad = g
