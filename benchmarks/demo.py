@@ -54,7 +54,6 @@ def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.data
         ylabel="held-out loss (nats)",
         title="by time",
     )
-    axes[1].set_ylim(top=3.4)
     axes[1].grid(alpha=0.25)
     axes[1].legend(frameon=False)
     keep(figure, "learning_curves.png")

@@ -43,7 +43,7 @@ def learning_curve(
     if h.get("val_loss"):
         ax.plot(h["val_step"], h["val_loss"], color=colour, lw=2, marker="o", ms=4, label=f"{name}held out")
     ax.set_xlabel("training step")
-    ax.set_ylabel("loss (nats)")
+    ax.set_ylabel("mean squared error" if history.config.get("objective") == "mse" else "loss (nats)")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
     return ax

@@ -8,6 +8,7 @@ from torch import nn
 import hbll_seq as hs
 from hbll_seq.local import LayerRecord
 from hbll_seq.rules.controller import Controller
+from hbll_seq.rules.execute import per_block
 from hbll_seq.scheduler import memory_bytes
 
 
@@ -196,6 +197,15 @@ def test_a_rule_of_one_s_own_is_a_short_class():
         assert run.config["rule"] == "sign-of-bptt"
     finally:
         del hs.rules.base._RULES["sign-of-bptt"]
+
+
+def test_blocks_without_targets_are_not_taken_for_broken_ones():
+    per_step, mask = torch.ones(1, 12), torch.ones(1, 12, dtype=torch.bool)
+    mask[:, :4] = False
+    fine = per_block(per_step * mask, mask, 4)
+    assert fine[0].isnan() and fine[1:].tolist() == [1, 1]
+    per_step[0, 9] = torch.inf
+    assert per_block(per_step * mask, mask, 4).tolist() == [0, 1, torch.inf]
 
 
 def test_dsf_uses_a_diagonal_that_never_changes():
