@@ -13,7 +13,7 @@ from torch import nn
 from hbll_seq import rules
 from hbll_seq.errors import InputError
 from hbll_seq.inputs import as_source
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
 from hbll_seq.sources import Source
 
 LARGEST_SEED = 2**42  # a generator's seed is made of this and the step, in 63 bits
@@ -50,10 +50,10 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> 
     return max(1, round(many * source.steps_per_epoch(batch_size)))
 
 
-def make_rule(rule: Any, options: dict[str, Any]) -> rules.Rule:
+def make_rule(rule: Any, options: dict[str, Any], family: str) -> rules.Rule[Any]:
     """The rule, and an error that names the option it does not have."""
-    if isinstance(rule, str) and rule in rules.available():
-        known = inspect.signature(rules.base.lookup(rule)).parameters
+    if isinstance(rule, str) and rule in rules.available(family):
+        known = inspect.signature(rules.base.lookup(rule, family)).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for name in options:
             if name not in known and not anything:
@@ -63,12 +63,12 @@ def make_rule(rule: Any, options: dict[str, Any]) -> rules.Rule:
                     f"for rule {rule!r} one of {sorted(known)}",
                 )
     elif not isinstance(rule, str | rules.Rule):
-        raise InputError("rule", type(rule).__name__, f"one of {rules.available()} or a Rule instance")
-    return rules.make(rule, **options)
+        raise InputError("rule", type(rule).__name__, f"one of {rules.available(family)} or a Rule instance")
+    return rules.make(rule, family=family, **options)
 
 
 def split_validation(
-    source: Source, validation: Any, model: SequenceModel, window: int, ignore_index: int
+    source: Source, validation: Any, model: Model, window: int, ignore_index: int
 ) -> tuple[Source, Source | None]:
     """What to train on, and what is held out."""
     if validation is None:

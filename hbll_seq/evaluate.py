@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from hbll_seq.errors import InputError
 from hbll_seq.inputs import as_sequences, as_source
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
 from hbll_seq.objective import correct, objective
 from hbll_seq.sources import Source
 
 
 def evaluate(
-    model: SequenceModel, x: Any, y: Any = None, *, batch_size: int = 64, window: int = 256, mask: Any = None,
+    model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int = 256, mask: Any = None,
     ignore_index: int = -100,
 ) -> dict[str, float]:  # fmt: skip
     """Loss and accuracy on data in any form `fit` takes.
@@ -30,7 +30,7 @@ def evaluate(
     )
 
 
-def evaluate_source(model: SequenceModel, source: Source, batch_size: int) -> dict[str, float]:
+def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
     """`evaluate` on data already normalised."""
     total = 0.0
     targets = right = answers = 0
@@ -52,13 +52,11 @@ def evaluate_source(model: SequenceModel, source: Source, batch_size: int) -> di
     return result
 
 
-def predict(
-    model: SequenceModel, x: Any, *, batch_size: int = 64, probabilities: bool = False
-) -> Tensor | list[Tensor]:
+def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
     """Predictions of the deployed chain.
 
     Args:
-        model: any recurrent model.
+        model: any model of this package.
         x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (targets in it are
             not looked at).
         batch_size: sequences at a time.

@@ -35,7 +35,7 @@ from hbll_seq.evaluate import evaluate_source
 from hbll_seq.gradient_cosine import gradient_cosine
 from hbll_seq.history import History, versions
 from hbll_seq.inputs import as_source
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
 from hbll_seq.optim import make_optimizer, make_schedule
 from hbll_seq.resume import Trained
 from hbll_seq.sources import MIX
@@ -52,9 +52,9 @@ class StepInfo(NamedTuple):
 
 
 def step(
-    model: SequenceModel,
+    model: Model,
     batch: Batch,
-    rule: rules.Rule,
+    rule: rules.Rule[Any],
     optimizer: torch.optim.Optimizer,
     clip: float | None = 1.0,
 ) -> StepInfo:
@@ -97,8 +97,8 @@ def _all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def fit(
-    model: SequenceModel, x: Any, y: Any = None, *,
-    rule: str | rules.Rule = "hbll",
+    model: Model, x: Any, y: Any = None, *,
+    rule: str | rules.Rule[Any] = "hbll",
     steps: int | None = None, epochs: float | None = None, batch_size: int = 16, window: int = 256,
     lr: float = 4e-3, optimizer: Any = "adam", weight_decay: float = 0.0, schedule: Any = "linear", warmup: int = 0,
     clip: float | None = 1.0,
@@ -112,7 +112,7 @@ def fit(
     """Train `model` on sequences.
 
     Main arguments:
-        model: a `SequenceModel` (or `CharLM`, ...); trained in place.
+        model: a `SequenceModel`, `CharLM`, `MLP`, `ViT`, `GPT`, `Layered`; trained in place.
         x, y: see `hbll_seq.inputs` and `hbll_seq.targets` for every form they may have.
         rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`; its options (`block_size`, `sweeps`, `feedback`, `pull`,
             ...) are further keywords.
@@ -156,9 +156,9 @@ def fit(
     lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
     weight_decay = 0.0 if weight_decay == 0 else positive("weight_decay", weight_decay, ", or 0")
     check_checkpoint(checkpoint, resume)
-    if not isinstance(model, SequenceModel):
-        raise InputError("model", type(model).__name__, "a hbll_seq.models.SequenceModel")
-    learner = make_rule(rule, rule_options)
+    if not isinstance(model, Model):
+        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    learner = make_rule(rule, rule_options, model.family)
     whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
     total = training_steps(steps, epochs, source, batch_size)
@@ -170,6 +170,7 @@ def fit(
         raise InputError("validation", "None, and a callback that waits for validations", "held-out data or a fraction")
     where = pick_device(device, model)
     model.to(where)
+    learner.expect(source.longest())
     learner.setup(model, torch.Generator().manual_seed(seed))
     opt = make_optimizer(optimizer, [*model.parameters(), *learner.parameters()], lr, weight_decay)
     config = dict(

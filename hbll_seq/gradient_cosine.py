@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hbll_seq import rules
 from hbll_seq.batch import Batch
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
 
 
-def gradient_cosine(model: SequenceModel, batch: Batch, rule: rules.Rule, reseed: Callable[[], None]) -> float:
-    """Cosine of the rule's gradient on `batch` to that of exact BPTT.
+def gradient_cosine(model: Model, batch: Batch, rule: rules.Rule[Any], reseed: Callable[[], None]) -> float:
+    """Cosine of the rule's gradient on `batch` to the exact one, of BPTT over time or of backpropagation over depth.
 
     Args:
         model: what is trained; its weights and `.grad` stay as they are.
@@ -28,11 +28,13 @@ def gradient_cosine(model: SequenceModel, batch: Batch, rule: rules.Rule, reseed
     for p, g in zip(rule.parameters(), saved, strict=True):
         p.grad = g
     reseed()
-    exact = _gradient(model, batch, rules.make("bptt").step)
+    exact = _gradient(
+        model, batch, rules.make("bptt" if model.family == "recurrent" else "bp", family=model.family).step
+    )
     return float(torch.nn.functional.cosine_similarity(ours, exact, 0))
 
 
-def _gradient(model: SequenceModel, batch: Batch, step: Callable[..., Any]) -> Tensor:
+def _gradient(model: Model, batch: Batch, step: Callable[..., Any]) -> Tensor:
     """What `step` leaves in `.grad`, as one vector, with `.grad` as it was before."""
     saved = [p.grad for p in model.parameters()]
     for p in model.parameters():

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from hbll_seq.batch import Batch
 from hbll_seq.errors import InputError
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
 from hbll_seq.numeric import as_tensor
 from hbll_seq.sources import Loader, LongText, Padded
 from hbll_seq.targets import check_targets
@@ -26,7 +26,7 @@ FORMS = "a tensor, array, list, (x, lengths), PackedSequence, Dataset or DataLoa
 
 
 def as_source(
-    x: Any, y: Any, model: SequenceModel, *, mask: Any = None, window: int = 256, ignore_index: int = -100
+    x: Any, y: Any, model: Model, *, mask: Any = None, window: int = 256, ignore_index: int = -100
 ) -> Padded | LongText | Loader:
     """Check and normalise. See the module docstring for the forms of x, `targets.py` for those of y.
 
@@ -56,7 +56,7 @@ def as_source(
     return Padded(*check_targets(x, lengths, y, mask, model, ignore_index))
 
 
-def as_sequences(x: Any, model: SequenceModel) -> tuple[Tensor, Tensor]:
+def as_sequences(x: Any, model: Model) -> tuple[Tensor, Tensor]:
     """x alone, without targets: padded `(N, T)` or `(N, T, D)`, and lengths `(N,)`.
 
     Raises:
@@ -69,7 +69,7 @@ def as_sequences(x: Any, model: SequenceModel) -> tuple[Tensor, Tensor]:
     return _checked(*_together(x), model)
 
 
-def _loaded(item: Any, model: SequenceModel, ignore_index: int) -> Batch:
+def _loaded(item: Any, model: Model, ignore_index: int) -> Batch:
     """What a DataLoader yields as one batch."""
     x, y = item, None
     if isinstance(item, list | tuple) and not isinstance(item, PackedSequence):
@@ -81,7 +81,7 @@ def _loaded(item: Any, model: SequenceModel, ignore_index: int) -> Batch:
     return Batch(*check_targets(x, lengths, y, None, model, ignore_index))
 
 
-def _read(data: Dataset[Any], model: SequenceModel) -> tuple[list[Tensor], list[Tensor] | None]:
+def _read(data: Dataset[Any], model: Model) -> tuple[list[Tensor], list[Tensor] | None]:
     """Every item of a Dataset: a list of x, and a list of y where it yields any."""
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise InputError("x", "a Dataset without a length or items", "a Dataset with both, or a DataLoader around it")
@@ -147,7 +147,7 @@ def _lengths(lengths: Any) -> Tensor:
     return out.to(torch.int64)
 
 
-def _checked(x: Tensor, lengths: Tensor | None, model: SequenceModel) -> tuple[Tensor, Tensor]:
+def _checked(x: Tensor, lengths: Tensor | None, model: Model) -> tuple[Tensor, Tensor]:
     x, lengths = _shape(_dtype(x, model), lengths, model)
     if int(lengths.min()) < x.shape[1]:
         after = torch.arange(x.shape[1])[None] >= lengths[:, None]  # (N, T)
@@ -157,7 +157,7 @@ def _checked(x: Tensor, lengths: Tensor | None, model: SequenceModel) -> tuple[T
     return x.to(torch.int64) if model.input_kind == "symbols" else x, lengths
 
 
-def _dtype(x: Tensor, model: SequenceModel) -> Tensor:
+def _dtype(x: Tensor, model: Model) -> Tensor:
     if x.numel() == 0:
         raise InputError("x", f"shape {tuple(x.shape)}", "at least one sequence of at least one step")
     if model.input_kind == "symbols":
@@ -169,7 +169,7 @@ def _dtype(x: Tensor, model: SequenceModel) -> Tensor:
     return x.to(next(model.parameters()).dtype)
 
 
-def _shape(x: Tensor, lengths: Tensor | None, model: SequenceModel) -> tuple[Tensor, Tensor]:
+def _shape(x: Tensor, lengths: Tensor | None, model: Model) -> tuple[Tensor, Tensor]:
     rank, axes = (2, "(N, T)") if model.input_kind == "symbols" else (3, f"(N, T, {model.input_size})")
     if rank == 3 and model.input_size == 1 and x.ndim == 2 and x.shape[1] != 1:
         x = x.unsqueeze(-1)  # (N, T) of a single feature
@@ -190,7 +190,7 @@ def _shape(x: Tensor, lengths: Tensor | None, model: SequenceModel) -> tuple[Ten
     return x, lengths
 
 
-def _values(x: Tensor, model: SequenceModel) -> Tensor:
+def _values(x: Tensor, model: Model) -> Tensor:
     if model.input_kind == "symbols":
         low, high = int(x.min()), int(x.max())
         if low < 0 or high >= model.input_size:

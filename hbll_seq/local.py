@@ -32,7 +32,7 @@ class LayerPlan:
         block: steps a block, K.
         sweeps, feedback: effort of the two loops.
         pull: weight of the consistency term (mean over boundaries, summed over units).
-        feedback_weight: weight of the feedback messages in the blocks' objectives.
+        discount: factor on the feedback message that enters a block at its end, a number or `(n, B, 1)`.
         own, learned: weights, `(M,)` or a number, of the cell's own and of the learned carry in G;
             0 and 0 are Jacobi sweeps.
         jump: the learned forward message: first guess of the boundaries, and the learned carry.
@@ -43,7 +43,7 @@ class LayerPlan:
     sweeps: Effort
     feedback: Effort
     pull: float = 0.0
-    feedback_weight: float = 1.0
+    discount: float | Tensor = 1.0
     own: Tensor | float = 1.0
     learned: Tensor | float = 0.0
     jump: Jump | None = None
@@ -165,7 +165,7 @@ class _BlockLocal(torch.autograd.Function):
             plan.feedback,
             extra=extra,
             depth=record.depth,
-            weight=plan.feedback_weight,
+            discount=plan.discount,
         )
         record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
         if record.keep:

@@ -41,3 +41,19 @@ def correct(out: Tensor, batch: Batch) -> tuple[int, int]:
     if batch.mask is not None:
         right = right[batch.mask]
     return int(right.sum()), right.numel()
+
+
+def per_sequence(kind: str, out: Tensor, batch: Batch) -> Tensor:
+    """Loss of each sequence, summed over its counted steps, `(B,)`, with gradient. Arguments as for `objective`."""
+    if out.ndim == 2:
+        if kind == "mse":
+            return (out - batch.y).square().mean(-1)
+        return functional.cross_entropy(out, batch.y, reduction="none")
+    if kind == "mse":
+        each = (out - batch.y).square().mean(-1)
+    else:
+        y = batch.y if batch.mask is None else batch.y.masked_fill(~batch.mask, 0)
+        each = functional.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    if batch.mask is not None:
+        each = torch.where(batch.mask, each, each.new_zeros(()))
+    return each.sum(1)

@@ -25,7 +25,12 @@ class Trained:
     """Everything that changes while a model is trained."""
 
     def __init__(
-        self, run: History, model: nn.Module, optimizer: torch.optim.Optimizer, rule: rules.Rule, callbacks: Callbacks
+        self,
+        run: History,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rule: rules.Rule[Any],
+        callbacks: Callbacks,
     ) -> None:
         self.run, self.model, self.optimizer, self.rule, self.callbacks = run, model, optimizer, rule, callbacks
 

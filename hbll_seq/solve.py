@@ -17,6 +17,7 @@ q_i(l) = g_i + J_i^T l_{i+1} is what one backward pass inside block i gives. Fro
 
 by a reverse scan. The first pass from l = 0 gives l_i = g_i + G_i l_{i+1}; each further pass is a feedback
 correction, block-local, and the fixed point is the exact gradient of backpropagation through time.
+With a discount gamma_i < 1 the message that enters block i is gamma_i l_{i+1}, here and in the scan.
 
 The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra, so both loops know how far they are:
 like the step-size control of an ODE solver, they go on until a tolerance is met. Where a sweep made
@@ -163,7 +164,7 @@ def solve_states(
 
 def solve_feedback(
     cell: Cell, states: States, dout: Tensor | None, dlast: Tensor | None, effort: Effort, *,
-    extra: Tensor | None, depth: Depth, weight: float = 1.0,
+    extra: Tensor | None, depth: Depth, discount: float | Tensor = 1.0,
 ) -> Feedback:  # fmt: skip
     """Feedback messages and, from the last pass, the gradients.
 
@@ -175,30 +176,29 @@ def solve_feedback(
         effort: `least` counts corrections.
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
-        weight: of the messages in the blocks' objectives; the messages themselves are solved unweighted.
+        discount: gamma, a number or `(n, B, 1)`, on the message that enters a block at its end:
+            l_i = g_i + gamma_i J_i^T l_{i+1}.
     """
     m = cell.memory_size
-    level, carry = states.level, states.carry
     n = states.start.shape[0]
+    gamma = torch.as_tensor(discount).to(states.start).expand(n, states.start.shape[1], 1)
+    local = not bool(gamma[:-1].any())  # nothing crosses
+    level, factor = states.level, states.carry * gamma
     lam = torch.zeros_like(torch.cat([states.start, states.start[:1]]))  # (n+1, B, S)
     if dlast is not None:
         lam[n] = dlast
     residuals: list[float] = []
     passes = 0
     while True:
-        final = n == 1 or weight == 0 or passes > effort.least  # may be the last: ask for the gradients
-        dend = lam[1:] * weight if final else lam[1:]
+        final = n == 1 or local or passes > effort.least  # may be the last: ask for the gradients
+        dend = torch.cat([lam[1:n] * gamma[:-1], lam[n:]])  # the gradient on the last state crosses no boundary
         if extra is not None:
             dend = dend + extra
         q, dx, parameters = level.backward(dout, dend, gradients=final)  # q (n, B, S)
-        if passes == 0:
-            local = q
-        elif final:
-            q = local + (q - local) / weight  # linear in the message: what the unweighted one gives
         gap = q[1:] - lam[1:n]
         r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
         residuals.append(r)
-        if final and (n == 1 or weight == 0 or r <= effort.tolerance or passes > min(effort.most, n - 2)):
+        if final and (n == 1 or local or r <= effort.tolerance or passes > min(effort.most, n - 2)):
             return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0))
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
@@ -207,7 +207,7 @@ def solve_feedback(
             if level.link is not None:
                 lam[1:n, :, m:] = q[1:, :, m:]
                 b = b.clone()
-                b[:-1] += carry[1:-1] * level.link[1:-1] * gap[1:, :, m:]
-            moved = reverse_scan(carry[1:-1], b[:-1], b[-1]) if n > 2 else b  # (n-1, B, M): boundaries 1..n-1
+                b[:-1] += factor[1:-1] * level.link[1:-1] * gap[1:, :, m:]
+            moved = reverse_scan(factor[1:-1], b[:-1], b[-1]) if n > 2 else b  # (n-1, B, M): boundaries 1..n-1
             lam[1:n, :, :m] += moved
         passes += 1

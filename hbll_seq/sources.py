@@ -25,6 +25,10 @@ class Source(Protocol):
         """Batches until every sequence was seen once (windows of a text: until as many steps were)."""
         ...
 
+    def longest(self) -> int | None:
+        """Steps of the longest sequence, where that is known."""
+        ...
+
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Training batch number `step`."""
         ...
@@ -50,6 +54,10 @@ class Padded:
     def steps_per_epoch(self, batch_size: int) -> int:
         """See `Source`."""
         return -(-len(self.x) // batch_size)
+
+    def longest(self) -> int | None:
+        """See `Source`."""
+        return int(self.lengths.max())
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`: each epoch is a permutation; the last batch of an epoch may be smaller."""
@@ -102,6 +110,10 @@ class LongText:
     def steps_per_epoch(self, batch_size: int) -> int:
         """See `Source`."""
         return max(1, -(-(len(self.symbols) - 1) // (self.window * batch_size)))
+
+    def longest(self) -> int | None:
+        """See `Source`."""
+        return self.window
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`."""
@@ -163,6 +175,10 @@ class Loader:
             return len(self.loader)
         except TypeError:
             raise InputError("steps", "None, and a DataLoader without a length", "steps=") from None
+
+    def longest(self) -> int | None:
+        """See `Source`: not known before everything was read."""
+        return None
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`; steps are asked for in rising order."""

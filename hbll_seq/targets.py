@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hbll_seq.errors import InputError
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
 from hbll_seq.numeric import as_tensor
 
 
 def check_targets(
-    x: Tensor, lengths: Tensor, y: Any, mask: Any, model: SequenceModel, ignore_index: int
+    x: Tensor, lengths: Tensor, y: Any, mask: Any, model: Model, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """x, lengths, y and mask as `Batch` has them.
 
@@ -73,7 +73,7 @@ def _is_list_of_arrays(y: Any) -> bool:
     return isinstance(y, list) and len(y) > 0 and not isinstance(y[0], numbers.Number)
 
 
-def _per_sequence(y: Any, n: int, model: SequenceModel) -> Tensor:
+def _per_sequence(y: Any, n: int, model: Model) -> Tensor:
     if _is_list_of_arrays(y):
         parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
         for i, one in enumerate(parts):
@@ -92,7 +92,7 @@ def _per_sequence(y: Any, n: int, model: SequenceModel) -> Tensor:
     return _values(target.unsqueeze(1) if target.ndim == 1 else target, (n, model.output_size), model, None)
 
 
-def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: SequenceModel) -> Tensor:
+def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: Model) -> Tensor:
     """`(n, t)` labels or `(n, t, C)` values, as they came; a list's are padded."""
     if _is_list_of_arrays(y):
         parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
@@ -115,7 +115,7 @@ def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: SequenceModel) -> 
     return target
 
 
-def _labels(y: Tensor, model: SequenceModel, counted: Tensor | None) -> Tensor:
+def _labels(y: Tensor, model: Model, counted: Tensor | None) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise InputError("y", f"dtype {y.dtype}", "integer labels (the objective is cross-entropy)")
     seen = y if counted is None else y[counted]
@@ -127,7 +127,7 @@ def _labels(y: Tensor, model: SequenceModel, counted: Tensor | None) -> Tensor:
     return y if counted is None else y.masked_fill(~counted, 0)
 
 
-def _values(y: Tensor, shape: tuple[int, ...], model: SequenceModel, counted: Tensor | None) -> Tensor:
+def _values(y: Tensor, shape: tuple[int, ...], model: Model, counted: Tensor | None) -> Tensor:
     if y.shape != shape:
         raise InputError("y", f"shape {tuple(y.shape)}", f"{shape}")
     if y.is_complex():

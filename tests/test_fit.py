@@ -229,7 +229,7 @@ def test_evaluate_weighs_lengths_right():
 @pytest.mark.parametrize(
     "options,says",
     [
-        (dict(rule="backprop"), r"rule: got 'backprop'; expected one of"),
+        (dict(rule="backprop"), r"rule: got 'backprop'; expected for a recurrent model one of"),
         (dict(sweep=2), "sweep: got an option that neither fit nor the rule has"),
         (dict(rule="bptt", sweeps=2), "sweeps: got an option"),
         (dict(sweeps=-1), "sweeps: got -1"),

@@ -48,7 +48,7 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
 def test_the_gradient_is_the_sum_of_objectives_of_isolated_blocks(cell):
     """Each block differentiated in a graph of its own, on its own copy of the weights, node by node."""
     net, data, k, pull = model(cell), batch(2, 22), 4, 0.7
-    rule = make("hbll", block_size=k, sweeps=2, feedback=1, pull=pull, carry="own", check_every=0)
+    rule = make("hbll", block_size=k, sweeps=2, feedback=1, pull=pull, carry="own", check_every=0, discount=1.0)
     rule.keep_solutions = True
     whole = gradient(rule, net, data)
     states, feedback = rule.records[0].states, rule.records[0].feedback
@@ -103,7 +103,7 @@ def test_enough_sweeps_and_corrections_are_bptt(cell, layers, b, t, k, seed):
     g = torch.Generator().manual_seed(seed)
     data = batch(b, t, seed=seed, lengths=torch.randint(1, t + 1, (b,), generator=g).tolist())
     exact = gradient(make("bptt"), net, data)
-    ours = gradient(make("hbll", block_size=k, sweeps=t, feedback=t, check_every=0), net, data)
+    ours = gradient(make("hbll", block_size=k, sweeps=t, feedback=t, check_every=0, discount=1.0), net, data)
     assert (ours - exact).norm() <= 1e-8 * exact.norm().clamp(min=1e-12)
 
 
@@ -126,7 +126,7 @@ def test_enough_sweeps_are_the_sequential_rollout(cell, b, t, k, seed):
 @pytest.mark.parametrize("task", ["step", "sequence"])
 def test_one_block_is_bptt(cell, task):
     net, data = model(cell, task=task), batch(3, 19, lengths=[19, 7, 1], task=task)
-    ours = gradient(make("hbll", block_size=19, check_every=0), net, data)
+    ours = gradient(make("hbll", block_size=19, check_every=0, discount=1.0), net, data)
     torch.testing.assert_close(ours, gradient(make("bptt"), net, data), rtol=1e-9, atol=1e-12)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import hbll_seq as hs
 from hbll_seq.local import LayerRecord
 from hbll_seq.rules.controller import Controller
-from hbll_seq.rules.execute import per_block
+from hbll_seq.rules.execute import forward_backward, per_block
 from hbll_seq.scheduler import memory_bytes
 
 
@@ -21,7 +21,7 @@ def cosine(a, b):
 def test_the_gradient_at_the_defaults_is_near_that_of_bptt(cell, layers):
     net, data = model(cell, hidden=12, layers=layers), batch(2, 128)
     exact = gradient(hs.rules.make("bptt"), net, data)
-    assert cosine(gradient(hs.rules.make("hbll"), net, data), exact) > 0.99
+    assert cosine(gradient(hs.rules.make("hbll", discount=1.0), net, data), exact) > 0.99
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "elman", "mingru"])
@@ -30,7 +30,9 @@ def test_more_effort_comes_nearer(cell):
     exact = gradient(hs.rules.make("bptt"), net, data)
     errors = []
     for s, c in [(0, 0), (1, 0), (3, 1), (7, 7)]:
-        ours = gradient(hs.rules.make("hbll", block_size=8, sweeps=s, feedback=c, check_every=0), net, data)
+        ours = gradient(
+            hs.rules.make("hbll", block_size=8, sweeps=s, feedback=c, check_every=0, discount=1.0), net, data
+        )
         errors.append(float((ours - exact).norm() / exact.norm()))
     assert all(a > b or (a < 1e-12 and b < 1e-12) for a, b in zip(errors, errors[1:], strict=False))
     assert errors[-1] < 1e-12
@@ -52,16 +54,26 @@ def test_one_sweep_is_exact_for_a_cell_linear_in_its_state():
     assert metrics["sweeps"] == 1 and metrics["inconsistency"] < 1e-20 and metrics["feedback_residual"] < 1e-20
 
 
-@pytest.mark.parametrize("feedback_weight", [0.0, 0.4])
-def test_the_feedback_weight_blends_local_and_whole_credit(feedback_weight):
-    net, data = model("gru"), batch(2, 40)
+@pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
+@pytest.mark.parametrize("discount", [0.0, 0.4, 1.0])
+def test_the_discount_scales_credit_at_every_boundary(cell, discount):
+    net, data = model(cell), batch(2, 40)
+
+    def chain(layer, one, x, state, lengths):  # plain autograd, each boundary's gradient scaled
+        outputs = []
+        for piece in x.split(8, 1):
+            out, state = one.sequence(piece, discount * state + (1 - discount) * state.detach())
+            outputs.append(out)
+        return torch.cat(outputs, 1)
+
     options = dict(block_size=8, sweeps=9, feedback=9, check_every=0, carry="own")
-    whole, local, blend = (
-        gradient(hs.rules.make("hbll", feedback_weight=w, **options), net, data) for w in (1.0, 0.0, feedback_weight)
-    )
-    torch.testing.assert_close(blend, feedback_weight * whole + (1 - feedback_weight) * local)
-    truncated = gradient(hs.rules.make("tbptt", block_size=8), net, data)
-    torch.testing.assert_close(local, truncated)
+    ours = gradient(hs.rules.make("hbll", discount=discount, **options), net, data)
+    net.zero_grad()
+    forward_backward(net, data, chain)
+    exact = torch.cat([p.grad.flatten() for p in net.parameters()])
+    torch.testing.assert_close(ours, exact)
+    if discount == 0:
+        torch.testing.assert_close(ours, gradient(hs.rules.make("tbptt", block_size=8), net, data))
 
 
 @pytest.mark.parametrize("carry", ["learned", "blended"])
@@ -145,10 +157,10 @@ def test_a_sweep_that_makes_a_block_worse_falls_back_to_jacobi():
     with torch.no_grad():
         net.rnn.weight_hh_l0.mul_(3.0)
     data = batch(2, 60)
-    rule = hs.rules.make("hbll", block_size=6, sweeps=4, feedback=0, carry="own", check_every=0)
+    rule = hs.rules.make("hbll", block_size=6, sweeps=4, feedback=0, carry="own", check_every=0, discount=1.0)
     assert rule.step(net, data).metrics["fallbacks"] > 0
     exact = gradient(hs.rules.make("bptt"), net, data)
-    full = gradient(hs.rules.make("hbll", block_size=6, sweeps=9, feedback=9, check_every=0), net, data)
+    full = gradient(hs.rules.make("hbll", block_size=6, sweeps=9, feedback=9, check_every=0, discount=1.0), net, data)
     torch.testing.assert_close(full, exact, rtol=1e-7, atol=1e-9)
 
 
@@ -169,7 +181,7 @@ def test_a_memory_budget_decides_the_group_and_not_the_result():
     net, data = model("gru"), batch(2, 60)
     options = dict(block_size=4, sweeps=14, feedback=14, check_every=0)
     small = hs.rules.make("hbll", memory="20kB", **options)
-    plan = small.plan(0, net.cells[0], 60, 2, torch.float64)
+    plan = small.plan(0, net.cells[0], data, torch.zeros(1, dtype=torch.float64))
     assert plan.group == 20_000 // ((24 * 6 + 2 * 6) * 8 * 4 * 2)
     torch.testing.assert_close(gradient(small, net, data), gradient(hs.rules.make("hbll", **options), net, data))
 
@@ -196,7 +208,7 @@ def test_a_rule_of_one_s_own_is_a_short_class():
         )
         assert run.config["rule"] == "sign-of-bptt"
     finally:
-        del hs.rules.base._RULES["sign-of-bptt"]
+        del hs.rules.base._RULES["recurrent", "sign-of-bptt"]
 
 
 def test_blocks_without_targets_are_not_taken_for_broken_ones():
@@ -226,3 +238,18 @@ def test_dsf_with_the_true_diagonal_is_bptt_for_a_cell_that_is_diagonal():
     data = batch(2, 20)
     ours, exact = gradient(hs.rules.make("dsf"), net, data), gradient(hs.rules.make("bptt"), net, data)
     torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-11)
+
+
+def test_the_automatic_discount_keeps_credit_whole_where_blocks_have_no_targets():
+    net, data = model("gru"), batch(2, 48)
+    late = data._replace(mask=data.mask & (torch.arange(48)[None] >= 40))  # targets in the last block of 8 only
+    options = dict(block_size=8, sweeps=9, feedback=9, check_every=0)
+    for which in (late, batch(2, 48, task="sequence")):
+        single = model("gru", task="step" if which is late else "sequence")
+        exact = gradient(hs.rules.make("bptt"), single, which)
+        torch.testing.assert_close(gradient(hs.rules.make("hbll", **options), single, which), exact)
+    half = gradient(hs.rules.make("hbll", discount=0.5, **options), net, data)
+    torch.testing.assert_close(gradient(hs.rules.make("hbll", **options), net, data), half)
+    early = data._replace(mask=data.mask & (torch.arange(48)[None] % 24 >= 16))  # in blocks 2 and 5
+    mixed = gradient(hs.rules.make("hbll", **options), net, early)
+    assert cosine(mixed, gradient(hs.rules.make("bptt"), net, early)) < 0.9999

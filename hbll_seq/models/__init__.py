@@ -1,5 +1,9 @@
 """Models: what is trained, what is deployed."""
 
 from hbll_seq.models.charlm import CharLM as CharLM
+from hbll_seq.models.gpt import GPT as GPT
+from hbll_seq.models.layered import Layered as Layered
+from hbll_seq.models.mlp import MLP as MLP
 from hbll_seq.models.recurrent import SequenceModel as SequenceModel
 from hbll_seq.models.registry import registry as registry
+from hbll_seq.models.vit import ViT as ViT

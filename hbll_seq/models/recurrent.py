@@ -6,17 +6,16 @@ for every rule.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hbll_seq import cells as c
 from hbll_seq.errors import InputError
+from hbll_seq.models.base import Model, Objective, Task
 from hbll_seq.models.registry import remember
 
-Task = Literal["next", "step", "sequence"]
-Objective = Literal["cross_entropy", "mse"]
 # (layer, cell, input (B, T, D), start state (B, S), lengths (B,) or None) -> outputs (B, T, d)
 Execute = Callable[[int, c.Cell, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -27,7 +26,7 @@ def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tens
 
 
 @remember
-class SequenceModel(nn.Module):
+class SequenceModel(Model):
     """A recurrent network over sequences.
 
     Args:
@@ -49,6 +48,8 @@ class SequenceModel(nn.Module):
     Attributes:
         rnn: the recurrent module itself, e.g. an `nn.GRU`; its state_dict is an ordinary one.
     """
+
+    family: ClassVar[str] = "recurrent"
 
     def __init__(
         self,
@@ -123,11 +124,6 @@ class SequenceModel(nn.Module):
                 "model", "a model around a module of your own", "a named cell; save its state_dict yourself"
             )
         return dict(self._config)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "SequenceModel":
-        """Rebuild from `config()`."""
-        return cls(**config)
 
     def embed(self, x: Tensor) -> Tensor:
         """What the first cell sees, `(B, T, D)`."""

@@ -2,18 +2,21 @@
 
 A rule turns a batch into gradients. It never updates a weight; `fit` does that with the same
 optimiser for every rule, so rules differ in nothing but the gradient they leave in `.grad`.
-A rule of your own is a subclass with a `name` and a `step`, decorated with `@register`.
+A rule of your own is a subclass with a `name` and a `step`, decorated with `@register`. One name may stand
+for a rule of each family of models: "hbll" trains a recurrent network over time, a layered one over depth.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hbll_seq.batch import Batch
 from hbll_seq.errors import InputError
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.base import Model
+
+M = TypeVar("M", bound=Model)
 
 
 class StepResult(NamedTuple):
@@ -31,19 +34,28 @@ class StepResult(NamedTuple):
     block_loss: Tensor | None = None
 
 
-class Rule:
-    """Base class of learning rules."""
+class Rule(Generic[M]):
+    """Base class of learning rules.
+
+    Attributes:
+        name: what `fit(..., rule=...)` calls it.
+        family: of the models it trains, "recurrent" or "layered".
+    """
 
     name: ClassVar[str]
+    family: ClassVar[str] = "recurrent"
 
-    def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
+    def expect(self, longest: int | None) -> None:
+        """Called once by `fit`, before `setup`, with the steps of the longest sequence, where that is known."""
+
+    def setup(self, model: M, generator: torch.Generator) -> None:
         """Called once by `fit` before the first step; make per-model state here."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the rule's own (message encoders); trained beside the model's, never deployed."""
         return []
 
-    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+    def step(self, model: M, batch: Batch) -> StepResult:
         """Add this batch's gradients to `.grad` of the model's (and the rule's) parameters."""
         raise TypeError(f"{type(self).__name__} does not define step(model, batch)")
 
@@ -55,40 +67,44 @@ class Rule:
         """Restore what `state_dict` gave."""
 
 
-_RULES: dict[str, Callable[..., Rule]] = {}
+_RULES: dict[tuple[str, str], Callable[..., Rule[Any]]] = {}
+R = TypeVar("R", bound=type[Rule[Any]])
 
 
-def register(rule: type[Rule]) -> type[Rule]:
+def register(rule: R) -> R:
     """Class decorator: make `rule` reachable as `fit(..., rule=rule.name)`."""
     if not isinstance(getattr(rule, "name", None), str):
         raise InputError("rule", rule, "a Rule subclass with a string `name`")
-    _RULES[rule.name] = rule
+    _RULES[rule.family, rule.name] = rule
     return rule
 
 
-def available() -> list[str]:
-    """Names that `fit(..., rule=...)` accepts."""
-    return sorted(_RULES)
+def available(family: str = "recurrent") -> list[str]:
+    """Names that `fit(..., rule=...)` accepts for a family of models."""
+    return sorted(name for kind, name in _RULES if kind == family)
 
 
-def lookup(name: str) -> Callable[..., Rule]:
+def lookup(name: str, family: str = "recurrent") -> Callable[..., Rule[Any]]:
     """The class registered under `name`."""
-    return _RULES[name]
+    return _RULES[family, name]
 
 
-def make(rule: "str | Rule", **options: Any) -> Rule:
+def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: Any) -> Rule[Any]:
     """Build a rule from its name and options, or pass an instance through.
 
     Raises:
-        InputError: unknown name, an option the rule does not have, or options beside an instance.
+        InputError: a name unknown for the family, a rule of another family, an option the rule does not have, or
+            options beside an instance.
     """
     if isinstance(rule, Rule):
+        if rule.family != family:
+            raise InputError("rule", f"{rule.name!r} for {rule.family} models", f"a rule for {family} models")
         if options:
             raise InputError("rule", f"an instance and also options {sorted(options)}", "one of the two")
         return rule
-    if rule not in _RULES:
-        raise InputError("rule", repr(rule), f"one of {available()} or a Rule instance")
+    if (family, rule) not in _RULES:
+        raise InputError("rule", repr(rule), f"for a {family} model one of {available(family)} or a Rule instance")
     try:
-        return _RULES[rule](**options)
+        return _RULES[family, rule](**options)
     except TypeError as error:
         raise InputError("rule options", sorted(options), f"options of rule {rule!r} ({error})") from error

@@ -7,7 +7,7 @@ from hbll_seq.rules.execute import forward_backward
 
 
 @register
-class BPTT(Rule):
+class BPTT(Rule[SequenceModel]):
     """The sequential chain, differentiated from end to end by PyTorch's own recurrent kernels."""
 
     name = "bptt"

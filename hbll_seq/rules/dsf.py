@@ -21,7 +21,7 @@ from hbll_seq.scheduler import Depth, Level, from_blocks, to_blocks
 
 
 @register
-class DSF(Rule):
+class DSF(Rule[SequenceModel]):
     """Fixed diagonal feedback."""
 
     name = "dsf"

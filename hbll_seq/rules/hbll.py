@@ -27,15 +27,16 @@ from hbll_seq.objective import objective
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.controller import Controller
 from hbll_seq.rules.execute import forward_backward, per_block
-from hbll_seq.scheduler import activation_bytes, memory_bytes
+from hbll_seq.scheduler import activation_bytes, memory_bytes, to_blocks
 from hbll_seq.solve import Effort
 from hbll_seq.tree import auto_block
 
+OWN = 0.5  # "auto" discount of a block with targets of its own
 CARRIES = ("calibrated", "own", "learned", "blended", "none")
 
 
 @register
-class HBLL(Rule):
+class HBLL(Rule[SequenceModel]):
     """Hierarchical block-local learning.
 
     Args:
@@ -53,8 +54,10 @@ class HBLL(Rule):
         memory: budget for the activations of the blocks in flight, in bytes or as "512MB"; decides `group`.
         most: the most sweeps, and the most corrections, that "auto" may spend.
         check_every: steps between two comparisons with the deployed chain; 0 for never.
-        feedback_weight: weight of the feedback messages in the blocks' objectives. 1 is the whole credit of BPTT; 0
-            leaves each block its own loss, the credit of truncated BPTT at less cost.
+        discount: factor on the feedback message that enters a block. 1 is the whole credit of BPTT; 0 leaves each
+            block its own loss, the credit of truncated BPTT at less cost; in between, credit from k
+            blocks ahead counts discount^k. "auto": 1/2 for blocks that have targets of their own, 1 for those that
+            have none, so that credit for a distant outcome is whole (docs/notes on truncation).
     """
 
     name = "hbll"
@@ -73,7 +76,7 @@ class HBLL(Rule):
         memory: int | str | None = None,
         most: int = 8,
         check_every: int = 50,
-        feedback_weight: float = 1.0,
+        discount: float | str = "auto",
     ) -> None:
         _whole("block_size", block_size, 1)
         _whole("sweeps", sweeps, 0)
@@ -90,9 +93,9 @@ class HBLL(Rule):
         if group is not None and memory is not None:
             raise InputError("memory", "given beside group", "one of the two")
         self.memory = None if memory is None else memory_bytes(memory)
-        if not 0 <= feedback_weight <= 1:
-            raise InputError("feedback_weight", feedback_weight, "a number in 0..1")
-        self.feedback_weight = float(feedback_weight)
+        if discount != "auto" and not (isinstance(discount, int | float) and 0 <= discount <= 1):
+            raise InputError("discount", repr(discount), 'a number in 0..1 or "auto"')
+        self.discount = discount
         self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
         self.carry, self.group, self.check_every = carry, group, check_every
         self.controller = Controller(tolerance, feedback_tolerance, most)
@@ -114,9 +117,10 @@ class HBLL(Rule):
         block = self.block_size if isinstance(self.block_size, int) else auto_block(steps, batch)
         return min(block, steps)
 
-    def plan(self, layer: int, cell: Cell, steps: int, batch: int, dtype: torch.dtype) -> LayerPlan:
-        """What this step will do in `layer`, for `batch` sequences of `steps` steps."""
-        block = self._block(steps, batch)
+    def plan(self, layer: int, cell: Cell, batch: Batch, like: Tensor, discount: float | Tensor = 1.0) -> LayerPlan:
+        """What this step will do in `layer`."""
+        size, steps = batch.x.shape[:2]
+        block = self._block(steps, size)
         c = self.controller
         sweeps = c.sweeps(layer) if isinstance(self.sweeps, str) else Effort(self.sweeps, self.sweeps, 0.0)
         feedback = c.feedback(layer) if isinstance(self.feedback, str) else Effort(self.feedback, self.feedback, 0.0)
@@ -131,19 +135,30 @@ class HBLL(Rule):
         jump = self.jumps[layer] if self.jumps else None
         group = self.group
         if self.memory is not None:
-            group = max(1, self.memory // (activation_bytes(cell, dtype) * block * batch))
-        return LayerPlan(block, sweeps, feedback, pull, self.feedback_weight, own, learned, jump=jump, group=group)
+            group = max(1, self.memory // (activation_bytes(cell, like.dtype) * block * size))
+        return LayerPlan(block, sweeps, feedback, pull, discount, own, learned, jump=jump, group=group)
+
+    def _discounts(self, model: SequenceModel, batch: Batch, block: int) -> float | Tensor:
+        """A number, or `(n, B, 1)`: what every block does to the message that enters it."""
+        if not isinstance(self.discount, str):
+            return float(self.discount)
+        if model.task == "sequence":
+            return 1.0
+        if batch.mask is None:
+            return OWN
+        counted = to_blocks(batch.mask.unsqueeze(-1).float(), block).amax(0)  # (n, B, 1): any target in the block
+        return 1.0 - (1.0 - OWN) * counted
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
         self.records = []
         pull = self.controller.pull if isinstance(self.pull, str) else float(self.pull)  # of this step
         block = self._block(batch.x.shape[1], batch.x.shape[0])
-        steps, size = batch.x.shape[1], batch.x.shape[0]
+        discount = self._discounts(model, batch, block)
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
             self.records.append(LayerRecord(keep=self.keep_solutions))
-            return run_layer(cell, x, state, lengths, self.plan(layer, cell, steps, size, x.dtype), self.records[-1])
+            return run_layer(cell, x, state, lengths, self.plan(layer, cell, batch, x, discount), self.records[-1])
 
         loss, per_step = forward_backward(model, batch, execute)
         self.controller.observe(self.records)

@@ -13,7 +13,7 @@ from hbll_seq.tree import auto_block
 
 
 @register
-class TBPTT(Rule):
+class TBPTT(Rule[SequenceModel]):
     """Truncated BPTT.
 
     Args:

@@ -1,0 +1,44 @@
+"""What `fit` and `evaluate` need to know of a model, whatever its kind."""
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+Task = Literal["next", "step", "sequence"]
+Objective = Literal["cross_entropy", "mse"]
+InputKind = Literal["symbols", "features", "array"]
+
+
+class Model(nn.Module):
+    """Base of the models of this package.
+
+    Attributes:
+        family: "recurrent" or "layered"; decides which class a rule's name stands for.
+        task: "sequence" one target for the whole input, "step" one per step, "next" the next input.
+        objective: "cross_entropy" or "mse".
+        input_kind: "symbols" `(B, T)` int64, "features" `(B, T, D)` float, or "array" `(B, *input_shape)` float.
+        input_size: number of symbols, or of features D (of "array": numbers in all).
+        output_size: classes or symbols V, or values C.
+        input_shape: of one input of kind "array".
+    """
+
+    family: ClassVar[str]
+    task: Task
+    objective: Objective
+    input_kind: InputKind
+    input_size: int
+    output_size: int
+    input_shape: tuple[int, ...] = ()
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Predictions of what is deployed: `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence"."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as JSON-able values, for `save`."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Model":
+        """Rebuild from `config()`."""
+        return cls(**config)

@@ -1,0 +1,128 @@
+"""`GPT`: a causal transformer over symbols, and its greedy or sampled generation along any path."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.errors import InputError
+from hbll_seq.models.layered import Head, Layered, Path
+from hbll_seq.models.registry import remember
+from hbll_seq.models.transformer import Cache, TransformerBlock
+from hbll_seq.symbols import SymbolText
+
+
+class TokenEmbedding(nn.Module):
+    """Symbols and learned positions: `(B, T) int64 -> (B, T, width)`."""
+
+    def __init__(self, vocab_size: int, context: int, width: int) -> None:
+        super().__init__()
+        self.symbol = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(context, width)
+        nn.init.normal_(self.symbol.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=0.02)
+
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """`x` stands at positions `first`, `first + 1`, ..."""
+        context = self.position.num_embeddings
+        if first + x.shape[1] > context:
+            raise InputError("x", f"{first + x.shape[1]} steps", f"at most context={context}")
+        out: Tensor = self.symbol(x) + self.position(torch.arange(first, first + x.shape[1], device=x.device))
+        return out
+
+
+class Decoder:
+    """A path of a GPT that reads on, keeping keys and values of what it has read."""
+
+    def __init__(self, model: "GPT", path: Path) -> None:
+        self.model, self.nodes = model, model.path(path)
+        self.caches: list[Cache | None] = [None] * len(self.nodes)
+        self.read = 0
+
+    def extend(self, symbols: Tensor) -> Tensor:
+        """Logits `(B, S, V)` after each of the next symbols `(B, S)`."""
+        z = self.model.embed(symbols, self.read)
+        for k, n in enumerate(self.nodes):
+            z, self.caches[k] = self.model.layers[n - 1].extend(z, self.caches[k])  # type: ignore[operator]  # its block
+        self.read += symbols.shape[1]
+        out: Tensor = self.model.head(z)
+        return out
+
+    def back(self, read: int) -> None:
+        """Forget what was read after the first `read` symbols."""
+        self.caches = [None if c is None else (c[0][:, :, :read], c[1][:, :, :read]) for c in self.caches]
+        self.read = read
+
+
+@remember
+class GPT(SymbolText, Layered):
+    """Causal language model over at most `context` symbols.
+
+    Args:
+        vocab_size: number of symbols V.
+        context: longest sequence T.
+        hidden: width of a token.
+        heads: attention heads; they divide the width.
+        layers: N: N - 1 blocks, and the head.
+        symbols: the V characters, in order, so that `generate` can take and give text; optional.
+        dropout: while training.
+        seed: of the initialisation; the global random state is not touched.
+    """
+
+    def __init__(
+        self, vocab_size: int, *, context: int = 256, hidden: int = 128, heads: int = 4, layers: int = 8,
+        symbols: list[str] | None = None, dropout: float = 0.0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        for name, value, least in (
+            ("vocab_size", vocab_size, 1),
+            ("context", context, 1),
+            ("hidden", hidden, 1),
+            ("heads", heads, 1),
+            ("layers", layers, 2),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise InputError(name, repr(value), f"an integer >= {least}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            embed = TokenEmbedding(vocab_size, context, hidden)
+            blocks = [TransformerBlock(hidden, heads, causal=True, dropout=dropout) for _ in range(layers - 1)]
+            head = Head(hidden, vocab_size, norm=True)
+        super().__init__(
+            blocks, embed=embed, head=head, output_size=vocab_size, input_size=vocab_size, task="next",
+            input_kind="symbols",
+        )  # fmt: skip
+        self.context = context
+        self.name_symbols(symbols, vocab_size)
+        self._config = dict(
+            vocab_size=vocab_size, context=context, hidden=hidden, heads=heads, layers=layers, symbols=symbols,
+            dropout=dropout, seed=seed,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def generate(
+        self, prompt: str | Tensor, length: int, *, path: Path = "full", temperature: float = 0.8, seed: int = 0
+    ) -> Any:
+        """Continue `prompt` by `length` symbols along a path, with keys and values kept.
+
+        Args:
+            prompt: text (needs `symbols`) or a 1-D int64 tensor.
+            length: symbols to add, >= 1; prompt and continuation fit in the context.
+            path: which subnetwork writes.
+            temperature: 0 takes the most likely symbol, 1 samples from the model as it is.
+            seed: of the sampling; the global random state is not touched.
+
+        Returns:
+            Prompt and continuation, as text or as a tensor, whichever the prompt was.
+        """
+        ids = self.begin(prompt, length, temperature)
+        if len(ids) + length > self.context:
+            raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {self.context} in all")
+        generator = torch.Generator().manual_seed(seed)
+        decoder = Decoder(self, path)
+        out = ids.tolist()
+        logits = decoder.extend(ids[None].to(self.head.linear.weight.device))[0, -1]  # type: ignore[union-attr]
+        for k in range(length):
+            out.append(self.pick(logits, temperature, generator))
+            if k + 1 < length:
+                logits = decoder.extend(torch.tensor([[out[-1]]], device=logits.device))[0, -1]
+        return self.finish(torch.tensor(out), prompt)

@@ -1,0 +1,58 @@
+"""A pre-norm transformer block, whole sequences at once or token by token with a cache."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from hbll_seq.errors import InputError
+
+Cache = tuple[Tensor, Tensor]  # keys and values so far, (B, heads, T, width / heads)
+
+
+class TransformerBlock(nn.Module):
+    """`z + attention(LayerNorm(z))`, then `z + MLP(LayerNorm(z))`.
+
+    Args:
+        width: of every token.
+        heads: attention heads; they divide the width.
+        causal: a token sees itself and those before it only.
+        expand: width of the MLP over width.
+        dropout: on the two branches, while training.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool, expand: int = 4, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise InputError("heads", heads, f"a divisor of the width, {width}")
+        self.heads, self.causal = heads, causal
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, expand * width), nn.GELU(), nn.Linear(expand * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(B, T, width) -> (B, T, width)`."""
+        q, k, v = self._split(z)
+        z = z + self.dropout(self._merge(scaled_dot_product_attention(q, k, v, is_causal=self.causal)))
+        out: Tensor = z + self.dropout(self.mlp(self.norm2(z)))
+        return out
+
+    def extend(self, z: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
+        """The next S tokens `(B, S, width)` given what the block keeps of those before; causal blocks only."""
+        q, k, v = self._split(z)
+        if cache is not None:
+            k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+        past, new = k.shape[2] - z.shape[1], z.shape[1]
+        # token i of the new ones sees the past and the new ones up to itself
+        mask = torch.ones(new, past + new, dtype=torch.bool, device=z.device).tril(past) if new > 1 else None
+        z = z + self._merge(scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        return z + self.mlp(self.norm2(z)), (k, v)
+
+    def _split(self, z: Tensor) -> list[Tensor]:
+        b, t, w = z.shape
+        x = self.qkv(self.norm1(z)).view(b, t, 3, self.heads, w // self.heads)
+        return [x[:, :, i].transpose(1, 2) for i in range(3)]  # each (B, heads, T, w / heads)
+
+    def _merge(self, y: Tensor) -> Tensor:
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out

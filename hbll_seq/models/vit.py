@@ -1,0 +1,65 @@
+"""`ViT`: a vision transformer over image patches."""
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.errors import InputError
+from hbll_seq.models.layered import Head, Layered
+from hbll_seq.models.registry import remember
+from hbll_seq.models.transformer import TransformerBlock
+
+
+class PatchEmbedding(nn.Module):
+    """Patches as tokens, with learned positions: `(B, C, H, W) -> (B, tokens, width)`."""
+
+    def __init__(self, image: tuple[int, int, int], patch: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(image[0], width, patch, stride=patch)
+        self.position = nn.Parameter(0.02 * torch.randn(image[1] // patch * (image[2] // patch), width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        out: Tensor = self.project(x).flatten(2).transpose(1, 2) + self.position
+        return out
+
+
+@remember
+class ViT(Layered):
+    """Vision transformer; the head averages over the tokens.
+
+    Args:
+        image: channels, height and width of an image, in pixels.
+        output_size: classes V.
+        patch: side of a patch in pixels; divides height and width.
+        hidden: width of a token.
+        heads: attention heads; they divide the width.
+        layers: N: N - 1 blocks, and the head.
+        dropout: while training.
+        seed: of the initialisation; the global random state is not touched.
+    """
+
+    def __init__(
+        self, image: tuple[int, int, int], output_size: int, *, patch: int = 7, hidden: int = 64, heads: int = 4,
+        layers: int = 8, dropout: float = 0.0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        image = (int(image[0]), int(image[1]), int(image[2]))
+        for name, value, least in (
+            ("output_size", output_size, 1),
+            ("hidden", hidden, 1),
+            ("heads", heads, 1),
+            ("layers", layers, 2),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise InputError(name, repr(value), f"an integer >= {least}")
+        if patch < 1 or image[1] % patch or image[2] % patch:
+            raise InputError("patch", patch, f"a divisor of the image's sides, {image[1:]}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            embed = PatchEmbedding(image, patch, hidden)
+            blocks = [TransformerBlock(hidden, heads, causal=False, dropout=dropout) for _ in range(layers - 1)]
+            head = Head(hidden, output_size, norm=True, pool=True)
+        super().__init__(blocks, embed=embed, head=head, input_shape=image, output_size=output_size)
+        self._config = dict(
+            image=image, output_size=output_size, patch=patch, hidden=hidden, heads=heads, layers=layers,
+            dropout=dropout, seed=seed,
+        )  # fmt: skip
