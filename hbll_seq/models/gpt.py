@@ -120,7 +120,7 @@ class GPT(SymbolText, Layered):
         generator = torch.Generator().manual_seed(seed)
         decoder = Decoder(self, path)
         out = ids.tolist()
-        logits = decoder.extend(ids[None].to(self.head.linear.weight.device))[0, -1]  # type: ignore[union-attr]
+        logits = decoder.extend(ids[None].to(next(self.parameters()).device))[0, -1]
         for k in range(length):
             out.append(self.pick(logits, temperature, generator))
             if k + 1 < length:

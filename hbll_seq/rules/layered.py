@@ -63,7 +63,7 @@ class LayeredHBLL(Rule[Layered]):
 
     def _modules(self, model: Layered) -> Bank:
         if self._bank is None or self._bank[0] is not model:
-            self._bank = (model, Bank(list(model.layers), self.batched))  # type: ignore[arg-type]  # Modules all
+            self._bank = (model, Bank(list(model.layers), self.batched))
         return self._bank[1]
 
     def step(self, model: Layered, batch: Batch) -> StepResult:
@@ -127,7 +127,7 @@ class LayeredHBLL(Rule[Layered]):
         return StepResult(first, metrics, per_node)
 
     def _sweep(self, model: Layered, bank: Bank, z: dict[int, Tensor], batch: Batch) -> Tensor:
-        """Objective of the full path's arcs n-1 -> n, all at once: from the tree's states, moved by `sweeps` - 1 sweeps."""
+        """Objective of the full path's arcs n-1 -> n, all at once, from states `sweeps` - 1 sweeps on."""
         total = z[0].new_zeros(())
         if not self.sweeps:
             return total
