@@ -13,9 +13,11 @@ from hbll_seq import datasets as datasets
 from hbll_seq import models as models
 from hbll_seq import plot as plot
 from hbll_seq import rules as rules
+from hbll_seq.anytime import predict_anytime as predict_anytime
 from hbll_seq.checkpoint import load as load
 from hbll_seq.checkpoint import save as save
 from hbll_seq.credit import credit as credit
+from hbll_seq.draft import draft_and_verify as draft_and_verify
 from hbll_seq.errors import DivergenceError as DivergenceError
 from hbll_seq.errors import InputError as InputError
 from hbll_seq.evaluate import evaluate as evaluate
@@ -23,4 +25,6 @@ from hbll_seq.evaluate import predict as predict
 from hbll_seq.fit import fit as fit
 from hbll_seq.fit import step as step
 from hbll_seq.history import History as History
+from hbll_seq.models import Layered as Layered
+from hbll_seq.path_costs import evaluate_paths as evaluate_paths
 from hbll_seq.rules import Rule as Rule

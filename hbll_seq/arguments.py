@@ -68,7 +68,7 @@ def make_rule(rule: Any, options: dict[str, Any], family: str) -> rules.Rule[Any
 
 
 def split_validation(
-    source: Source, validation: Any, model: Model, window: int, ignore_index: int
+    source: Source, validation: Any, model: Model, window: int | None, ignore_index: int
 ) -> tuple[Source, Source | None]:
     """What to train on, and what is held out."""
     if validation is None:

@@ -16,7 +16,7 @@ from hbll_seq.sources import Source
 
 
 def evaluate(
-    model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int = 256, mask: Any = None,
+    model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
     ignore_index: int = -100,
 ) -> dict[str, float]:  # fmt: skip
     """Loss and accuracy on data in any form `fit` takes.

@@ -34,7 +34,7 @@ from hbll_seq.errors import DivergenceError, InputError
 from hbll_seq.evaluate import evaluate_source
 from hbll_seq.gradient_cosine import gradient_cosine
 from hbll_seq.history import History, versions
-from hbll_seq.inputs import as_source
+from hbll_seq.inputs import as_source, text_window
 from hbll_seq.models.base import Model
 from hbll_seq.optim import make_optimizer, make_schedule
 from hbll_seq.resume import Trained
@@ -99,7 +99,7 @@ def _all_finite(tensors: Iterable[Tensor]) -> bool:
 def fit(
     model: Model, x: Any, y: Any = None, *,
     rule: str | rules.Rule[Any] = "hbll",
-    steps: int | None = None, epochs: float | None = None, batch_size: int = 16, window: int = 256,
+    steps: int | None = None, epochs: float | None = None, batch_size: int = 16, window: int | None = None,
     lr: float = 4e-3, optimizer: Any = "adam", weight_decay: float = 0.0, schedule: Any = "linear", warmup: int = 0,
     clip: float | None = 1.0,
     validation: Any = None, validate_every: int | str = "auto",
@@ -118,7 +118,7 @@ def fit(
             ...) are further keywords.
         steps, epochs: length of training; one of the two (default: 1 epoch).
         batch_size: sequences a step (a DataLoader brings its own).
-        window: steps of the windows cut from one long text.
+        window: steps of the windows cut from one long text; None for 256, or the model's context.
         lr: peak learning rate.
         validation: `x`, `(x, y)` or `((x, lengths), y)` held out, or a fraction: the last sequences, or the tail
             of one long text.
@@ -174,8 +174,9 @@ def fit(
     learner.setup(model, torch.Generator().manual_seed(seed))
     opt = make_optimizer(optimizer, [*model.parameters(), *learner.parameters()], lr, weight_decay)
     config = dict(
-        rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, window=int(window), clip=clip,
-        optimizer=_name(optimizer), weight_decay=weight_decay, schedule=_name(schedule), warmup=warmup,
+        rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, clip=clip,
+        window=text_window(window, model), optimizer=_name(optimizer), weight_decay=weight_decay,
+        schedule=_name(schedule), warmup=warmup,
         task=model.task, objective=model.objective, device=str(where),
         options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in rule_options.items()},
     )  # fmt: skip

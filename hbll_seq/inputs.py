@@ -4,6 +4,7 @@ Accepted as x: a tensor or NumPy array `(N, T)` of symbols or `(N, T, D)` of fea
 a list of sequences of different lengths; `(x, lengths)`; a `PackedSequence`; a `Dataset` (read once) or a
 `DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`; and for next-step
 models one long 1-D text, from which windows are cut. What stands after a sequence's length may be anything.
+Models of arrays (images, vectors) take `(N, ...)` with one target each, in the same containers.
 """
 
 import numbers
@@ -26,15 +27,14 @@ FORMS = "a tensor, array, list, (x, lengths), PackedSequence, Dataset or DataLoa
 
 
 def as_source(
-    x: Any, y: Any, model: Model, *, mask: Any = None, window: int = 256, ignore_index: int = -100
+    x: Any, y: Any, model: Model, *, mask: Any = None, window: int | None = None, ignore_index: int = -100
 ) -> Padded | LongText | Loader:
     """Check and normalise. See the module docstring for the forms of x, `targets.py` for those of y.
 
     Raises:
         InputError: names the argument, what came and what was expected.
     """
-    if not isinstance(window, numbers.Integral) or int(window) < 1:
-        raise InputError("window", repr(window), "an integer >= 1")
+    window = text_window(window, model)
     if isinstance(x, DataLoader):
         if y is not None or mask is not None:
             raise InputError("y", "targets beside a DataLoader", "a loader that yields (x, y)")
@@ -43,7 +43,7 @@ def as_source(
         if y is not None:
             raise InputError("y", "targets beside a Dataset", "a dataset that yields (x, y)")
         x, y = _read(x, model)
-    x, lengths = _together(x)
+    x, lengths = _together(x, model)
     if model.task == "next" and model.input_kind == "symbols" and x.ndim == 1 and lengths is None:
         if y is not None or mask is not None:
             raise InputError(
@@ -51,9 +51,21 @@ def as_source(
                 "given",
                 "None for one long text: the next symbol is the target",
             )
-        return LongText(_values(_dtype(x, model), model), int(window))
+        return LongText(_values(_dtype(x, model), model), window)
     x, lengths = _checked(x, lengths, model)
     return Padded(*check_targets(x, lengths, y, mask, model, ignore_index))
+
+
+def text_window(window: Any, model: Model) -> int:
+    """Steps of the windows cut from one long text: as given, or 256, or what the model can see if that is less."""
+    if window is None:
+        return min(256, model.context or 256)
+    if not isinstance(window, numbers.Integral) or isinstance(window, bool) or int(window) < 1:
+        raise InputError("window", repr(window), "an integer >= 1, or None")
+    steps = int(window)
+    if model.context is not None and steps > model.context:
+        raise InputError("window", steps, f"at most the model's context, {model.context}")
+    return steps
 
 
 def as_sequences(x: Any, model: Model) -> tuple[Tensor, Tensor]:
@@ -66,7 +78,7 @@ def as_sequences(x: Any, model: Model) -> tuple[Tensor, Tensor]:
         raise InputError("x", "a DataLoader", "sequences in memory, or one call a batch")
     if isinstance(x, Dataset):
         x = _read(x, model)[0]
-    return _checked(*_together(x), model)
+    return _checked(*_together(x, model), model)
 
 
 def _loaded(item: Any, model: Model, ignore_index: int) -> Batch:
@@ -77,7 +89,7 @@ def _loaded(item: Any, model: Model, ignore_index: int) -> Batch:
             raise InputError("x", f"a loader that yields {len(item)} things", "x, (x, y) or (x, y, lengths)")
         x, y = item[0], item[1] if len(item) > 1 else None
         x = (x, item[2]) if len(item) == 3 else x
-    x, lengths = _checked(*_together(x), model)
+    x, lengths = _checked(*_together(x, model), model)
     return Batch(*check_targets(x, lengths, y, None, model, ignore_index))
 
 
@@ -108,7 +120,7 @@ def _read(data: Dataset[Any], model: Model) -> tuple[list[Tensor], list[Tensor] 
     return xs, None if ys[0] is None else [t for t in ys if t is not None]
 
 
-def _together(x: Any) -> tuple[Tensor, Tensor | None]:
+def _together(x: Any, model: Model) -> tuple[Tensor, Tensor | None]:
     """One tensor, and lengths where they are known."""
     if isinstance(x, PackedSequence):  # a named tuple: asked before tuple
         padded, lengths = pad_packed_sequence(x, batch_first=True)
@@ -121,8 +133,17 @@ def _together(x: Any) -> tuple[Tensor, Tensor | None]:
         if not x:
             raise InputError("x", "an empty list", "at least one sequence")
         if not all(isinstance(one, numbers.Number) for one in x):
-            return _side_by_side(x)
+            return _stacked(x, model.input_shape) if model.input_kind == "array" else _side_by_side(x)
     return as_tensor(x, "x", FORMS), None
+
+
+def _stacked(x: Sequence[Any], shape: tuple[int, ...]) -> tuple[Tensor, None]:
+    """A list of arrays of one shape."""
+    parts = [as_tensor(one, f"x[{i}]") for i, one in enumerate(x)]
+    for i, one in enumerate(parts):
+        if one.shape != shape:
+            raise InputError(f"x[{i}]", f"shape {tuple(one.shape)}", f"{shape}")
+    return torch.stack(parts), None
 
 
 def _side_by_side(x: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -170,6 +191,8 @@ def _dtype(x: Tensor, model: Model) -> Tensor:
 
 
 def _shape(x: Tensor, lengths: Tensor | None, model: Model) -> tuple[Tensor, Tensor]:
+    if model.input_kind == "array":
+        return _array_shape(x, lengths, model.input_shape)
     rank, axes = (2, "(N, T)") if model.input_kind == "symbols" else (3, f"(N, T, {model.input_size})")
     if rank == 3 and model.input_size == 1 and x.ndim == 2 and x.shape[1] != 1:
         x = x.unsqueeze(-1)  # (N, T) of a single feature
@@ -181,6 +204,9 @@ def _shape(x: Tensor, lengths: Tensor | None, model: Model) -> tuple[Tensor, Ten
         hint = "; the axes look transposed, try x.transpose(1, 2)" if x.shape[1] == model.input_size else ""
         raise InputError("x", f"shape {tuple(x.shape)}", axes + hint)
     n, t = x.shape[:2]
+    # one symbol more where the last one is target only
+    if model.context is not None and t > model.context + (model.task == "next"):
+        raise InputError("x", f"{t} steps", f"at most the model's context, {model.context}")
     if lengths is None:
         return x, torch.full((n,), t)
     if lengths.shape != (n,):
@@ -188,6 +214,17 @@ def _shape(x: Tensor, lengths: Tensor | None, model: Model) -> tuple[Tensor, Ten
     if int(lengths.min()) < 1 or int(lengths.max()) > t:
         raise InputError("lengths", f"values in {int(lengths.min())}..{int(lengths.max())}", f"values in 1..{t}")
     return x, lengths
+
+
+def _array_shape(x: Tensor, lengths: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """`(N, *shape)`; a single one is given the first axis. Its "length" is all of it: nothing is cut."""
+    if lengths is not None:
+        raise InputError("x", "(x, lengths)", f"arrays of one shape, (N, {', '.join(map(str, shape))})")
+    if x.shape == shape:
+        x = x.unsqueeze(0)
+    if x.shape[1:] != shape:
+        raise InputError("x", f"shape {tuple(x.shape)}", f"(N, {', '.join(map(str, shape))})")
+    return x, torch.full((len(x),), x.shape[1])
 
 
 def _values(x: Tensor, model: Model) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hbll_seq.credit import Credit
     from hbll_seq.history import History
+    from hbll_seq.path_costs import PathCost
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
@@ -60,6 +61,34 @@ def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
         mean, total = weight * mean + (1 - weight) * v, weight * total + (1 - weight)
         out.append(mean / total)
     return out
+
+
+def paths(costs: Sequence[PathCost], *, ax: Axes | None = None, total: int | None = None) -> Axes:
+    """Quality of every path over its cost; the best at each number of modules is joined by a line.
+
+    Args:
+        costs: from `evaluate_paths`.
+        ax: where to draw.
+        total: modules of the full path, to mark it; None for the longest path there is.
+    """
+    ax = _axes(ax)
+    classify = not math.isnan(costs[0].accuracy)
+    values = [100 * c.accuracy if classify else c.loss for c in costs]
+    counts = [len(c.nodes) for c in costs]
+    ax.scatter(counts, values, s=18, color=COLOURS[0], alpha=0.6, linewidths=0, label="every path")
+    best = {
+        n: (max if classify else min)(v for v, m in zip(values, counts, strict=True) if m == n) for n in set(counts)
+    }
+    ax.plot(sorted(best), [best[n] for n in sorted(best)], color=COLOURS[1], lw=1.5, label="best of that length")
+    longest = max(counts) if total is None else total
+    for n, v in zip(counts, values, strict=True):
+        if n == longest:
+            ax.scatter([n], [v], s=60, facecolors="none", edgecolors="black", label="full path")
+    ax.set_xlabel("modules on the path")
+    ax.set_ylabel("held-out accuracy (%)" if classify else "held-out loss")
+    ax.grid(alpha=0.25)
+    ax.legend(frameon=False)
+    return ax
 
 
 def tree(

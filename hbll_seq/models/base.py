@@ -20,6 +20,7 @@ class Model(nn.Module):
         input_size: number of symbols, or of features D (of "array": numbers in all).
         output_size: classes or symbols V, or values C.
         input_shape: of one input of kind "array".
+        context: most steps a sequence may have, or None for any.
     """
 
     family: ClassVar[str]
@@ -29,6 +30,7 @@ class Model(nn.Module):
     input_size: int
     output_size: int
     input_shape: tuple[int, ...] = ()
+    context: int | None = None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Predictions of what is deployed: `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence"."""

@@ -86,12 +86,14 @@ class GPT(SymbolText, Layered):
             torch.manual_seed(seed)
             embed = TokenEmbedding(vocab_size, context, hidden)
             blocks = [TransformerBlock(hidden, heads, causal=True, dropout=dropout) for _ in range(layers - 1)]
+            for block in blocks:
+                block.initialise_(layers - 1)
             head = Head(hidden, vocab_size, norm=True)
         super().__init__(
             blocks, embed=embed, head=head, output_size=vocab_size, input_size=vocab_size, task="next",
             input_kind="symbols",
         )  # fmt: skip
-        self.context = context
+        self.context: int = context
         self.name_symbols(symbols, vocab_size)
         self._config = dict(
             vocab_size=vocab_size, context=context, hidden=hidden, heads=heads, layers=layers, symbols=symbols,

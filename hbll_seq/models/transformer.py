@@ -1,5 +1,7 @@
 """A pre-norm transformer block, whole sequences at once or token by token with a cache."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -30,10 +32,18 @@ class TransformerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, expand * width), nn.GELU(), nn.Linear(expand * width, width))
         self.dropout = nn.Dropout(dropout)
 
+    def initialise_(self, depth: int) -> None:
+        """GPT-2's initialisation: std 0.02, and 0.02 / sqrt(2 depth) where a branch joins the residual stream."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                joins = module is self.out or module is self.mlp[-1]
+                nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * depth) if joins else 0.02)
+                nn.init.zeros_(module.bias)
+
     def forward(self, z: Tensor) -> Tensor:
         """`(B, T, width) -> (B, T, width)`."""
         q, k, v = self._split(z)
-        z = z + self.dropout(self._merge(scaled_dot_product_attention(q, k, v, is_causal=self.causal)))
+        z = z + self.dropout(self._merge(self._attend(q, k, v)))
         out: Tensor = z + self.dropout(self.mlp(self.norm2(z)))
         return out
 
@@ -47,6 +57,14 @@ class TransformerBlock(nn.Module):
         mask = torch.ones(new, past + new, dtype=torch.bool, device=z.device).tril(past) if new > 1 else None
         z = z + self._merge(scaled_dot_product_attention(q, k, v, attn_mask=mask))
         return z + self.mlp(self.norm2(z)), (k, v)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # written out: the fused CPU kernel has no batching rule, and blocks of a level run under vmap
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, heads, T, T)
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(later, -math.inf)
+        return scores.softmax(-1) @ v
 
     def _split(self, z: Tensor) -> list[Tensor]:
         b, t, w = z.shape

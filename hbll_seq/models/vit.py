@@ -57,6 +57,8 @@ class ViT(Layered):
             torch.manual_seed(seed)
             embed = PatchEmbedding(image, patch, hidden)
             blocks = [TransformerBlock(hidden, heads, causal=False, dropout=dropout) for _ in range(layers - 1)]
+            for block in blocks:
+                block.initialise_(layers - 1)
             head = Head(hidden, output_size, norm=True, pool=True)
         super().__init__(blocks, embed=embed, head=head, input_shape=image, output_size=output_size)
         self._config = dict(

@@ -11,5 +11,6 @@ from hbll_seq.rules.base import register as register
 from hbll_seq.rules.bptt import BPTT as BPTT
 from hbll_seq.rules.dsf import DSF as DSF
 from hbll_seq.rules.hbll import HBLL as HBLL
+from hbll_seq.rules.hbll_v1 import HBLLv1 as HBLLv1
 from hbll_seq.rules.layered import LayeredHBLL as LayeredHBLL
 from hbll_seq.rules.tbptt import TBPTT as TBPTT

@@ -1,17 +1,22 @@
-"""`hbll` for layered networks: Algorithm 1 of the paper, top-down over the tree of depth.
+"""`hbll` for layered networks: Algorithm 1 of the paper over the tree of depth, and sweeps over the full path.
 
 z_0 is the embedded input, the target stands at node N. All nodes n of a height, each between parents i < n < j:
 
-    a_n = f_n(z_i)                                      forward message
-    z_n = posterior mean of (a_n, right message) + noise     `hbll_seq.inverse`
-    l_n = mismatch(f_n(z_i), z_n) + mismatch(f_j(z_n), z_j) + CE(head(f_n(z_i)), y)
+    a_n = f_n(z_i)                                          forward message
+    z_n = a_n, or the posterior mean of (a_n, right message)     `hbll_seq.inverse`; + noise
+    l_n = CE(head(a_n), y) + right * mismatch(f_j(z_n), z_j)     (+ mismatch(a_n, z_n) with a right message)
 
-with z_i, z_n, z_j constants. The second term is CE(head(z_n), y) where j = N. Every term trains one module (and the
-shared head, and the embedding where i = 0): no gradient crosses a node. The paper does not write l_n
-out; the head's cross-entropy on every node is ours. A height is one batched call each for forward messages,
-right messages and right arcs, so all of it is log2 N calls deep.
+with z_i, z_n, z_j constants; the mismatch is CE(head(z_n), y) where j = N. The tree trains every arc of every path, but
+each from the states of shortest routes; on the full path a module meets what its neighbours make of theirs. So,
+as the paper does over time, S Jacobi sweeps z_n <- f_n(z_{n-1}) move the states, all at once, towards the full
+path's, and the last one has the head's loss on every node. Every term trains one module (and the shared head, and the
+embedding where i = 0): no gradient crosses a node. Depth: log2 N batched calls for the tree, S for the sweeps.
+
+The paper does not write l_n out. That of the right message only the target's side is used by default is ours, and
+measured (docs/notes on layered networks): states that know the label train modules for inputs they never meet.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -21,7 +26,7 @@ from hbll_seq import paths
 from hbll_seq.bank import Bank
 from hbll_seq.batch import Batch
 from hbll_seq.errors import InputError
-from hbll_seq.inverse import bernoulli_mismatch, bernoulli_posterior, gaussian_mismatch, gaussian_posterior
+from hbll_seq.inverse import Cost, bernoulli_mismatch, bernoulli_posterior, gaussian_mismatch, gaussian_posterior
 from hbll_seq.models.layered import Layered
 from hbll_seq.objective import objective, per_sequence
 from hbll_seq.rules.base import Rule, StepResult, register
@@ -32,13 +37,13 @@ class LayeredHBLL(Rule[Layered]):
     """Hierarchical block-local learning over depth.
 
     Args:
-        noise: standard deviation of what is added to every z_n while training.
-        left: weight of the mismatch of a node with its posterior.
-        right: weight of the mismatch of the right arc.
-        head: weight of the head's loss on every node.
-        step: of the right message, 0..1 of the nodes' variance; None measures the best one a node and input,
-            0 ignores the right parent.
-        variance: of Gaussian nodes, s^2 (activations are of order 1).
+        sweeps: S, sweeps over the full path, or "auto" for ceil(log2 N); 0 for Algorithm 1 alone.
+        tree: weight of the tree's losses beside the full path's.
+        right: weight of a node's mismatch with its right parent.
+        step: how far states move along the right message: 0 not at all, up to 1 (in units of the nodes'
+            variance), or None for the measured posterior mean.
+        noise: standard deviation of what is added to the tree's states while training.
+        variance: of Gaussian nodes, s^2.
         batched: False runs a height module by module (the reference for tests; same results).
     """
 
@@ -46,19 +51,20 @@ class LayeredHBLL(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(
-        self, *, noise: float = 0.0, left: float = 1.0, right: float = 1.0, head: float = 1.0,
-        step: float | None = None, variance: float = 1.0, sweeps: int = 0, batched: bool = True,
+        self, *, sweeps: int | str = "auto", tree: float = 0.3, right: float = 0.1, step: float | None = 0.0,
+        noise: float = 0.0, variance: float = 1.0, batched: bool = True,
     ) -> None:  # fmt: skip
-        for name, value in (("noise", noise), ("left", left), ("right", right), ("head", head)):
-            if not value >= 0:
-                raise InputError(name, value, "a number >= 0")
-        if not variance > 0:
-            raise InputError("variance", variance, "a number > 0")
-        if step is not None and not 0 <= step <= 1:
-            raise InputError("step", step, "a number in 0..1, or None")
-        self.noise, self.left, self.right, self.head = float(noise), float(left), float(right), float(head)
-        self.message_step, self.variance, self.batched = step, float(variance), batched
-        self.sweeps = sweeps
+        if sweeps != "auto" and (not isinstance(sweeps, int) or isinstance(sweeps, bool) or sweeps < 0):
+            raise InputError("sweeps", repr(sweeps), 'an integer >= 0 or "auto"')
+        for name, value in (("tree", tree), ("right", right), ("noise", noise)):
+            if not (isinstance(value, int | float) and value >= 0):
+                raise InputError(name, repr(value), "a number >= 0")
+        if not (isinstance(variance, int | float) and variance > 0):
+            raise InputError("variance", repr(variance), "a number > 0")
+        if step is not None and not (isinstance(step, int | float) and 0 <= step <= 1):
+            raise InputError("step", repr(step), "a number in 0..1, or None")
+        self.sweeps, self.tree, self.right, self.message_step = sweeps, tree, right, step
+        self.noise, self.variance, self.batched = noise, float(variance), batched
         self._bank: tuple[Layered, Bank] | None = None
 
     def _modules(self, model: Layered) -> Bank:
@@ -68,94 +74,95 @@ class LayeredHBLL(Rule[Layered]):
 
     def step(self, model: Layered, batch: Batch) -> StepResult:
         """See `Rule.step`."""
-        bank, last = self._modules(model), model.depth
-        z: dict[int, Tensor] = {0: model.embed(batch.x)}
-        total = z[0].new_zeros(())
-        sizes: list[float] = []
-        heads: dict[int, float] = {}
-        levels = paths.level_nodes(last)
-        for nodes in levels:
-            parents = [self._parents(n, last) for n in nodes]
-            forward = bank(nodes, torch.stack([z[i] if i == 0 else z[i].detach() for i, _ in parents]))  # (m, B, ...)
-            inner = [k for k, (_, j) in enumerate(parents) if j < last]  # the rest, at most one, has the target
-            targets = torch.stack([z[parents[k][1]].detach() for k in inner]) if inner else None
-            right_nodes = [parents[k][1] for k in inner]
-
-            def mismatch(
-                states: Tensor, inner: list[int] = inner, right_nodes: list[int] = right_nodes,
-                targets: Tensor | None = targets,
-            ) -> Tensor:  # fmt: skip
-                """Cost `(m, B)` of the right arcs from `states` `(m, B, ...)`."""
-                rows: list[Tensor | None] = [None] * len(states)
-                if targets is not None:
-                    arcs = bank(right_nodes, states[inner])
-                    for k, row in zip(inner, self._mismatch(model, arcs, targets), strict=True):
-                        rows[k] = row
-                for k in range(len(states)):
-                    if rows[k] is None:
-                        rows[k] = per_sequence(model.objective, model.head(states[k]), batch)
-                return torch.stack([row for row in rows if row is not None])
-
-            a = forward.detach()
-            posterior = self._posterior(model, a, mismatch)
-            if self.noise:
-                posterior = posterior + self.noise * torch.randn_like(posterior)
-                if model.nodes == "bernoulli":
-                    posterior = posterior.clamp(0, 1)
-            if self.left and self.message_step != 0:
-                total = total + self.left * self._mismatch(model, forward, posterior).mean(1).sum()
-            if self.right:
-                cost = mismatch(posterior).mean(1)
-                total = total + self.right * cost.sum()
-                sizes += cost.detach().tolist()
-            if self.head:
-                for n, one in zip(nodes, forward, strict=True):
-                    loss = objective(model.objective, model.head(one), batch)[0]
-                    total = total + self.head * loss
-                    heads[n] = float(loss.detach())
-            for n, one in zip(nodes, posterior, strict=True):
-                z[n] = one
-        total = total + self._sweep(model, bank, z, batch)
+        bank = self._modules(model)
+        start = model.embed(batch.x)
+        levels = paths.level_nodes(model.depth)
+        z, total, mismatch = self._tree(model, bank, start, batch, levels)
+        total, sweeps = self.tree * total, self._sweeps(model)
+        loss, per_node = math.nan, None
+        if sweeps:
+            path, losses = self._path(model, bank, start, z, batch, sweeps)
+            total, per_node, loss = total + path, torch.tensor(losses), losses[-1]
         total.backward()
-        per_node = torch.tensor([heads.get(n, float("nan")) for n in range(1, last)])
-        first = heads.get(levels[0][0], float("nan")) if self.head else float(total.detach())
         metrics = {
             "objective": float(total.detach()),
-            "mismatch": sum(sizes) / max(len(sizes), 1),
-            "depth": float(len(levels)),  # batched calls one after the other, of the forward messages
+            "mismatch": mismatch,
+            "depth": float(len(levels) + sweeps),  # batched calls one after the other
         }
-        return StepResult(first, metrics, per_node)
+        return StepResult(loss if sweeps else metrics["objective"], metrics, per_node)
 
-    def _sweep(self, model: Layered, bank: Bank, z: dict[int, Tensor], batch: Batch) -> Tensor:
-        """Objective of the full path's arcs n-1 -> n, all at once, from states `sweeps` - 1 sweeps on."""
-        total = z[0].new_zeros(())
-        if not self.sweeps:
-            return total
+    def _sweeps(self, model: Layered) -> int:
+        return (model.depth - 1).bit_length() if isinstance(self.sweeps, str) else self.sweeps
+
+    def _tree(
+        self, model: Layered, bank: Bank, start: Tensor, batch: Batch, levels: list[list[int]]
+    ) -> tuple[dict[int, Tensor], Tensor, float]:
+        """Algorithm 1: states of all nodes (constants), the sum of l_n, the mean mismatch."""
+        z, total, sizes = {0: start}, start.new_zeros(()), []
+        for nodes in levels:
+            parents = [_parents(n, model.depth) for n in nodes]
+            arcs = torch.stack([z[i] for i, _ in parents])  # (m, B, ...); only z_0 has a graph, to the embedding
+            forward = bank(nodes, arcs)
+            cost = self._cost(model, bank, z, parents, batch)
+            state = self._posterior(model, forward.detach(), cost)
+            tokens = state[0, 0].numel() // state.shape[-1]
+            if self.message_step != 0:
+                total = total + self._mismatch(model, forward, state).mean(1).sum() / tokens
+            if self.noise:
+                state = state + self.noise * torch.randn_like(state)
+                state = state.clamp(0, 1) if model.nodes == "bernoulli" else state
+            if self.right:
+                miss = cost(state).mean(1) / tokens
+                total = total + self.right * miss.sum()
+                sizes += miss.detach().tolist()
+            for n, one, value in zip(nodes, forward, state, strict=True):
+                total = total + objective(model.objective, model.head(one), batch)[0]
+                z[n] = value
+        return z, total, sum(sizes) / max(len(sizes), 1)
+
+    def _cost(
+        self, model: Layered, bank: Bank, z: dict[int, Tensor], parents: list[tuple[int, int]], batch: Batch
+    ) -> Cost:
+        """The right arcs of a height: states `(m, B, ...)` -> how badly they explain their right parents, `(m, B)`."""
+        inner = [k for k, (_, j) in enumerate(parents) if j < model.depth]
+        nodes = [parents[k][1] for k in inner]
+        targets = torch.stack([z[j].detach() for j in nodes]) if inner else None
+
+        def cost(states: Tensor) -> Tensor:
+            # at most one node of a height has the target on its right: the last one
+            rows = [] if targets is None else [self._mismatch(model, bank(nodes, states[: len(inner)]), targets)]
+            if len(inner) < len(parents):
+                rows.append(per_sequence(model.objective, model.head(states[-1]), batch).unsqueeze(0))
+            return torch.cat(rows)
+
+        return cost
+
+    def _path(
+        self, model: Layered, bank: Bank, start: Tensor, z: dict[int, Tensor], batch: Batch, sweeps: int
+    ) -> tuple[Tensor, list[float]]:
+        """S Jacobi sweeps over the full path from the tree's states, and the head's loss on every node."""
         nodes = list(range(1, model.depth))
-        target = torch.stack([z[n].detach() for n in nodes])
-        states = target
-        start = z[0].unsqueeze(0)
-        for k in range(self.sweeps):
-            last = k + 1 == self.sweeps
-            with torch.set_grad_enabled(last):
-                states = bank(nodes, torch.cat([start if last else start.detach(), states[:-1]]))
-        total = total + self.left * self._mismatch(model, states, target).mean(1).sum()
-        if self.head:
-            for one in states:
-                total = total + self.head * objective(model.objective, model.head(one), batch)[0]
-        return total
-
-    @staticmethod
-    def _parents(n: int, last: int) -> tuple[int, int]:
-        half = n & -n
-        return n - half, min(n + half, last)
+        states = torch.stack([z[n] for n in nodes])
+        for k in range(sweeps):
+            final = k + 1 == sweeps
+            first = start if final else start.detach()
+            with torch.set_grad_enabled(final):
+                states = bank(nodes, torch.cat([first.unsqueeze(0), states[:-1]]))
+        losses = [objective(model.objective, model.head(one), batch)[0] for one in states]
+        return torch.stack(losses).sum(), [float(one.detach()) for one in losses]
 
     def _mismatch(self, model: Layered, predicted: Tensor, target: Tensor) -> Tensor:
         if model.nodes == "bernoulli":
             return bernoulli_mismatch(predicted, target)
         return gaussian_mismatch(predicted, target, self.variance)
 
-    def _posterior(self, model: Layered, a: Tensor, cost) -> Tensor:  # type: ignore[no-untyped-def]
+    def _posterior(self, model: Layered, a: Tensor, cost: Cost) -> Tensor:
         if model.nodes == "bernoulli":
             return bernoulli_posterior(a, cost, self.message_step)
         return gaussian_posterior(a, cost, self.variance, self.message_step)
+
+
+def _parents(n: int, last: int) -> tuple[int, int]:
+    """Parents of node n in the tree over 0..last."""
+    half = n & -n
+    return n - half, min(n + half, last)

@@ -1,0 +1,65 @@
+"""Any-time prediction: go on along longer paths until the answer is confident.
+
+The paths of the right spine extend each other: (4,), (4, 6), (4, 6, 7) for N = 8. Each costs one module more than
+the one before it and starts from its state, so a confident answer after the first saves all the others.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hbll_seq.errors import InputError
+from hbll_seq.models.layered import Layered
+
+
+class Anytime(NamedTuple):
+    """Answers and what they cost.
+
+    Attributes:
+        labels: `(N,)` int64.
+        confidence: `(N,)` probability of the label.
+        modules: `(N,)` modules that were run for each input, 1 .. ceil(log2 N).
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    modules: Tensor
+
+
+@torch.no_grad()
+def predict_anytime(model: Layered, x: Tensor, confidence: float = 0.9, batch_size: int = 256) -> Anytime:
+    """Classify along the right spine; an input stops at the first node whose answer is confident enough.
+
+    Args:
+        model: a trained classifier with one label an input.
+        x: `(N, *input_shape)`, as for the model.
+        confidence: least probability of an answer, 0..1; the last node answers whatever its confidence.
+        batch_size: inputs at a time.
+    """
+    if model.task != "sequence" or model.objective != "cross_entropy":
+        raise InputError("model", f"task {model.task!r} with {model.objective}", "a classifier with one label an input")
+    if not 0 <= confidence <= 1:
+        raise InputError("confidence", confidence, "a number in 0..1")
+    spine = model.path("short")
+    parts = []
+    was = model.training
+    model.eval()
+    try:
+        for rows in x.split(batch_size):
+            labels = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+            sure, used = labels.float(), labels.clone()
+            open_ = torch.arange(len(rows), device=rows.device)  # not yet answered
+            z = model.embed(rows)
+            for k, node in enumerate(spine):
+                z = model.layers[node - 1](z)
+                p, best = torch.softmax(model.head(z), -1).max(-1)
+                done = p >= confidence if k + 1 < len(spine) else torch.ones_like(p, dtype=torch.bool)
+                labels[open_[done]], sure[open_[done]], used[open_[done]] = best[done], p[done].float(), k + 1
+                open_, z = open_[~done], z[~done]
+                if not len(open_):
+                    break
+            parts.append(Anytime(labels, sure, used))
+    finally:
+        model.train(was)
+    return Anytime(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,0 +1,75 @@
+"""Draft and verify: a short path of a GPT proposes symbols, the full path checks them all in one call.
+
+Greedy and exact: the full path's own most likely symbol stands at every position, so the text is the one it would have
+written alone. A proposal it agrees with costs it no call of its own.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hbll_seq.errors import InputError
+from hbll_seq.models.gpt import GPT, Decoder
+from hbll_seq.models.layered import Path
+
+
+class Draft(NamedTuple):
+    """A generated text and how it came about.
+
+    Attributes:
+        text: prompt and continuation, as text or as a tensor, whichever the prompt was.
+        proposed, accepted: symbols the draft proposed, and those the check agreed with.
+        calls: calls of the checking path.
+    """
+
+    text: Any
+    proposed: int
+    accepted: int
+    calls: int
+
+
+@torch.no_grad()
+def draft_and_verify(
+    model: GPT, prompt: str | Tensor, length: int, *, draft: Path = "first", path: Path = "full", ahead: int = 4
+) -> Draft:
+    """The greedy continuation of `path`, with the help of `draft`.
+
+    Args:
+        model: a trained GPT.
+        prompt: text (needs `symbols`) or a 1-D int64 tensor.
+        length: symbols to add, >= 1; prompt and continuation fit in the context.
+        draft: the path that proposes.
+        path: the path that decides.
+        ahead: symbols proposed before each check.
+    """
+    if ahead < 1:
+        raise InputError("ahead", ahead, "an integer >= 1")
+    ids = model.begin(prompt, length, 0.0)
+    if len(ids) + length > model.context:
+        raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {model.context} in all")
+    device = next(model.parameters()).device
+    out: list[int] = ids.tolist()
+    end = len(out) + length
+    small, large = Decoder(model, draft), Decoder(model, path)
+    proposed = accepted = calls = 0
+
+    def read(decoder: Decoder, symbols: list[int]) -> list[int]:
+        """Most likely symbol after each of `symbols`."""
+        best: list[int] = decoder.extend(torch.tensor([symbols], device=device))[0].argmax(-1).tolist()
+        return best
+
+    while len(out) < end:
+        guesses: list[int] = []
+        for _ in range(min(ahead, end - len(out) - 1)):  # the check itself adds one
+            guesses.append(read(small, (out + guesses)[small.read :])[-1])
+        checked = read(large, (out + guesses)[large.read :])[-len(guesses) - 1 :]
+        calls += 1
+        agreed = 0
+        while agreed < len(guesses) and guesses[agreed] == checked[agreed]:
+            agreed += 1
+        out += checked[: agreed + 1]  # what was agreed on, and the decider's own next symbol
+        proposed, accepted = proposed + len(guesses), accepted + agreed
+        large.back(min(large.read, len(out) - 1))
+        small.back(min(small.read, len(out) - 1))
+    return Draft(model.finish(torch.tensor(out), prompt), proposed, accepted, calls)
