@@ -62,6 +62,7 @@ def train(
         rules.make(rule_name, **options),
         torch.Generator().manual_seed(1000 + seed),
     )
+    rule.expect(task.test.x.shape[1])
     rule.setup(model, torch.Generator().manual_seed(seed))
     optimizer = torch.optim.Adam([*model.parameters(), *rule.parameters()], lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / steps)
@@ -91,12 +92,16 @@ def train(
                 flush=True,
             )
     loss, accuracy = held_out(model, task.test)
+    tree = None
+    if isinstance(rule, rules.HBLLv1):
+        out = torch.cat([rule.readout(model, rows) for rows in task.test.x.split(100)])
+        tree = float((out.argmax(-1) == task.test.y).float().mean())
     return dict(
         task=name, rule=rule_name, steps=steps, lr=lr, seed=seed, options=options, task_options=task_options, cell=cell,
         loss=loss, accuracy=accuracy, train=statistics.mean(losses[-20:]), step_ms=1e3 * statistics.median(seconds),
         cosine_first=cosines[0] if cosines else None, cosine_least=min(cosines) if cosines else None,
         cosine_median=statistics.median(cosines) if cosines else None, cosines=cosines, curve=curve,
-        metrics={k: statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
+        tree=tree, metrics={k: statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -106,10 +111,11 @@ def keep(record: dict[str, Any]) -> None:
     with OUT.open("a") as file:
         file.write(json.dumps(record) + "\n")
     r = record
+    tree = "" if r["tree"] is None else f" tree {100 * r['tree']:.1f} %"
     cosine = "" if r["cosine_least"] is None else f" cosine {r['cosine_first']:.4f} least {r['cosine_least']:.4f}"
     print(
         f"{r['task']} {r['task_options']} {r['rule']} {r['options']} lr {r['lr']} seed {r['seed']}: loss {r['loss']:.4f} "
-        f"accuracy {100 * r['accuracy']:.1f} % train {r['train']:.4f} {r['step_ms']:.0f} ms/step{cosine}",
+        f"accuracy {100 * r['accuracy']:.1f} % train {r['train']:.4f} {r['step_ms']:.0f} ms/step{cosine}{tree}",
         flush=True,
     )
 
@@ -129,9 +135,9 @@ def report() -> None:
         )
         groups.setdefault(key, {}).setdefault(r["lr"], {})[r["seed"]] = r
     print(
-        "| task | cell | steps | rule | lr | seeds | held-out loss | accuracy % | ms/step | cosine first/median/least |"
+        "| task | cell | steps | rule | lr | seeds | held-out loss | accuracy % | ms/step | cosine first/median/least | tree accuracy % |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for key, by_lr in sorted(groups.items()):
         lr, runs = min(by_lr.items(), key=lambda item: (-len(item[1]), next(iter(item[1].values()))["loss"]))
         rows = list(runs.values())
@@ -140,11 +146,13 @@ def report() -> None:
         cosine = "" if not seen else " / ".join(
             f"{v:.3f}" for v in (min(r["cosine_first"] for r in seen), statistics.median(r["cosine_median"] for r in seen),
                                  min(r["cosine_least"] for r in seen)))  # fmt: skip
+        trees = [100 * r["tree"] for r in rows if r.get("tree") is not None]
+        tree = f"{statistics.mean(trees):.1f}" if trees else ""
         print(
             f"| {key[0]} {key[1]} | {key[2]} | {key[3]} | {key[4]} {key[5]} | {lr} | {len(rows)} "
             f"| {statistics.mean(losses):.4f} ({min(losses):.4f}..{max(losses):.4f}) "
             f"| {statistics.mean(accuracies):.1f} ({min(accuracies):.1f}..{max(accuracies):.1f}) "
-            f"| {statistics.median(r['step_ms'] for r in rows):.0f} | {cosine} |"
+            f"| {statistics.median(r['step_ms'] for r in rows):.0f} | {cosine} | {tree} |"
         )
 
 

@@ -5,6 +5,7 @@ Real data come from `HBLL_SEQ_DATA` (see the README of `datasets/`); synthetic o
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -86,13 +87,24 @@ def pixels(permuted: bool = False, batch: int = 32, hidden: int = 128) -> Task:
     return _set(datasets.load("mnist10k", permuted=permuted), batch, hidden)
 
 
+def chunks(steps: int = 28, permuted: bool = False, batch: int = 64, hidden: int = 256) -> Task:
+    """The paper's Table 6: the 784 pixels in `steps` pieces of ceil(784 / steps), zeros before the first pixel."""
+    data = datasets.load("mnist10k", permuted=permuted)
+    width = -(-784 // steps)
+
+    def cut(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x.squeeze(-1), (steps * width - 784, 0)).view(len(x), steps, width)
+
+    return _set(replace(data, train_x=cut(data.train_x), test_x=cut(data.test_x)), batch, hidden)
+
+
 def digits(speaker: str = "theo", steps: int = 512, batch: int = 32, hidden: int = 64) -> Task:
     """Spoken digits, raw wave, 8 samples a step; held out: one speaker. Zeros after a recording count as sound."""
     return _set(datasets.load("fsdd", steps=steps, samples_per_step=8, held_out=speaker), batch, hidden)
 
 
 TASKS: dict[str, Callable[..., Task]] = dict(
-    shakespeare=shakespeare, recall=recall, adding=adding, parity=parity, pixels=pixels, digits=digits
+    shakespeare=shakespeare, recall=recall, adding=adding, parity=parity, pixels=pixels, chunks=chunks, digits=digits
 )
 
 
