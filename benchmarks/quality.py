@@ -14,10 +14,12 @@ import json
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tasks import TASKS, build
 from hbll_seq import rules
@@ -25,6 +27,13 @@ from hbll_seq.batch import Batch
 from hbll_seq.models import SequenceModel
 
 OUT = pathlib.Path(__file__).parent / "out" / "quality.jsonl"
+
+
+def flops(call: Callable[[], object]) -> int:
+    """Of matrix products in one call; a product of sums counts 2."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
 
 
 @torch.no_grad()
@@ -92,16 +101,19 @@ def train(
                 flush=True,
             )
     loss, accuracy = held_out(model, task.test)
-    tree = None
+    tree, counts = None, [sum(p.numel() for p in one) for one in (model.parameters(), rule.parameters())]
+    chain = flops(lambda: model(task.test.x[:1]))
+    read = 0
     if isinstance(rule, rules.HBLLv1):
         out = torch.cat([rule.readout(model, rows) for rows in task.test.x.split(100)])
+        read = flops(lambda: rule.readout(model, task.test.x[:1]))
         tree = float((out.argmax(-1) == task.test.y).float().mean())
     return dict(
         task=name, rule=rule_name, steps=steps, lr=lr, seed=seed, options=options, task_options=task_options, cell=cell,
         loss=loss, accuracy=accuracy, train=statistics.mean(losses[-20:]), step_ms=1e3 * statistics.median(seconds),
         cosine_first=cosines[0] if cosines else None, cosine_least=min(cosines) if cosines else None,
         cosine_median=statistics.median(cosines) if cosines else None, cosines=cosines, curve=curve,
-        tree=tree, metrics={k: statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
+        tree=tree, parameters=counts, flops=[chain, read], metrics={k: statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -111,7 +123,7 @@ def keep(record: dict[str, Any]) -> None:
     with OUT.open("a") as file:
         file.write(json.dumps(record) + "\n")
     r = record
-    tree = "" if r["tree"] is None else f" tree {100 * r['tree']:.1f} %"
+    tree = "" if r["tree"] is None else f" tree {100 * r['tree']:.1f} % parameters {r['parameters']} flops {r['flops']}"
     cosine = "" if r["cosine_least"] is None else f" cosine {r['cosine_first']:.4f} least {r['cosine_least']:.4f}"
     print(
         f"{r['task']} {r['task_options']} {r['rule']} {r['options']} lr {r['lr']} seed {r['seed']}: loss {r['loss']:.4f} "

@@ -96,7 +96,7 @@ def credit(
         whole = y.new_zeros(b, t, *y.shape[1:])
         whole[:, -1] = y
         y = whole
-    rule = HBLL(min(block, t), pull=0.0, tolerance=1e-8, feedback_tolerance=1e-8, most=t, check_every=0)
+    rule = HBLL(min(block, t), pull=0.0, tolerance=1e-8, feedback_tolerance=1e-8, most=t, check_every=0, discount=1.0)
     rule.keep_solutions = True
     saved = [p.grad for p in model.parameters()]
     for p in model.parameters():

@@ -175,6 +175,7 @@ class HBLL(Rule[SequenceModel]):
             "fallbacks": max(r.fallbacks for r in self.records),
             "tolerance": self.controller.tolerance,
             "pull": pull,
+            "discount": float(torch.as_tensor(discount).mean()),
             "carry_weight": self.controller.carry_weight(),
             "depth": float(sum(r.depth.total for r in self.records)),
         }
