@@ -22,6 +22,13 @@ OUT = pathlib.Path(__file__).parent / "out" / "speed.jsonl"
 V = 64
 
 
+def _options(name: str) -> dict[str, object]:
+    """Of a side: "hbll", "hbll-auto" and "hbll-sequential" differ in `execution`."""
+    if not name.startswith("hbll"):
+        return {}
+    return {"check_every": 0, "execution": name.partition("-")[2] or "parallel"}
+
+
 def measure(names: list[str], b: int, t: int, d: int, repeats: int, cell: str = "gru") -> dict[str, dict[str, float]]:
     """Median seconds a step, and depth, of each rule."""
     g = torch.Generator().manual_seed(0)
@@ -29,7 +36,8 @@ def measure(names: list[str], b: int, t: int, d: int, repeats: int, cell: str = 
     batch = Batch(x[:, :-1].contiguous(), torch.full((b,), t), x[:, 1:].contiguous(), None)
     sides = []
     for name in names:
-        model, rule = CharLM(V, hidden=d, cell=cell), rules.make(name, **({"check_every": 0} if name == "hbll" else {}))
+        model = CharLM(V, hidden=d, cell=cell)
+        rule = rules.make(name.split("-")[0], **_options(name))
         rule.setup(model, torch.Generator().manual_seed(0))
         sides.append((name, model, rule, torch.optim.SGD(model.parameters(), lr=1e-6)))
     times: dict[str, list[float]] = {name: [] for name in names}

@@ -16,6 +16,7 @@ A cell is a light view on parameters that live in an ordinary module (`nn.GRU` a
 trained model is a plain torch module and nothing needs copying back.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
 
@@ -62,6 +63,8 @@ class Cell(ABC):
         input_size, hidden_size: D and d.
         state_size, memory_size: S and M; S = M + d for an LSTM, S = M = d otherwise.
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
+        chain_from: batch times units from which a CPU runs blocks faster one after the other than all at once,
+            measured (docs/notes on execution).
     """
 
     input_size: int
@@ -69,6 +72,7 @@ class Cell(ABC):
     state_size: int
     memory_size: int
     bound: float | None = None
+    chain_from: float = math.inf
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:
@@ -127,7 +131,9 @@ class Cell(ABC):
         """
         raise TypeError(f"{type(self).__name__} rolls step by step and knows its carry already")
 
-    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+    def roll(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> Roll:
         """Roll K steps of N rows.
 
         Args:
@@ -135,6 +141,7 @@ class Cell(ABC):
             state: `(N, S)`.
             keep: False when only ends are wanted.
             projected: `project(x)` `(K, N, P)` without gradient, where the caller rolls the same x again and again.
+            carry: False when the roll's carry and link are not looked at (they may then be anything).
         """
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
 
@@ -213,13 +220,18 @@ class SequenceRoll(_GraphRoll):
     once, from the outputs (`block_carry`).
     """
 
-    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
+    def __init__(
+        self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> None:
         with torch.set_grad_enabled(keep):
             self._leaves(cell, x, state, keep)
             outputs, self._end = cell.run(self._x, self._start)  # (K, N, d)
         self._outputs = outputs if keep else None
         self.outputs = outputs.detach() if keep else None
         self.end = self._end.detach()
+        self.carry, self.link = self.end, None
+        if not carry:
+            return
         with torch.no_grad():
             p = cell.project(self._x) if projected is None else projected
             self.carry, self.link = cell.block_carry(p, state.detach(), outputs.detach(), self.end)

@@ -13,6 +13,8 @@ from hbll_seq.cells.base import Advance, Cell, Roll, SequenceRoll
 class ElmanCell(Cell):
     """Layer `layer` of an `nn.RNN`."""
 
+    chain_from = 4096
+
     def __init__(self, module: nn.RNN, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
         self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")
@@ -59,6 +61,8 @@ class ElmanCell(Cell):
         slope = (outputs > 0).to(outputs.dtype) if self.relu else 1 - outputs * outputs
         return (slope * self.w_hh.diagonal()).prod(0), None
 
-    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+    def roll(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> Roll:
         """All steps in one call of PyTorch's `rnn_tanh` / `rnn_relu`."""
-        return SequenceRoll(self, x, state, keep=keep, projected=projected)
+        return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)

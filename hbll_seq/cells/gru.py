@@ -19,6 +19,7 @@ class GRUCell(Cell):
     """Layer `layer` of an `nn.GRU`."""
 
     bound = 1.0
+    chain_from = 2048
 
     def __init__(self, module: nn.GRU, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
@@ -66,7 +67,9 @@ class GRUCell(Cell):
         )
         return out, end[0]
 
-    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+    def roll(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> Roll:
         """The fused roll."""
         return FusedGRURoll(self, x, state, keep=keep, projected=projected)
 

@@ -17,6 +17,7 @@ class LSTMCell(Cell):
     """Layer `layer` of an `nn.LSTM`."""
 
     bound = 1.0  # of the visible part only
+    chain_from = 256
 
     def __init__(self, module: nn.LSTM, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
@@ -72,6 +73,8 @@ class LSTMCell(Cell):
         out = torch.sigmoid(p[-1, :, 3 * d :] + functional.linear(before[-1], self.w_hh[3 * d :], bias[3 * d :]))
         return torch.sigmoid(forget).prod(0), out * (1 - torch.tanh(end[:, :d]).square())
 
-    def roll(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> Roll:
+    def roll(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> Roll:
         """All steps in one call of PyTorch's `lstm`."""
-        return SequenceRoll(self, x, state, keep=keep, projected=projected)
+        return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)

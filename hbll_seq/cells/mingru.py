@@ -29,6 +29,8 @@ class MinGRU(nn.Module):
 class MinGRUCell(Cell):
     """Layer `layer` of a `MinGRU`."""
 
+    chain_from = 2048
+
     def __init__(self, module: MinGRU, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
         self.b_ih: nn.Parameter = getattr(module, f"bias_ih_l{layer}")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
+from hbll_seq.chain import run_chain
 from hbll_seq.errors import InputError
 from hbll_seq.jump import Jump
 from hbll_seq.local import LayerPlan, LayerRecord, run_layer
@@ -32,6 +33,7 @@ from hbll_seq.solve import Effort
 from hbll_seq.tree import auto_block
 
 OWN = 0.5  # "auto" discount of a block with targets of its own
+EXECUTIONS = ("auto", "parallel", "sequential")
 CARRIES = ("calibrated", "own", "learned", "blended", "none")
 
 
@@ -50,6 +52,10 @@ class HBLL(Rule[SequenceModel]):
             "learned" (the trained jump's, which then also gives the first guess of the boundaries),
             "blended" (own and learned, weighted per unit by what earlier sweeps measured), or
             "none" (Jacobi sweeps, no carry in the feedback's scan either).
+        execution: "parallel", all blocks at once; "sequential", one after the other: exact boundaries, no sweeps, depth
+            2 T (with whole credit that is BPTT by this package's kernels, and said to be: see `depth` in the history);
+            "auto", what is faster for the cell, batch and device by `Cell.chain_from`, parallel where any of the
+            options about blocks, sweeps and memory is given.
         group: blocks processed at a time, or None for all at once.
         memory: budget for the activations of the blocks in flight, in bytes or as "512MB"; decides `group`.
         most: the most sweeps, and the most corrections, that "auto" may spend.
@@ -72,6 +78,7 @@ class HBLL(Rule[SequenceModel]):
         tolerance: float = 1e-3,
         feedback_tolerance: float = 1e-3,
         carry: str = "calibrated",
+        execution: str = "parallel",
         group: int | None = None,
         memory: int | str | None = None,
         most: int = 8,
@@ -88,6 +95,8 @@ class HBLL(Rule[SequenceModel]):
                 raise InputError(name, value, "a number > 0")
         if carry not in CARRIES:
             raise InputError("carry", repr(carry), f"one of {CARRIES}")
+        if execution not in EXECUTIONS:
+            raise InputError("execution", repr(execution), f"one of {EXECUTIONS}")
         if group is not None:
             _whole("group", group, 1)
         if group is not None and memory is not None:
@@ -98,6 +107,7 @@ class HBLL(Rule[SequenceModel]):
         self.discount = discount
         self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
         self.carry, self.group, self.check_every = carry, group, check_every
+        self.execution = execution
         self.controller = Controller(tolerance, feedback_tolerance, most)
         self.jumps: list[Jump] = []
         self.records: list[LayerRecord] = []
@@ -149,21 +159,35 @@ class HBLL(Rule[SequenceModel]):
         counted = to_blocks(batch.mask.unsqueeze(-1).float(), block).amax(0)  # (n, B, 1): any target in the block
         return 1.0 - (1.0 - OWN) * counted
 
+    def _in_order(self, model: SequenceModel, batch: Batch) -> bool:
+        """Whether this step goes through the blocks one after the other."""
+        if self.execution != "auto" or self.keep_solutions:
+            return self.execution == "sequential" and not self.keep_solutions
+        asked = (self.block_size, self.sweeps, self.feedback, self.pull) != ("auto",) * 4
+        if asked or self.group is not None or self.memory is not None or self.carry != "calibrated":
+            return False
+        cells = model.cells
+        return batch.x.device.type == "cpu" and all(len(batch.x) * c.hidden_size >= c.chain_from for c in cells)
+
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
         self.records = []
         pull = self.controller.pull if isinstance(self.pull, str) else float(self.pull)  # of this step
         block = self._block(batch.x.shape[1], batch.x.shape[0])
-        discount = self._discounts(model, batch, block)
+        discount, in_order = self._discounts(model, batch, block), self._in_order(model, batch)
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
             self.records.append(LayerRecord(keep=self.keep_solutions))
-            return run_layer(cell, x, state, lengths, self.plan(layer, cell, batch, x, discount), self.records[-1])
+            plan, record = self.plan(layer, cell, batch, x, discount), self.records[-1]
+            if in_order:
+                return run_chain(cell, x, state, plan, record)
+            return run_layer(cell, x, state, lengths, plan, record)
 
         loss, per_step = forward_backward(model, batch, execute)
-        self.controller.observe(self.records)
+        if not in_order:
+            self.controller.observe(self.records)
         deployed = None
-        if self.check_every and self.controller.steps % self.check_every == 0:
+        if self.check_every and not in_order and self.controller.steps % self.check_every == 0:
             deployed = self._deployed(model, batch)
             self.controller.compare(loss, deployed)
         self.controller.steps += 1

@@ -1,0 +1,83 @@
+"""The sequential execution: the same gradients as all blocks at once, whatever the discount, cell and lengths."""
+
+import pytest
+import torch
+from cases import ALL, NAMED, batch, gradient, model
+
+import hbll_seq as hs
+
+EXACT = dict(sweeps=20, feedback=20, check_every=0)
+
+
+def make(execution, **options):
+    return hs.rules.make("hbll", execution=execution, **options)
+
+
+@pytest.mark.parametrize("discount", ["auto", 0.0, 0.3, 1.0])
+@pytest.mark.parametrize("cell", ALL)
+def test_both_orders_give_the_same_gradient(cell, discount):
+    for layers in (1, 2):
+        net, data = model(cell, layers=layers), batch(3, 37, lengths=[37, 20, 3])
+        options = dict(block_size=6, discount=discount)
+        one = gradient(make("parallel", **options, **EXACT), net, data)
+        two = gradient(make("sequential", **options), net, data)
+        torch.testing.assert_close(two, one)
+
+
+@pytest.mark.parametrize("task", ["step", "sequence"])
+@pytest.mark.parametrize("cell", NAMED)
+def test_with_whole_credit_it_is_bptt(cell, task):
+    net, data = model(cell, task=task), batch(3, 29, task=task)
+    exact = gradient(hs.rules.make("bptt"), net, data)
+    rule = make("sequential", block_size=8, discount=1.0)
+    torch.testing.assert_close(gradient(rule, net, data), exact)
+    metrics = rule.step(net, data).metrics
+    assert metrics["depth"] == 2 * 29 and metrics["sweeps"] == 0 and metrics["inconsistency"] == 0
+
+
+def test_float32_takes_the_fused_kernel_in_pieces():
+    net, data = model("gru", hidden=16).float(), batch(4, 50)
+    one = gradient(make("parallel", block_size=8, **EXACT), net, data)
+    two = gradient(make("sequential", block_size=8), net, data)
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
+
+
+def test_auto_goes_in_order_where_a_batch_fills_the_machine():
+    assert hs.models.CharLM(7, hidden=64).cells[0].chain_from == 32 * 64
+
+    def depth(rows, **options):
+        net, data = hs.models.SequenceModel(7, 7, hidden=64), batch(rows, 64)
+        return make("auto", check_every=0, **options).step(net, data).metrics["depth"]
+
+    assert depth(32) == 2 * 64 and depth(31) < 2 * 64
+    for asked in (dict(block_size=16), dict(sweeps=1), dict(memory="10MB"), dict(group=2), dict(carry="own")):
+        assert depth(32, **asked) != 2 * 64
+    with pytest.raises(hs.InputError, match="execution"):
+        make("random")
+
+
+def test_divergence_is_found_in_its_block():
+    net, data = model("gru").float(), batch(2, 24)
+    with torch.no_grad():
+        net.embedding.weight[3] = torch.inf
+    data.x[data.x == 3] = 4
+    data.x[:, 10] = 3
+    result = make("sequential", block_size=8).step(net, data)
+    assert torch.isfinite(result.block_loss[0]) and not torch.isfinite(result.block_loss[1])
+
+
+def test_it_trains_and_resumes_like_any_other(tmp_path):
+    text = (torch.arange(600) * 7) % 5
+    runs = []
+    for stop in (None, 4):
+        net = hs.models.CharLM(5, hidden=8)
+        options = dict(rule="hbll", execution="sequential", steps=8, batch_size=3, window=40, progress=False)
+        if stop:
+            halt = type("Stop", (), {"on_step_end": lambda self, run, step: step == 4})()
+            hs.fit(net, text, checkpoint=tmp_path / "c", checkpoint_every=4, callbacks=[halt], **options)
+            net = hs.models.CharLM(5, hidden=8)
+            hs.fit(net, text, checkpoint=tmp_path / "c", resume=True, **options)
+        else:
+            hs.fit(net, text, **options)
+        runs.append(torch.cat([p.flatten() for p in net.parameters()]))
+    assert torch.equal(*runs)
