@@ -33,7 +33,7 @@ class _Chain(torch.autograd.Function):
             plan.block = x.shape[1]  # nothing happens at the boundaries
         blocks = to_blocks(x.detach(), plan.block)  # (K, n, B, D)
         k, n, b, _ = blocks.shape
-        outputs = x.new_empty(k, n, b, cell.hidden_size)
+        outputs = state.new_empty(k, n, b, cell.hidden_size)
         rolls: list[Roll] = []
         ends = []
         h = state.detach()

@@ -109,8 +109,8 @@ def solve_layer_states(
             guess[1:, :, : cell.memory_size] = prefix_scan(learned, write, state[:, : cell.memory_size])[1:n]
             guess[1:] = cell.clamp(guess[1:])
     with torch.no_grad():  # once for all rolls; in groups each roll makes its own, to keep memory small
-        projected = None if plan.group is not None else cell.project(xb)
-    products = x.new_zeros(5, cell.memory_size)
+        projected = None if plan.group is not None else cell.projected(xb)
+    products = state.new_zeros(5, cell.memory_size)
 
     def make(start: Tensor, keep: bool) -> Level:
         return Level(cell, xb, start, keep=keep, group=plan.group, depth=record.depth, projected=projected)
@@ -125,7 +125,7 @@ def solve_layer_states(
         for row, (one, two) in enumerate(((p, p), (p, q), (q, q), (p, e), (q, e))):
             products[row] += (one * two).sum((0, 1))
 
-    valid = valid_boundaries(x.shape[1], plan.block, b, lengths, x)
+    valid = valid_boundaries(x.shape[1], plan.block, b, lengths, state)
     states = solve_states(cell, make, guess, valid, plan.sweeps, depth=record.depth, carry_of=carry_of, observe=observe)
     if plan.jump is not None and plan.jump.training and n > 1:
         with torch.enable_grad():
@@ -170,6 +170,8 @@ class _BlockLocal(torch.autograd.Function):
         record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
         if record.keep:
             record.states, record.feedback = states, feedback
+        else:
+            states.level.release()
         dx = None
         if ctx.needs_input_grad[0] and feedback.dx is not None:
             dx = from_blocks(feedback.dx, ctx.steps)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell, Roll
 from hbll_seq.errors import InputError
+from hbll_seq.kernels.buffers import give
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Level:
             ends, carries, links = [roll.end], [roll.carry], [roll.link]
         else:
             ends, carries, links = [], [], []
-            self.outputs = x.new_empty(k, n, b, cell.hidden_size) if keep else None
+            self.outputs = start.new_empty(k, n, b, cell.hidden_size) if keep else None
             for i, j in self._spans:
                 roll = self._roll(i, j, keep)
                 if self.outputs is not None and roll.outputs is not None:
@@ -117,6 +118,12 @@ class Level:
         self.end = torch.cat(ends).view(n, b, -1)
         self.carry = torch.cat(carries).view(n, b, -1)
         self.link = None if links[0] is None else torch.cat([one for one in links if one is not None]).view(n, b, -1)
+
+    def release(self) -> None:
+        """Hand the projected inputs back (`kernels.buffers`); nothing can be rolled or differentiated after it."""
+        if self._projected is not None:
+            give(self._projected)
+            self._projected = self._whole = None
 
     def _roll(self, i: int, j: int, keep: bool) -> Roll:
         x, start = self._x[:, i:j], self._start[i:j]

@@ -9,3 +9,4 @@ from hbll_seq.cells.base import Cell as Cell
 from hbll_seq.cells.base import Roll as Roll
 from hbll_seq.cells.initialise import chrono_ as chrono_
 from hbll_seq.cells.mingru import MinGRU as MinGRU
+from hbll_seq.cells.symbols import SymbolCell as SymbolCell

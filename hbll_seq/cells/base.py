@@ -23,6 +23,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.kernels.recipes import Recipe
+
 
 class Advance(NamedTuple):
     """One step: the new state `(N, S)`, its carry `(N, M)` and link `(N, d)` (None without visible part)."""
@@ -65,6 +67,7 @@ class Cell(ABC):
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
         chain_from: batch times units from which a CPU runs blocks faster one after the other than all at once,
             measured (docs/notes on execution).
+        recipe: formulas of the compiled roll, or None where there is none.
     """
 
     input_size: int
@@ -73,6 +76,7 @@ class Cell(ABC):
     memory_size: int
     bound: float | None = None
     chain_from: float = math.inf
+    recipe: Recipe | None = None
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:
@@ -85,6 +89,15 @@ class Cell(ABC):
     def project(self, x: Tensor) -> Tensor:
         """The part of a step that needs no state, for any leading shape: `(..., D) -> (..., P)`."""
         return x
+
+    def projected(self, x: Tensor) -> Tensor:
+        """`project(x)` without gradient, where possible in a work buffer (`kernels.buffers`)."""
+        with torch.no_grad():
+            return self.project(x)
+
+    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
+        """Recurrent weights `(gates * d, d)` and bias, for cells with a recipe."""
+        return None, None
 
     def output(self, state: Tensor) -> Tensor:
         """The hidden output `(..., d)` inside a state `(..., S)`."""

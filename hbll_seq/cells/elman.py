@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.cells.base import Advance, Cell, Roll, SequenceRoll
+from hbll_seq.cells.fused import DenseRoll
+from hbll_seq.kernels import recipes
+from hbll_seq.kernels.buffers import linear
+from hbll_seq.kernels.roll import fused
+
+TANH, RELU = recipes.Elman(), recipes.Elman(relu=True)
 
 
 class ElmanCell(Cell):
@@ -22,6 +28,7 @@ class ElmanCell(Cell):
         self.b_hh: nn.Parameter | None = getattr(module, f"bias_hh_l{layer}", None)
         self.relu = module.nonlinearity == "relu"
         self.bound = None if self.relu else 1.0
+        self.recipe = RELU if self.relu else TANH
         self.input_size = self.w_ih.shape[1]
         self.hidden_size = self.state_size = self.memory_size = self.w_hh.shape[1]
 
@@ -32,6 +39,14 @@ class ElmanCell(Cell):
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., d)`."""
         return functional.linear(x, self.w_ih, self.b_ih)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """See `Cell.projected`."""
+        return linear(x, self.w_ih, self.b_ih)
+
+    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
+        """See `Cell.recurrent`."""
+        return self.w_hh, self.b_hh
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """See the module docstring."""
@@ -64,5 +79,7 @@ class ElmanCell(Cell):
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
     ) -> Roll:
-        """All steps in one call of PyTorch's `rnn_tanh` / `rnn_relu`."""
+        """The fused roll where it can be used, otherwise all steps in one call of PyTorch's `rnn_tanh` / `rnn_relu`."""
+        if fused(state):
+            return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
         return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.cells.base import Advance, Cell, Roll
-from hbll_seq.kernels.gru import gru_roll
+from hbll_seq.cells.fused import DenseRoll
+from hbll_seq.kernels import recipes
+from hbll_seq.kernels.buffers import linear
+from hbll_seq.kernels.gru import GRURoll
+from hbll_seq.kernels.roll import fused
 
 
 class GRUCell(Cell):
@@ -20,6 +24,7 @@ class GRUCell(Cell):
 
     bound = 1.0
     chain_from = 2048
+    recipe = recipes.GRU()
 
     def __init__(self, module: nn.GRU, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
@@ -36,6 +41,14 @@ class GRUCell(Cell):
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., 3d)`."""
         return functional.linear(x, self.w_ih, self.b_ih)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """See `Cell.projected`."""
+        return linear(x, self.w_ih, self.b_ih)
+
+    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
+        """See `Cell.recurrent`."""
+        return self.w_hh, self.b_hh
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """See the module docstring."""
@@ -70,21 +83,22 @@ class GRUCell(Cell):
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
     ) -> Roll:
-        """The fused roll."""
-        return FusedGRURoll(self, x, state, keep=keep, projected=projected)
+        """The fused roll where it can be used, otherwise the same by hand in torch."""
+        if fused(state):
+            return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
+        return TorchGRURoll(self, x, state, self.projected(x) if projected is None else projected, keep=keep)
 
 
-class FusedGRURoll:
-    """`Roll` of a GRU by the fused kernel; the input projection is one product over all steps."""
+class TorchGRURoll:
+    """`Roll` of a GRU in torch, on any device and in any dtype."""
 
     link: Tensor | None = None
 
-    def __init__(self, cell: GRUCell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
+    def __init__(self, cell: GRUCell, x: Tensor, state: Tensor, given: Tensor, *, keep: bool) -> None:
         self._cell, self._x = cell, x
         with torch.no_grad():
-            gi = cell.project(x) if projected is None else projected  # (K, N, 3d)
             b_hh = cell.b_hh if cell.b_hh is not None else cell.w_hh.new_zeros(3 * cell.hidden_size)
-            self._roll = gru_roll(gi, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
+            self._roll = GRURoll(given, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
         self.outputs: Tensor | None = self._roll.outputs
         self.end: Tensor = self._roll.end
         self.carry: Tensor = self._roll.carry

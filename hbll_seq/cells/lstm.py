@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.cells.base import Advance, Cell, Roll, SequenceRoll
+from hbll_seq.cells.fused import DenseRoll
+from hbll_seq.kernels import recipes
+from hbll_seq.kernels.buffers import linear
+from hbll_seq.kernels.roll import fused
 
 
 class LSTMCell(Cell):
@@ -18,6 +22,7 @@ class LSTMCell(Cell):
 
     bound = 1.0  # of the visible part only
     chain_from = 256
+    recipe = recipes.LSTM()
 
     def __init__(self, module: nn.LSTM, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
@@ -35,6 +40,14 @@ class LSTMCell(Cell):
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., 4d)`."""
         return functional.linear(x, self.w_ih, self.b_ih)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """See `Cell.projected`."""
+        return linear(x, self.w_ih, self.b_ih)
+
+    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
+        """See `Cell.recurrent`."""
+        return self.w_hh, self.b_hh
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """See the module docstring."""
@@ -76,5 +89,7 @@ class LSTMCell(Cell):
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
     ) -> Roll:
-        """All steps in one call of PyTorch's `lstm`."""
+        """The fused roll where it can be used, otherwise all steps in one call of PyTorch's `lstm`."""
+        if fused(state):
+            return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
         return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hbll_seq.cells.base import Advance, Cell
+from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
+from hbll_seq.cells.fused import ProjectedRoll
+from hbll_seq.kernels import recipes
+from hbll_seq.kernels.roll import fused
 
 
 class MinGRU(nn.Module):
@@ -30,6 +33,7 @@ class MinGRUCell(Cell):
     """Layer `layer` of a `MinGRU`."""
 
     chain_from = 2048
+    recipe = recipes.MinGRU()
 
     def __init__(self, module: MinGRU, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
@@ -51,3 +55,11 @@ class MinGRUCell(Cell):
         """See the module docstring."""
         keep, write = p.chunk(2, -1)
         return Advance(keep * state + write, keep.detach(), None)
+
+    def roll(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> Roll:
+        """The fused roll where it can be used."""
+        if fused(state):
+            return ProjectedRoll(self, x, projected, state, keep=keep, carry=carry)
+        return AutogradRoll(self, x, state, keep=keep, projected=projected)

@@ -28,3 +28,15 @@ def give(buffer: Tensor) -> None:
     base = buffer._base if buffer._base is not None else buffer
     _waiting.append(base.view(-1))
     del _waiting[:-KEPT]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x W^T + b` `(..., P)` without gradient, in a buffer."""
+    flat = x.detach().reshape(-1, x.shape[-1])
+    out = take((flat.shape[0], weight.shape[0]), flat)
+    with torch.no_grad():
+        if bias is None:
+            torch.mm(flat, weight.t(), out=out)
+        else:
+            torch.addmm(bias, flat, weight.t(), out=out)
+    return out.view(*x.shape[:-1], weight.shape[0])

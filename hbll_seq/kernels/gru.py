@@ -12,32 +12,14 @@ Backward, per step, with g the gradient on h':
     dgh = [i a r(1-r) | g (h-n) z(1-z) | i r]
     gradient on h = g z + dgh W_hh      one (N, 3d) x (3d, d) product
 
-Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. The pointwise parts run in
-numba (float32 on the CPU) or in torch (any dtype and device).
+Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. In torch, for any device and dtype;
+float32 on the CPU has a compiled roll of its own (`roll.py`).
 """
-
-import importlib.util
 
 import torch
 from torch import Tensor
 
 from hbll_seq.kernels.buffers import give, take
-
-_HAS_NUMBA = importlib.util.find_spec("numba") is not None
-PARALLEL_FROM = 16384  # elements of a step from which two threads beat one
-
-
-def gru_roll(gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool) -> "GRURoll":
-    """Roll K steps.
-
-    Args:
-        gi: `(K, N, 3d)` input projections with their bias.
-        w_hh, b_hh: `(3d, d)`, `(3d,)`.
-        h0: `(N, d)` start states.
-        keep: also keep outputs and what the backward needs.
-    """
-    fused = _HAS_NUMBA and gi.device.type == "cpu" and gi.dtype == torch.float32
-    return (GRURoll if fused else TorchGRURoll)(gi, w_hh, b_hh, h0, keep=keep)
 
 
 class GRURoll:
@@ -90,17 +72,22 @@ class GRURoll:
         diagonal: Tensor,
         keep: bool,
     ) -> None:
-        from hbll_seq.kernels import gru_pointwise as ops
-
-        run = ops.forward_parallel if _parallel(h) else ops.forward_serial
-        run(gi.numpy(), gh.numpy(), b.numpy(), h.numpy(), new.numpy(), saved.numpy(), self.carry.numpy(),
-            diagonal.numpy(), keep)  # fmt: skip
+        d = h.shape[1]
+        wr, wz, wn = diagonal
+        a = gh[:, 2 * d :] + b[2 * d :]
+        r, z = torch.sigmoid(gi[:, : 2 * d] + gh[:, : 2 * d] + b[: 2 * d]).split(d, 1)
+        n = torch.tanh(gi[:, 2 * d :] + r * a)
+        new.copy_(n + z * (h - n))
+        self.carry *= z + (1 - z) * ((1 - n * n) * r * (wn + (1 - r) * wr * a) + (h - n) * z * wz)
+        if keep:
+            torch.cat([r, z, n, a], 1, out=saved)
 
     def _backward(self, dh: Tensor, saved: Tensor, h: Tensor, dgh: Tensor, din: Tensor, rest: Tensor) -> None:
-        from hbll_seq.kernels import gru_pointwise as ops
-
-        run = ops.backward_parallel if _parallel(h) else ops.backward_serial
-        run(dh.numpy(), saved.numpy(), h.numpy(), dgh.numpy(), din.numpy(), rest.numpy())
+        r, z, n, a = saved.chunk(4, 1)
+        inner = dh * (1 - z) * (1 - n * n)
+        din.copy_(inner)
+        torch.cat([inner * a * r * (1 - r), dh * (h - n) * z * (1 - z), inner * r], 1, out=dgh)
+        rest.copy_(dh * z)
 
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
         """Gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
@@ -130,39 +117,3 @@ class GRURoll:
         self._dgh[..., 2 * d :] = self._din  # gi_n is not behind the reset gate
         self._fresh = False
         return self._dgh, dw, db
-
-
-class TorchGRURoll(GRURoll):
-    """The same with the pointwise parts in torch: any device, any floating dtype."""
-
-    def _forward(
-        self,
-        gi: Tensor,
-        gh: Tensor,
-        b: Tensor,
-        h: Tensor,
-        new: Tensor,
-        saved: Tensor,
-        diagonal: Tensor,
-        keep: bool,
-    ) -> None:
-        d = h.shape[1]
-        wr, wz, wn = diagonal
-        a = gh[:, 2 * d :] + b[2 * d :]
-        r, z = torch.sigmoid(gi[:, : 2 * d] + gh[:, : 2 * d] + b[: 2 * d]).split(d, 1)
-        n = torch.tanh(gi[:, 2 * d :] + r * a)
-        new.copy_(n + z * (h - n))
-        self.carry *= z + (1 - z) * ((1 - n * n) * r * (wn + (1 - r) * wr * a) + (h - n) * z * wz)
-        if keep:
-            torch.cat([r, z, n, a], 1, out=saved)
-
-    def _backward(self, dh: Tensor, saved: Tensor, h: Tensor, dgh: Tensor, din: Tensor, rest: Tensor) -> None:
-        r, z, n, a = saved.chunk(4, 1)
-        inner = dh * (1 - z) * (1 - n * n)
-        din.copy_(inner)
-        torch.cat([inner * a * r * (1 - r), dh * (h - n) * z * (1 - z), inner * r], 1, out=dgh)
-        rest.copy_(dh * z)
-
-
-def _parallel(h: Tensor) -> bool:
-    return h.numel() >= PARALLEL_FROM and torch.get_num_threads() > 1

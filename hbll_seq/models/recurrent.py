@@ -136,20 +136,28 @@ class SequenceModel(Model):
             h = h[torch.arange(h.shape[0], device=h.device), last.to(h.device) - 1]
         return self.readout(h)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, execute: Execute = sequential) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, execute: Execute = sequential, *, lookup: bool = False
+    ) -> Tensor:
         """Predictions for a batch.
 
         Args:
             x: `(B, T)` int64 symbols or `(B, T, D)` float features.
             lengths: `(B,)` valid steps, or None for all.
             execute: how a recurrent layer is run; the default is the deployed chain.
+            lookup: hand the first layer symbols and the embedding with it, where that is faster.
 
         Returns:
             `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence".
         """
-        h = self.embed(x)
-        for layer, cell in enumerate(self.cells):
-            h = execute(layer, cell, h, cell.initial(h.shape[0], h), lengths)
+        cells = self.cells
+        if lookup and self.embedding is not None and c.SymbolCell.pays(cells[0], self.embedding.weight, x.numel()):
+            cells[0] = c.SymbolCell(cells[0], self.embedding.weight)
+            h = x.unsqueeze(-1)
+        else:
+            h = self.embed(x)
+        for layer, cell in enumerate(cells):
+            h = execute(layer, cell, h, cell.initial(h.shape[0], self.readout.weight), lengths)
         return self.read(h, lengths)
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:

@@ -10,9 +10,14 @@ from hbll_seq.models.recurrent import Execute, SequenceModel
 from hbll_seq.objective import objective
 
 
-def forward_backward(model: SequenceModel, batch: Batch, execute: Execute) -> tuple[float, Tensor | None]:
-    """Add the batch's gradients to `.grad`; return the mean loss and the loss per step `(B, T)` (or None)."""
-    out = model(batch.x, batch.lengths, execute=execute)
+def forward_backward(
+    model: SequenceModel, batch: Batch, execute: Execute, *, lookup: bool = False
+) -> tuple[float, Tensor | None]:
+    """Add the batch's gradients to `.grad`; return the mean loss and the loss per step `(B, T)` (or None).
+
+    With `lookup` the first cell may get symbols in place of their embeddings (`cells.symbols`).
+    """
+    out = model(batch.x, batch.lengths, execute=execute, lookup=lookup)
     loss, per_step = objective(model.objective, out, batch)
     loss.backward()
     return float(loss.detach()), per_step

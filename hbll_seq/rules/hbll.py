@@ -178,12 +178,12 @@ class HBLL(Rule[SequenceModel]):
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
             self.records.append(LayerRecord(keep=self.keep_solutions))
-            plan, record = self.plan(layer, cell, batch, x, discount), self.records[-1]
+            plan, record = self.plan(layer, cell, batch, state, discount), self.records[-1]
             if in_order:
                 return run_chain(cell, x, state, plan, record)
             return run_layer(cell, x, state, lengths, plan, record)
 
-        loss, per_step = forward_backward(model, batch, execute)
+        loss, per_step = forward_backward(model, batch, execute, lookup=not self.jumps)
         if not in_order:
             self.controller.observe(self.records)
         deployed = None

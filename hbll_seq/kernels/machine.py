@@ -1,0 +1,121 @@
+"""Compiles the fused rolls for this machine, and runs them on as many threads as torch may use."""
+
+import ctypes
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import torch
+from torch import Tensor
+
+from hbll_seq.kernels import emit
+from hbll_seq.kernels.recipes import Recipe
+
+SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
+
+
+@functools.cache
+def target() -> emit.Target:
+    """Vector width and registers of this CPU."""
+    features, team = llvm.get_host_cpu_features(), _openmp() is not None
+    if features.get("avx512f"):
+        return emit.Target(16, 32, team)
+    if features.get("avx"):
+        return emit.Target(8, 16, team)
+    return emit.Target(4, 32 if features.get("neon") else 16, team)
+
+
+@functools.cache
+def _compiler() -> tuple[Any, Any]:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+    )
+    return machine, llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def _compile(name: str, text: str) -> Callable[[str], int]:
+    machine, engine = _compiler()
+    # vectors as wide as they are written: LLVM would split 512 bits in two on some CPUs
+    text = (
+        text.replace("\n{", " #0\n{")
+        + 'attributes #0 = { "prefer-vector-width"="512" "min-legal-vector-width"="512" }\n'
+    )
+    module = llvm.parse_assembly(text)
+    module.verify()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    engine.add_module(module)
+    engine.finalize_object()
+    address: Callable[[str], int] = engine.get_function_address
+    return address
+
+
+def _named(name: str) -> str:
+    return f"hbll_{name}"  # unique among all that was compiled in this process
+
+
+@functools.cache
+def forward(recipe: Recipe, keep: bool, carry: bool) -> "Kernel":
+    """The compiled forward roll, see `emit.forward`."""
+    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}")
+    return Kernel(name, emit.forward(recipe, target(), name, keep=keep, carry=carry), len(emit.FORWARD))
+
+
+@functools.cache
+def backward(recipe: Recipe, dout: bool) -> "Kernel":
+    """The compiled backward roll, see `emit.backward`."""
+    name = _named(f"backward_{recipe.name}_{dout:d}")
+    return Kernel(name, emit.backward(recipe, target(), name, dout=dout), len(emit.BACKWARD))
+
+
+class Kernel:
+    """A compiled roll over all rows, each thread taking its share through all steps."""
+
+    def __init__(self, name: str, text: str, pointers: int) -> None:
+        address = _compile(name, text)
+        kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * len(emit.SIZES)
+        self._alone = ctypes.CFUNCTYPE(None, *kinds)(address(name))
+        self._team = address(f"{name}_team") if target().team else 0
+
+    def __call__(self, tensors: list[Tensor | None], steps: int, rows: int, units: int) -> None:
+        """Run it.
+
+        Args:
+            tensors: contiguous float32 CPU tensors in the emitter's order, None where one is not touched.
+            steps, rows, units: K, N, d.
+        """
+        pointers = [0 if t is None else t.data_ptr() for t in tensors]
+        threads, openmp = torch.get_num_threads(), _openmp()
+        if openmp is None or threads == 1 or rows <= emit.EVEN or steps * rows * units * units < SMALL:
+            self._alone(*pointers, steps, rows, units, 0, rows)
+            return
+        data = (ctypes.c_int64 * (len(pointers) + 3))(*pointers, steps, rows, units)
+        openmp(self._team, data, threads, 0)
+
+
+@functools.cache
+def _openmp() -> Any:
+    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP library that torch itself runs on, or None.
+
+    Threads of our own would share the cores with torch's, which go on spinning for a while after each of its
+    operations: the same work then takes up to twice as long. In torch's own team there is nobody else.
+    """
+    try:
+        with open("/proc/self/maps") as maps:
+            loaded = {line.split(None, 5)[-1].strip() for line in maps if "omp" in line}
+    except OSError:
+        return None
+    names = [path for path in loaded if re.search(r"/lib(gomp|iomp5|omp)[^/]*\.so[^/]*$", path)]
+    for path in sorted(names, key=lambda path: "torch" not in path):  # torch's own first
+        library = ctypes.CDLL(path)
+        if hasattr(library, "GOMP_parallel"):
+            run = library.GOMP_parallel
+            run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+            for name, function in (("number", "omp_get_thread_num"), ("threads", "omp_get_num_threads")):
+                llvm.add_symbol(f"hbll_{name}", ctypes.cast(getattr(library, function), ctypes.c_void_p).value)
+            return run
+    return None

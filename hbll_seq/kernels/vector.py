@@ -1,0 +1,179 @@
+"""Vector code for the fused rolls: float32 vectors with Python's operators, written out as LLVM instructions.
+
+A recipe (`recipes.py`) states a cell's formulas once, in ordinary Python on `V`; each operator emits one
+instruction. Multiplications and additions may contract to fused multiply-adds, nothing else is relaxed: NaN and
+infinity pass through.
+
+Exponentials are our own, because a call would end vectorisation: 2^y = 2^k 2^f with k = round(y), f in [-1/2, 1/2],
+a polynomial of degree 6 for 2^f (fitted at import, error below 1e-7). k is rounded by adding 1.5 * 2^23, whose
+sum then holds k in its last bits, ready to be shifted into an exponent. Then
+
+    sigmoid(x) = 1 / (1 + 2^(-x log2 e))        tanh(x) = 2 sigmoid(2 x) - 1
+
+within 3e-7 of the true values. Two functions of one step share one division: 1/(uv) gives 1/u and 1/v.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+F32, I32, I64, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
+CONTRACT = ("contract",)
+LIMIT = 60.0  # exponents beyond are cut: the product of two 1 + 2^60 is still finite
+
+_nodes = 0.5 * np.cos(np.linspace(0, np.pi, 400))
+_fit = np.polynomial.chebyshev.Chebyshev.fit(_nodes, 2.0**_nodes, 6, domain=[-0.5, 0.5])
+POLYNOMIAL = [float(np.float32(c)) for c in _fit.convert(kind=np.polynomial.Polynomial).coef]
+
+
+class V:
+    """A vector of float32 values in code being written."""
+
+    def __init__(self, code: "Code", value: Any) -> None:
+        self.code, self.value = code, value
+
+    def _other(self, other: "V | float") -> Any:
+        return other.value if isinstance(other, V) else self.code.constant(other)
+
+    def __add__(self, other: "V | float") -> "V":
+        return V(self.code, self.code.b.fadd(self.value, self._other(other), flags=CONTRACT))
+
+    def __sub__(self, other: "V | float") -> "V":
+        return V(self.code, self.code.b.fsub(self.value, self._other(other), flags=CONTRACT))
+
+    def __rsub__(self, other: float) -> "V":
+        return V(self.code, self.code.b.fsub(self._other(other), self.value, flags=CONTRACT))
+
+    def __mul__(self, other: "V | float") -> "V":
+        return V(self.code, self.code.b.fmul(self.value, self._other(other), flags=CONTRACT))
+
+    def __truediv__(self, other: "V | float") -> "V":
+        return V(self.code, self.code.b.fdiv(self.value, self._other(other)))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def where_positive(self, other: "V | float") -> "V":
+        """`other` where this is above zero, else 0 (NaN counts as above: it must not vanish)."""
+        b, zero = self.code.b, self.code.constant(0.0)
+        return V(self.code, b.select(b.fcmp_unordered(">", self.value, zero), self._other(other), zero))
+
+    def exp2(self) -> "V":
+        """2 to this power."""
+        code, b = self.code, self.code.b
+        high, low = code.constant(LIMIT), code.constant(-LIMIT)
+        # written so that NaN stays NaN: ordered comparisons with NaN are false
+        y = b.select(b.fcmp_ordered(">", self.value, high), high, self.value)
+        y = V(code, b.select(b.fcmp_ordered("<", y, low), low, y))
+        magic = code.constant(12582912.0)  # 1.5 * 2^23
+        shifted = b.fadd(y.value, magic)
+        f = y - V(code, b.fsub(shifted, magic))
+        p = V(code, code.constant(POLYNOMIAL[-1]))
+        for c in reversed(POLYNOMIAL[:-1]):
+            p = p * f + c
+        bits = b.shl(b.bitcast(shifted, code.integers), code.integer(23))
+        scale = b.bitcast(b.add(bits, code.integer(127 << 23)), code.vector)
+        return p * V(code, scale)
+
+
+def sigmoids(x: V, y: V) -> tuple[V, V]:
+    """sigmoid(x), sigmoid(y)."""
+    u, v = _one_plus_exp(x, -math.log2(math.e)), _one_plus_exp(y, -math.log2(math.e))
+    both = V(x.code, x.code.constant(1.0)) / (u * v)
+    return v * both, u * both
+
+
+def sigmoid_tanh(x: V, y: V) -> tuple[V, V]:
+    """sigmoid(x), tanh(y)."""
+    u, v = _one_plus_exp(x, -math.log2(math.e)), _one_plus_exp(y, -2 * math.log2(math.e))
+    both = V(x.code, x.code.constant(1.0)) / (u * v)
+    return v * both, 2.0 * (u * both) - 1.0
+
+
+def tanh(x: V) -> V:
+    """tanh(x)."""
+    return V(x.code, x.code.constant(2.0)) / _one_plus_exp(x, -2 * math.log2(math.e)) - 1.0
+
+
+def _one_plus_exp(x: V, factor: float) -> V:
+    return (x * factor).exp2() + 1.0
+
+
+class Code:
+    """Instructions of one function, vectors of `width` float32."""
+
+    def __init__(self, b: ir.IRBuilder, width: int) -> None:
+        self.b, self.width = b, width
+        self.vector, self.integers = ir.VectorType(F32, width), ir.VectorType(I32, width)
+
+    def constant(self, value: float) -> Any:
+        """The same number in every place."""
+        return ir.Constant(self.vector, [ir.Constant(F32, float(np.float32(value)))] * self.width)
+
+    def integer(self, value: int) -> Any:
+        """The same integer in every place."""
+        return ir.Constant(self.integers, [ir.Constant(I32, value)] * self.width)
+
+    def index(self, value: int) -> Any:
+        """A constant index."""
+        return ir.Constant(I64, value)
+
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        """Pointer to the float32 at the sum of the offsets."""
+        for offset in offsets:
+            pointer = self.b.gep(pointer, [offset], source_etype=F32)
+        return pointer
+
+    def load(self, pointer: Any) -> V:
+        """A vector; no alignment asked."""
+        return V(self, self.b.load(pointer, align=4, typ=self.vector))
+
+    def store(self, v: V, pointer: Any) -> None:
+        """The other way."""
+        self.b.store(v.value, pointer, align=4)
+
+    def splat(self, pointer: Any) -> V:
+        """One number from memory, in every place."""
+        one = self.b.load(pointer, align=4, typ=F32)
+        empty = ir.Constant(self.vector, ir.Undefined)
+        first = self.b.insert_element(empty, one, ir.Constant(I32, 0))
+        return V(self, self.b.shuffle_vector(first, empty, ir.Constant(self.integers, None)))
+
+    def fold(self, count: Any, values: list[V], body: Callable[[Any, list[V]], list[V]]) -> list[V]:
+        """`for i in range(count): values = body(i, values)`; count is at least 1."""
+        b, before = self.b, self.b.block
+        loop, after = b.append_basic_block("fold"), b.append_basic_block("folded")
+        b.branch(loop)
+        b.position_at_end(loop)
+        i = b.phi(I64)
+        i.add_incoming(self.index(0), before)
+        phis = [b.phi(self.vector) for _ in values]
+        for phi, v in zip(phis, values, strict=True):
+            phi.add_incoming(v.value, before)
+        results = body(i, [V(self, phi) for phi in phis])
+        following = b.add(i, self.index(1))
+        i.add_incoming(following, b.block)
+        for phi, v in zip(phis, results, strict=True):
+            phi.add_incoming(v.value, b.block)
+        b.cbranch(b.icmp_signed("<", following, count), loop, after)
+        b.position_at_end(after)
+        return results
+
+    def each(self, first: Any, stop: Any, stride: int, body: Callable[[Any], None]) -> Any:
+        """`for i in range(first, stop - stride + 1, stride): body(i)`; returns the i it stopped at."""
+        b, before = self.b, self.b.block
+        test, loop, after = (b.append_basic_block(name) for name in ("test", "loop", "after"))
+        b.branch(test)
+        b.position_at_end(test)
+        i = b.phi(I64)
+        i.add_incoming(first, before)
+        following = b.add(i, self.index(stride))
+        b.cbranch(b.icmp_signed("<=", following, stop), loop, after)
+        b.position_at_end(loop)
+        body(i)
+        i.add_incoming(following, b.block)
+        b.branch(test)
+        b.position_at_end(after)
+        return i

@@ -1,0 +1,183 @@
+"""The compiled rolls against autograd in float64, for every recipe, shape, vector width and number of threads."""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hbll_seq import cells
+from hbll_seq.cells.base import AutogradRoll
+from hbll_seq.cells.fused import CellRoll
+from hbll_seq.cells.symbols import SymbolCell
+from hbll_seq.kernels import emit, machine
+
+NAMES = ["gru", "lstm", "tanh", "relu", "mingru", "gru without bias"]
+
+
+def make(name, inputs, d):
+    torch.manual_seed(d)
+    if name in ("tanh", "relu"):
+        module = nn.RNN(inputs, d, nonlinearity=name, batch_first=True)
+    elif name == "gru without bias":
+        module = nn.GRU(inputs, d, bias=False, batch_first=True)
+    else:
+        module = cells.build(name, inputs, d, 1)
+    return module, cells.adopt(module, inputs)[0]
+
+
+def close(got, exact, tolerance):
+    scale = max(1.0, float(exact.abs().max())) if exact.numel() else 1.0
+    torch.testing.assert_close(got.double(), exact, rtol=0, atol=tolerance * scale)
+
+
+def compare(name, k, n, inputs, d, *, dout, dend, keep=True):
+    module, cell = make(name, inputs, d)
+    x, start = torch.randn(k, n, inputs), torch.randn(n, cell.state_size).clamp(-0.9, 0.9)
+    roll = cell.roll(x, start, keep=keep)
+    assert isinstance(roll, CellRoll)
+    exact_cell = cells.adopt(copy.deepcopy(module).double(), inputs)[0]
+    exact = AutogradRoll(exact_cell, x.double(), start.double(), keep=True)
+    close(roll.end, exact.end, 2e-6)
+    close(roll.carry, exact.carry, 2e-6)
+    assert (roll.link is None) == (exact.link is None)
+    if roll.link is not None:
+        close(roll.link, exact.link, 2e-6)
+    if not keep:
+        assert roll.outputs is None
+        return
+    close(roll.outputs, exact.outputs, 2e-6)
+    g = torch.randn(k, n, d) if dout else None
+    e = torch.randn(n, cell.state_size) if dend else None
+    close(roll.backward_state(g, e), exact.backward_state(None if g is None else g.double(), None if e is None else e.double()), 1e-5)  # fmt: skip
+    dx, grads = roll.gradients()
+    exact_dx, exact_grads = exact.gradients()
+    close(dx, exact_dx, 1e-5)
+    for p, q in zip(grads, exact_grads, strict=True):
+        close(p, q, 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 2, 5), (16, 37, 4, 16), (5, 7, 3, 33), (9, 64, 8, 48)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_equals_autograd(name, shape, threads, monkeypatch):
+    monkeypatch.setattr(machine, "SMALL", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compare(name, *shape, dout=True, dend=True)
+        compare(name, *shape, dout=True, dend=False)
+        compare(name, *shape, dout=False, dend=True)
+        compare(name, *shape, dout=False, dend=False, keep=False)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=15, deadline=None)
+@given(k=st.integers(1, 9), n=st.integers(1, 40), inputs=st.integers(1, 5), d=st.integers(1, 40))
+def test_equals_autograd_for_any_shape(name, k, n, inputs, d):
+    compare(name, k, n, inputs, d, dout=True, dend=True)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "tanh", "mingru"])
+@pytest.mark.parametrize("width,registers", [(4, 16), (4, 32), (8, 16)])
+def test_other_vector_widths(name, width, registers, monkeypatch):
+    own = machine.target()
+    monkeypatch.setattr(machine, "target", lambda: emit.Target(width, registers, own.team))
+    for function in ("forward", "backward"):
+        fresh = functools.cache(getattr(machine, function).__wrapped__)
+        monkeypatch.setattr(machine, function, fresh)
+    monkeypatch.setattr(machine, "_named", lambda name: f"{name}_{width}_{registers}")
+    compare(name, 4, 21, 3, 24, dout=True, dend=True)
+
+
+def test_threads_do_not_change_a_bit(monkeypatch):
+    monkeypatch.setattr(machine, "SMALL", 1)
+    _, cell = make("gru", 4, 24)
+    x, start, g = torch.randn(6, 50, 4), torch.zeros(50, 24), torch.randn(6, 50, 24)
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        roll = cell.roll(x, start, keep=True)
+        results.append((roll.end, roll.backward_state(g, None)))
+    torch.set_num_threads(before)
+    for one in results[1:]:
+        assert all(torch.equal(p, q) for p, q in zip(one, results[0], strict=True))
+
+
+def test_without_openmp_it_runs_on_one_thread(monkeypatch):
+    monkeypatch.setattr(machine, "_openmp", lambda: None)
+    compare("gru", 4, 40, 3, 16, dout=True, dend=True)
+
+
+EXTREMES = np.concatenate([np.linspace(-120, 120, 20001), [0, -0.0, 1e-30, -1e-30, 3e38, -3e38, np.inf, -np.inf]])
+
+
+def test_tanh_and_sigmoid_over_the_whole_range():
+    x = torch.tensor(EXTREMES, dtype=torch.float32).view(1, -1, 1)
+    module = nn.RNN(1, 1, batch_first=True)
+    for p in module.parameters():
+        nn.init.zeros_(p)
+    nn.init.ones_(module.weight_ih_l0)
+    got = cells.adopt(module, 1)[0].roll(x, torch.zeros(x.shape[1], 1), keep=False).end
+    assert (got.double() - x[0].double().tanh()).abs().max() < 5e-7
+    lstm = nn.LSTM(1, 1, batch_first=True)
+    for p in lstm.parameters():
+        nn.init.zeros_(p)
+    with torch.no_grad():
+        lstm.weight_ih_l0[1] = 1.0  # the forget gate alone: c' = sigmoid(x) c
+    x = x[:, x.isfinite().flatten()]  # infinity times the other gates' zeros is no number
+    start = torch.tensor([[1.0, 0.0]]).expand(x.shape[1], 2)
+    got = cells.adopt(lstm, 1)[0].roll(x, start, keep=False).end[:, :1]
+    assert (got.double() - x[0].double().sigmoid()).abs().max() < 3e-7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_is_not_hidden_and_stays_in_its_row(name):
+    _, cell = make(name, 2, 20)
+    start = torch.zeros(12, cell.state_size)
+    start[3] = float("nan")
+    roll = cell.roll(torch.randn(3, 12, 2), start, keep=True)
+    rows = roll.end.isnan().any(1)
+    assert rows[3] and rows.sum() == 1
+    back = roll.backward_state(torch.full((3, 12, 20), float("nan")), None)
+    assert back.isnan().any()
+
+
+def test_rolls_do_not_share_work_buffers():
+    _, cell = make("gru", 3, 16)
+    x, start = torch.randn(4, 9, 3), torch.zeros(9, 16)
+    first = cell.roll(x, start, keep=True)
+    kept = first.outputs.clone()
+    cell.roll(x * 2, start, keep=True)  # gone at once: its buffers go back
+    cell.roll(x * 3, start, keep=True)
+    assert torch.equal(first.outputs, kept)
+
+
+@pytest.mark.parametrize("symbols", [7, 300])  # added up by a product with one-hot rows, and row by row
+@pytest.mark.parametrize("name", NAMES)
+def test_symbols_equal_embedding_first(name, symbols):
+    module, inner = make(name, 5, 18)
+    table = nn.Parameter(torch.randn(symbols, 5))
+    cell, x = SymbolCell(inner, table), torch.randint(0, symbols, (6, 11, 1))
+    start = torch.zeros(11, cell.state_size)
+    g = torch.randn(6, 11, 18)
+    one, two = cell.roll(x, start, keep=True), inner.roll(table.detach()[x[..., 0]], start, keep=True)
+    close(one.outputs, two.outputs.double(), 2e-6)
+    close(one.backward_state(g, None), two.backward_state(g, None).double(), 1e-5)
+    none, (dtable, *grads) = one.gradients()
+    dx, exact = two.gradients()
+    assert none is None
+    by_symbol = torch.zeros(symbols, 5).double().index_add_(0, x.flatten(), dx.flatten(0, 1).double())
+    close(dtable, by_symbol, 1e-5)
+    for p, q in zip(grads, exact, strict=True):
+        close(p, q.double(), 1e-5)
+    slow = SymbolCell(cells.adopt(copy.deepcopy(module).double(), 5)[0], nn.Parameter(table.detach().double()))
+    three = slow.roll(x, start.double(), keep=True)  # float64: no compiled roll
+    close(one.end, three.end, 2e-6)
