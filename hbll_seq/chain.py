@@ -61,7 +61,7 @@ class _Chain(torch.autograd.Function):
         for i in range(n - 1, -1, -1):
             entering = None if message is None else message * gamma[i]
             message = rolls[i].backward_state(dout[:, i].contiguous(), entering)
-            inputs, parameters = rolls[i].gradients()
+            inputs, parameters = rolls[i].gradients(ctx.needs_input_grad[0])
             dx[i] = None if inputs is None else inputs.clone()  # may be a work buffer, about to be given back
             total = parameters if not total else [_add(p, q) for p, q in zip(total, parameters, strict=True)]
             rolls[i] = None  # activations are not needed again

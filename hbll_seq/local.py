@@ -20,7 +20,7 @@ from torch import Tensor
 from hbll_seq.cells import Cell
 from hbll_seq.jump import Jump
 from hbll_seq.scan import prefix_scan
-from hbll_seq.scheduler import Depth, Level, from_blocks, to_blocks
+from hbll_seq.scheduler import Depth, Level, Loss, from_blocks, to_blocks
 from hbll_seq.solve import Effort, Feedback, States, solve_feedback, solve_states
 
 
@@ -95,10 +95,11 @@ def valid_boundaries(steps: int, block: int, batch: int, lengths: Tensor | None,
 
 
 def solve_layer_states(
-    cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: LayerPlan, record: LayerRecord
-) -> States:
-    """Boundary states of a layer, without gradient."""
-    xb = to_blocks(x.detach(), plan.block)  # (K, n, B, D)
+    cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: LayerPlan, record: LayerRecord,
+    *, outputs: bool = True,
+) -> States:  # fmt: skip
+    """Boundary states of a layer, without gradient; without `outputs` those are not kept either."""
+    xb = to_blocks(x.detach(), plan.block, copy=plan.group is None)  # (K, n, B, D)
     n, b = xb.shape[1], xb.shape[2]
     guess = state.new_zeros(n, b, cell.state_size)
     guess[0] = state.detach()
@@ -113,7 +114,9 @@ def solve_layer_states(
     products = state.new_zeros(5, cell.memory_size)
 
     def make(start: Tensor, keep: bool) -> Level:
-        return Level(cell, xb, start, keep=keep, group=plan.group, depth=record.depth, projected=projected)
+        return Level(
+            cell, xb, start, keep=keep, group=plan.group, depth=record.depth, projected=projected, store=outputs
+        )
 
     def carry_of(own: Tensor) -> Tensor:
         return own * plan.own if learned is None else own * plan.own + learned * plan.learned
@@ -139,6 +142,22 @@ def solve_layer_states(
     return states
 
 
+def solve_layer_feedback(
+    cell: Cell, states: States, dout: Tensor | Loss, plan: LayerPlan, record: LayerRecord, *, inputs: bool
+) -> Feedback:
+    """Feedback messages and gradients of a layer; arguments as for `solve_feedback`."""
+    extra = None
+    if plan.pull and states.gap.numel():
+        n, b, _ = states.start.shape
+        extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))
+    feedback = solve_feedback(
+        cell, states, dout, None, plan.feedback,
+        extra=extra, depth=record.depth, discount=plan.discount, inputs=inputs,
+    )  # fmt: skip
+    record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
+    return feedback
+
+
 class _BlockLocal(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -153,21 +172,8 @@ class _BlockLocal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         plan, states, record = ctx.plan, ctx.states, ctx.record
-        extra = None
-        if plan.pull and states.gap.numel():
-            n, b, _ = states.start.shape
-            extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))
-        feedback = solve_feedback(
-            ctx.cell,
-            states,
-            to_blocks(grads[0], plan.block),
-            None,
-            plan.feedback,
-            extra=extra,
-            depth=record.depth,
-            discount=plan.discount,
-        )
-        record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
+        dout = to_blocks(grads[0], plan.block)
+        feedback = solve_layer_feedback(ctx.cell, states, dout, plan, record, inputs=ctx.needs_input_grad[0])
         if record.keep:
             record.states, record.feedback = states, feedback
         else:

@@ -11,6 +11,7 @@ keeps outputs and ends, and each backward pass rolls a group again before it dif
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 from hbll_seq.cells import Cell, Roll
 from hbll_seq.errors import InputError
 from hbll_seq.kernels.buffers import give
+
+Loss = Callable[[int, int, Tensor, bool], Tensor | None]  # first and last block, outputs (K, m*B, d), gradients too
 
 
 @dataclass
@@ -34,13 +37,14 @@ class Depth:
         return self.steps + self.levels
 
 
-def to_blocks(x: Tensor, block: int) -> Tensor:
-    """`(B, T, D) -> (K, n, B, D)`, the last block padded with zeros."""
+def to_blocks(x: Tensor, block: int, *, copy: bool = True) -> Tensor:
+    """`(B, T, D) -> (K, n, B, D)`, the last block padded with zeros; without `copy` a view where nothing is padded."""
     b, t, d = x.shape
     n = math.ceil(t / block)
     if n * block != t:
         x = torch.nn.functional.pad(x, (0, 0, 0, n * block - t))
-    return x.view(b, n, block, d).permute(2, 1, 0, 3).contiguous()
+    blocks = x.reshape(b, n, block, d).permute(2, 1, 0, 3)
+    return blocks.contiguous() if copy else blocks
 
 
 def from_blocks(x: Tensor, steps: int) -> Tensor:
@@ -84,6 +88,7 @@ class Level:
         group: blocks rolled at a time, or None for all.
         depth: counter to add to.
         projected: `(K, n, B, P)` the cell's projection of x, or None to have each roll make it.
+        store: False where the outputs are not wanted all at once: each backward pass then rolls every group again.
 
     Attributes:
         outputs: `(K, n, B, d)` or None.
@@ -92,7 +97,7 @@ class Level:
 
     def __init__(
         self, cell: Cell, x: Tensor, start: Tensor, *, keep: bool, group: int | None, depth: Depth,
-        projected: Tensor | None = None,
+        projected: Tensor | None = None, store: bool = True,
     ) -> None:  # fmt: skip
         self._cell, self._x, self._start, self._depth, self._projected = cell, x, start, depth, projected
         self.kept = keep
@@ -100,16 +105,16 @@ class Level:
         depth.steps += k
         self._spans = [(0, n)] if group is None or group >= n else [(i, min(i + group, n)) for i in range(0, n, group)]
         self._whole: Roll | None = None
-        if len(self._spans) == 1:
+        if len(self._spans) == 1 and store:
             roll = self._roll(0, n, keep)
             self._whole = roll if keep else None
             self.outputs = None if roll.outputs is None else roll.outputs.view(k, n, b, -1)
             ends, carries, links = [roll.end], [roll.carry], [roll.link]
         else:
             ends, carries, links = [], [], []
-            self.outputs = start.new_empty(k, n, b, cell.hidden_size) if keep else None
+            self.outputs = start.new_empty(k, n, b, cell.hidden_size) if keep and store else None
             for i, j in self._spans:
-                roll = self._roll(i, j, keep)
+                roll = self._roll(i, j, keep and store)
                 if self.outputs is not None and roll.outputs is not None:
                     self.outputs[:, i:j] = roll.outputs.view(k, j - i, b, -1)
                 ends.append(roll.end)
@@ -131,14 +136,15 @@ class Level:
         return self._cell.roll(x.flatten(1, 2), start.flatten(0, 1), keep=keep, projected=p)
 
     def backward(
-        self, dout: Tensor | None, dend: Tensor, *, gradients: bool
+        self, dout: Tensor | Loss | None, dend: Tensor, *, gradients: bool, inputs: bool = True
     ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
         """Vector-Jacobian products of every block at once.
 
         Args:
-            dout: `(K, n, B, d)` gradient on the outputs, or None.
+            dout: `(K, n, B, d)` gradient on the outputs, or None; or what gives that of a group from its outputs.
             dend: `(n, B, S)` message at each block's end.
             gradients: also return the gradients on input and parameters.
+            inputs: False where that on the input is not wanted.
 
         Returns:
             Gradient `(n, B, S)` on the start states; gradient `(K, n, B, D)` on x or None; parameter gradients.
@@ -146,20 +152,24 @@ class Level:
         k, n, b, _ = self._x.shape
         self._depth.steps += k
         starts: list[Tensor] = []
-        inputs: list[Tensor] = []
+        dinputs: list[Tensor] = []
         total: list[Tensor | None] = []
         for i, j in self._spans:
             roll = self._whole if self._whole is not None else self._roll(i, j, True)
-            part = None if dout is None else dout[:, i:j].flatten(1, 2)
+            if callable(dout):
+                assert roll.outputs is not None
+                part = dout(i, j, roll.outputs, gradients)
+            else:
+                part = None if dout is None else dout[:, i:j].flatten(1, 2)
             starts.append(roll.backward_state(part, dend[i:j].flatten(0, 1)).view(j - i, b, -1))
             if gradients:
-                dx, params = roll.gradients()
+                dx, params = roll.gradients(inputs)
                 if dx is not None:
-                    inputs.append(dx.view(k, j - i, b, -1))
+                    dinputs.append(dx.view(k, j - i, b, -1))
                 total = params if not total else [_add(p, q) for p, q in zip(total, params, strict=True)]
         if len(self._spans) > 1:
             self._depth.steps += k  # the groups were rolled again
-        return torch.cat(starts), torch.cat(inputs, 1) if inputs else None, total
+        return torch.cat(starts), torch.cat(dinputs, 1) if dinputs else None, total
 
 
 def _add(p: Tensor | None, q: Tensor | None) -> Tensor | None:

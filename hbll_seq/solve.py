@@ -32,7 +32,7 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell
 from hbll_seq.scan import prefix_scan, reverse_scan
-from hbll_seq.scheduler import Depth, Level
+from hbll_seq.scheduler import Depth, Level, Loss
 
 MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
 Observe = Callable[[Tensor, Tensor, Tensor], None]
@@ -163,21 +163,22 @@ def solve_states(
 
 
 def solve_feedback(
-    cell: Cell, states: States, dout: Tensor | None, dlast: Tensor | None, effort: Effort, *,
-    extra: Tensor | None, depth: Depth, discount: float | Tensor = 1.0,
+    cell: Cell, states: States, dout: Tensor | Loss | None, dlast: Tensor | None, effort: Effort, *,
+    extra: Tensor | None, depth: Depth, discount: float | Tensor = 1.0, inputs: bool = True,
 ) -> Feedback:  # fmt: skip
     """Feedback messages and, from the last pass, the gradients.
 
     Args:
         cell: the layer's cell.
         states: solved boundaries.
-        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs.
+        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or what gives it group by group.
         dlast: `(B, S)` gradient on the final state, or None.
         effort: `least` counts corrections.
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
         discount: gamma, a number or `(n, B, 1)`, on the message that enters a block at its end:
             l_i = g_i + gamma_i J_i^T l_{i+1}.
+        inputs: False where the gradient on the inputs is not wanted.
     """
     m = cell.memory_size
     n = states.start.shape[0]
@@ -194,7 +195,7 @@ def solve_feedback(
         dend = torch.cat([lam[1:n] * gamma[:-1], lam[n:]])  # the gradient on the last state crosses no boundary
         if extra is not None:
             dend = dend + extra
-        q, dx, parameters = level.backward(dout, dend, gradients=final)  # q (n, B, S)
+        q, dx, parameters = level.backward(dout, dend, gradients=final, inputs=inputs)  # q (n, B, S)
         gap = q[1:] - lam[1:n]
         r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
         residuals.append(r)

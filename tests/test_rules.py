@@ -181,7 +181,7 @@ def test_a_memory_budget_decides_the_group_and_not_the_result():
     net, data = model("gru"), batch(2, 60)
     options = dict(block_size=4, sweeps=14, feedback=14, check_every=0)
     small = hs.rules.make("hbll", memory="20kB", **options)
-    plan = small.plan(0, net.cells[0], data, torch.zeros(1, dtype=torch.float64))
+    plan = small.plan(0, net.cells[0], data, torch.zeros(1, dtype=torch.float64), block=4)
     assert plan.group == 20_000 // ((24 * 6 + 2 * 6) * 8 * 4 * 2)
     torch.testing.assert_close(gradient(small, net, data), gradient(hs.rules.make("hbll", **options), net, data))
 

@@ -53,8 +53,8 @@ class Roll(Protocol):
         """Gradient `(N, S)` on the start state, given those on outputs and end; may be called again."""
         ...
 
-    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Gradients on the input `(K, N, D)` and on the parameters, for the latest `backward_state`."""
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Gradients on the input `(K, N, D)` (if wanted) and on the parameters, for the latest `backward_state`."""
         ...
 
 
@@ -195,10 +195,10 @@ class _GraphRoll:
         (grad,) = self._pull_back([self._start])
         return torch.zeros_like(self._start) if grad is None else grad
 
-    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """See `Roll.gradients`."""
         parameters: list[Tensor] = list(self._cell.parameters())
-        if not self._x.requires_grad:
+        if not inputs or not self._x.requires_grad:
             return None, self._pull_back(parameters)
         dx, *rest = self._pull_back([self._x, *parameters])
         return dx, rest

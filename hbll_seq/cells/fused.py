@@ -48,7 +48,7 @@ class CellRoll(FusedRoll):
 class DenseRoll(CellRoll):
     """The projected input is linear in x: `W_ih x + b_ih`, the first of the cell's parameters."""
 
-    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """See `Roll.gradients`."""
         w_ih, _, *biases = self._cell.parameters()
         with torch.no_grad():
@@ -58,18 +58,18 @@ class DenseRoll(CellRoll):
                 # b_ih and b_hh differ only where a gate stands between them (GRU's n)
                 same = len(self.recipe.order) == self.recipe.columns
                 grads += [g.bias if same else g.given.sum(0), g.bias]
-            return (g.given @ w_ih).view_as(self._x), grads
+            return (g.given @ w_ih).view_as(self._x) if inputs else None, grads
 
 
 class ProjectedRoll(CellRoll):
     """No recurrent weights, and a projection that is whatever it is: autograd differentiates it."""
 
-    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """See `Roll.gradients`."""
         given = self.products().given
         with torch.enable_grad():
-            x = self._x.detach().requires_grad_()
+            x = self._x.detach().requires_grad_(inputs)
             p = self._cell.project(x)
-        dx, *rest = torch.autograd.grad(p, [x, *self._cell.parameters()], given.view_as(p))
-        grads: list[Tensor | None] = [*rest]
-        return dx, grads
+        wanted: list[Tensor] = [*self._cell.parameters()]
+        grads: list[Tensor | None] = [*torch.autograd.grad(p, [x, *wanted] if inputs else wanted, given.view_as(p))]
+        return (grads[0], grads[1:]) if inputs else (None, grads)

@@ -107,12 +107,12 @@ class TorchGRURoll:
         """See `Roll.backward_state`."""
         return self._roll.backward_state(dout, dend)
 
-    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """See `Roll.gradients`."""
         with torch.no_grad():
             dgi, dw_hh, db_hh = self._roll.weight_grads()
             flat = dgi.flatten(0, 1)  # (K*N, 3d)
-            dx = (flat @ self._cell.w_ih).view_as(self._x)
+            dx = (flat @ self._cell.w_ih).view_as(self._x) if inputs else None
             grads: list[Tensor | None] = [flat.T @ self._x.flatten(0, 1), dw_hh]
             if self._cell.b_ih is not None:
                 grads += [flat.sum(0), db_hh]

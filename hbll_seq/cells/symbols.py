@@ -74,7 +74,7 @@ class SymbolRoll(CellRoll):
 
     _cell: SymbolCell
 
-    def gradients(self) -> tuple[Tensor | None, list[Tensor | None]]:
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """See `Roll.gradients`; there is none on the symbols."""
         inner, table = self._cell.inner, self._cell.table
         with torch.no_grad():

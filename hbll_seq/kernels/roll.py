@@ -68,7 +68,7 @@ class FusedRoll:
              both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous()], k, n, units,
         )  # fmt: skip
         last = self._states[k if keep else k % 2]
-        self.end = last[..., :d].reshape(n, -1) if units != d else last.reshape(n, -1).clone()
+        self.end = last[..., :d].clone().view(n, -1)  # outlives the work buffer
         self.outputs = self._states[1:, :, -1, :d] if keep else None
         self.carry = both[0, :, :d]
         self.link = both[1, :, :d] if recipe.parts > 1 else None

@@ -21,6 +21,7 @@ from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
 from hbll_seq.chain import run_chain
 from hbll_seq.errors import InputError
+from hbll_seq.grouped import deployed_loss, step_grouped
 from hbll_seq.jump import Jump
 from hbll_seq.local import LayerPlan, LayerRecord, run_layer
 from hbll_seq.models.recurrent import SequenceModel, sequential
@@ -30,7 +31,7 @@ from hbll_seq.rules.controller import Controller
 from hbll_seq.rules.execute import forward_backward, per_block
 from hbll_seq.scheduler import activation_bytes, memory_bytes, to_blocks
 from hbll_seq.solve import Effort
-from hbll_seq.tree import auto_block
+from hbll_seq.tree import ROWS, auto_block
 
 OWN = 0.5  # "auto" discount of a block with targets of its own
 EXECUTIONS = ("auto", "parallel", "sequential")
@@ -123,14 +124,21 @@ class HBLL(Rule[SequenceModel]):
         """Of the jump encoders."""
         return [p for jump in self.jumps for p in jump.parameters()]
 
-    def _block(self, steps: int, batch: int) -> int:
-        block = self.block_size if isinstance(self.block_size, int) else auto_block(steps, batch)
-        return min(block, steps)
+    def _block(self, model: SequenceModel, steps: int, batch: int) -> int:
+        if isinstance(self.block_size, int):
+            return min(self.block_size, steps)
+        block = min(auto_block(steps, batch), steps)
+        if self.memory is not None:  # a group has to have rows enough for the machine too
+            rows = self.memory // max(activation_bytes(cell, torch.float32) for cell in model.cells)
+            while block > 16 and block * ROWS > rows:
+                block //= 2
+        return block
 
-    def plan(self, layer: int, cell: Cell, batch: Batch, like: Tensor, discount: float | Tensor = 1.0) -> LayerPlan:
-        """What this step will do in `layer`."""
-        size, steps = batch.x.shape[:2]
-        block = self._block(steps, size)
+    def plan(
+        self, layer: int, cell: Cell, batch: Batch, like: Tensor, block: int, discount: float | Tensor = 1.0
+    ) -> LayerPlan:
+        """What this step will do in `layer`, in blocks of `block` steps."""
+        size = len(batch.x)
         c = self.controller
         sweeps = c.sweeps(layer) if isinstance(self.sweeps, str) else Effort(self.sweeps, self.sweeps, 0.0)
         feedback = c.feedback(layer) if isinstance(self.feedback, str) else Effort(self.feedback, self.feedback, 0.0)
@@ -169,26 +177,39 @@ class HBLL(Rule[SequenceModel]):
         cells = model.cells
         return batch.x.device.type == "cpu" and all(len(batch.x) * c.hidden_size >= c.chain_from for c in cells)
 
+    def _grouped(self, model: SequenceModel, in_order: bool) -> bool:
+        """Whether loss and read-out go inside the groups: only with one layer, a stack needs outputs whole."""
+        asked = self.group is not None or self.memory is not None
+        return asked and len(model.cells) == 1 and not (self.jumps or self.keep_solutions or in_order)
+
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
         self.records = []
         pull = self.controller.pull if isinstance(self.pull, str) else float(self.pull)  # of this step
-        block = self._block(batch.x.shape[1], batch.x.shape[0])
+        block = self._block(model, batch.x.shape[1], batch.x.shape[0])
         discount, in_order = self._discounts(model, batch, block), self._in_order(model, batch)
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
             self.records.append(LayerRecord(keep=self.keep_solutions))
-            plan, record = self.plan(layer, cell, batch, state, discount), self.records[-1]
+            plan, record = self.plan(layer, cell, batch, state, block, discount), self.records[-1]
             if in_order:
                 return run_chain(cell, x, state, plan, record)
             return run_layer(cell, x, state, lengths, plan, record)
 
-        loss, per_step = forward_backward(model, batch, execute, lookup=not self.jumps)
+        losses: Tensor | None
+        grouped = self._grouped(model, in_order)
+        if grouped:
+            self.records = [LayerRecord()]
+            plan = self.plan(0, model.cells[0], batch, model.readout.weight, block, discount)
+            loss, losses = step_grouped(model, batch, plan, self.records[0])
+        else:
+            loss, per_step = forward_backward(model, batch, execute, lookup=not self.jumps)
+            losses = per_block(per_step, batch.mask, block)
         if not in_order:
             self.controller.observe(self.records)
         deployed = None
         if self.check_every and not in_order and self.controller.steps % self.check_every == 0:
-            deployed = self._deployed(model, batch)
+            deployed = deployed_loss(model, batch) if grouped else self._deployed(model, batch)
             self.controller.compare(loss, deployed)
         self.controller.steps += 1
         metrics = {
@@ -205,7 +226,6 @@ class HBLL(Rule[SequenceModel]):
         }
         if deployed is not None:
             metrics["deployed_gap"] = deployed - loss
-        losses = per_block(per_step, batch.mask, block)
         if losses is None and not math.isfinite(loss):
             losses = self._broken()
         return StepResult(loss, metrics, losses)

@@ -1,0 +1,113 @@
+"""The loss of the blocks in flight: read-out, prediction loss and gradient, a group of blocks at a time.
+
+So nothing of the length of the sequence is kept but inputs, targets and boundaries: neither outputs nor
+predictions nor their gradients (design section 3, memory).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hbll_seq.batch import Batch
+from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.scheduler import to_blocks
+
+
+class LocalLoss:
+    """What a backward pass over groups asks for the gradient on the outputs (`scheduler.Level.backward`).
+
+    Args:
+        model: its read-out, task and objective are used.
+        batch: targets.
+        block: steps a block, K.
+
+    Attributes:
+        loss: mean loss of the batch, summed up over the groups of the latest pass.
+    """
+
+    def __init__(self, model: SequenceModel, batch: Batch, block: int) -> None:
+        self._model, self._batch, self._block = model, batch, block
+        self._size, steps = batch.x.shape[0], batch.x.shape[1]
+        self._blocks = -(-steps // block)
+        self._whole = model.task == "sequence"
+        if not self._whole:
+            y = batch.y if batch.y.ndim == 3 else batch.y.unsqueeze(-1)
+            mask = torch.ones_like(batch.y[:, :, :1] if batch.y.ndim == 3 else y, dtype=torch.bool)
+            mask = mask if batch.mask is None else batch.mask.unsqueeze(-1)
+            self._y, self._mask = (to_blocks(one, block, copy=False) for one in (y, mask))
+            self._count = max(int(mask.sum()), 1)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.loss = 0.0
+        self._sums = torch.zeros(self._blocks, dtype=torch.float64)
+        self._counts = torch.zeros(self._blocks, dtype=torch.float64)
+        self._grads: list[Tensor] = []
+
+    def __call__(self, first: int, stop: int, outputs: Tensor, gradients: bool) -> Tensor | None:
+        """Gradient on the outputs of blocks first..stop, or None where no target is among them.
+
+        Args:
+            first, stop: blocks; a pass begins at 0.
+            outputs: `(K, m*B, d)`.
+            gradients: also add up the read-out's own.
+        """
+        if first == 0:
+            self._begin()
+        outputs = outputs.view(self._block, stop - first, self._size, -1)
+        with torch.enable_grad():
+            h = outputs.detach().requires_grad_()
+            loss = self._at_ends(first, stop, h) if self._whole else self._per_step(first, stop, h)
+            if loss is None:
+                return None
+            self.loss += float(loss.detach())
+            parameters = list(self._model.readout.parameters()) if gradients else []
+            dout, *own = torch.autograd.grad(loss, [h, *parameters])
+        self._grads = own if not self._grads else [p + q for p, q in zip(self._grads, own, strict=True)]
+        return dout.view(self._block, -1, dout.shape[-1])
+
+    def _per_step(self, first: int, stop: int, h: Tensor) -> Tensor | None:
+        mask = self._mask[:, first:stop].squeeze(-1)  # (K, m, B)
+        if not mask.any():
+            return None
+        out, y = self._model.readout(h), self._y[:, first:stop]
+        if self._model.objective == "mse":
+            each = (out - y).square().mean(-1)
+        else:
+            y = y.squeeze(-1).masked_fill(~mask, 0)
+            each = functional.cross_entropy(out.flatten(0, 2), y.flatten(), reduction="none").view(mask.shape)
+        each = torch.where(mask, each, each.new_zeros(()))
+        self._sums[first:stop] = each.detach().sum((0, 2)).double().cpu()
+        self._counts[first:stop] = mask.sum((0, 2)).double().cpu()
+        return each.sum() / self._count
+
+    def _at_ends(self, first: int, stop: int, h: Tensor) -> Tensor | None:
+        last = self._batch.lengths - 1
+        at = torch.div(last, self._block, rounding_mode="floor")
+        rows = torch.nonzero((at >= first) & (at < stop)).flatten()
+        if not len(rows):
+            return None
+        out = self._model.readout(h[last[rows] % self._block, at[rows] - first, rows])
+        y = self._batch.y[rows.to(self._batch.y.device)]
+        if self._model.objective == "mse":
+            return (out - y).square().mean(-1).sum() / self._size
+        return functional.cross_entropy(out, y, reduction="sum") / self._size
+
+    def block_loss(self) -> Tensor | None:
+        """`(n,)` mean loss of every block, NaN where there is no target; None with one target a sequence."""
+        if self._whole:
+            return None
+        return torch.where(self._counts > 0, self._sums / self._counts, math.nan).float()
+
+    def accumulate(self) -> None:
+        """Add the read-out's gradients to `.grad`."""
+        add_gradients(list(self._model.readout.parameters()), [*self._grads])
+
+
+def add_gradients(parameters: list[torch.nn.Parameter], grads: list[Tensor | None]) -> None:
+    """Add gradients to `.grad`, None for none."""
+    for p, g in zip(parameters, grads, strict=True):
+        if g is not None:
+            p.grad = g.clone() if p.grad is None else p.grad + g
