@@ -36,6 +36,7 @@ class About(NamedTuple):
         return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
     def __repr__(self) -> str:
+        """The same table."""
         return str(self)
 
 
