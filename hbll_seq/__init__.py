@@ -8,6 +8,7 @@ run = hs.fit(model, text.train, rule="hbll", steps=2000, validation=text.valid)
 run.plot(); print(model.generate("The statement ", 200))
 """
 
+from hbll_seq import audio as audio
 from hbll_seq import callbacks as callbacks
 from hbll_seq import datasets as datasets
 from hbll_seq import models as models
