@@ -63,7 +63,7 @@ def lag_map(
     block = blocks_of(x, block_size)
     chain = TimeChain(copy.deepcopy(model).double(), x, block, withheld)
     n, b = chain.count, len(x)
-    most = None if exact else max(8, 2 * (n - 1).bit_length()) if isinstance(rolled, str) else rolled
+    most = None if exact else max(12, 2 * (n - 1).bit_length()) if isinstance(rolled, str) else rolled
     values = torch.zeros(b, n, n, dtype=torch.float64, device=x.device)
     changed = chain.states.new_empty(0, b, chain.states.shape[-1])  # (j, B, S): blocks 0..j-1 withheld
     for j in range(n):

@@ -61,7 +61,7 @@ def credit(
         exact: roll every changed state (n^2 / 2 block rolls): the reference for the fast knockout.
         withheld: "skip": the node never happened, the state after it is the state before it; "mean", "zero": the
             node runs on the mean embedded input of the batch, or on zeros. Layered models know "skip" only.
-        rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(8, 2 ceil(log2 n)).
+        rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)).
 
     Returns:
         See `Credit`.
@@ -93,7 +93,7 @@ def credit(
     tree = Tree(steps, block)
     unit = unit_of(model)
     if kind == "knockout":
-        most = None if exact else max(8, 2 * tree.levels) if isinstance(rolled, str) else rolled
+        most = None if exact else max(12, 2 * tree.levels) if isinstance(rolled, str) else rolled
         nodes = [(loss_of(chain, exact_model, question, s) - loss).T for s in knocked_out(chain, most)]
     elif kind == "posterior":
         unit = "nats"

@@ -1,13 +1,16 @@
 """Many states through the same maps, a few of them rolled for real: secant jumps.
 
-With h the state that truly occurred, F the maps' composition, and d_k = h_k - h the changes of r states that
-are rolled, a further change d is written as d = sum_k w_k d_k + e by least squares, and
+With h the state that truly occurred, F the maps' composition, and d_k = h_k - h the changes of the r states that
+are rolled, a further change d is written as d = sum_k w_k d_k + e, and
 
     F(h + d) = F(h) + sum_k w_k (F(h + d_k) - F(h)) + g e
 
 to second order: exact where F is affine and d in the span, and for each of the r states whatever F is. What is left,
-e, jumps by the composed carries g of the maps. The r are chosen one by one as what the others leave unexplained
-(Gram-Schmidt with pivoting), so they are the changes that matter.
+e, jumps by the composed carries g of the maps. A secant over a long change is a poor derivative, so the weights
+minimise |e|^2 + CURVATURE sum_k (w_k |d_k|^2)^2: a small change is explained by small ones where there are any.
+
+Half of the r are chosen as the largest changes that the others leave unexplained (Gram-Schmidt with pivoting), half
+in the same way after every change is scaled to length one: the large ones, and directions for the small.
 """
 
 import torch
@@ -15,30 +18,43 @@ from torch import Tensor
 
 from hbll_seq.credit.chain import Chain
 
-RIDGE = 1e-6
+CURVATURE = 0.5  # measured: benchmarks.credit, docs/notes/2026-11-24-credit.md
+RIDGE = 1e-9
+HEAD = 2  # maps that every state is rolled through first, where two nodes join: fast directions die out there
+
+Spans = list[tuple[int, int]]
 
 
-def choose(change: Tensor, count: int) -> Tensor:
-    """Indices `(m, count, B)` of the changes `(m, p, B, S)` that span the others best."""
-    left = change.clone()
-    chosen = []
-    for _ in range(count):
-        size = left.square().sum(-1)  # (m, p, B)
-        for past in chosen:
-            size.scatter_(1, past.unsqueeze(1), -1.0)
-        best = size.argmax(1)  # (m, B)
-        chosen.append(best)
-        index = best[:, None, :, None].expand(-1, 1, -1, change.shape[-1])
-        direction = torch.nn.functional.normalize(left.gather(1, index), dim=-1)
-        left = left - (left * direction).sum(-1, keepdim=True) * direction
-    return torch.stack(chosen, 1)
+def cross(chain: Chain, spans: Spans, states: Tensor, most: int | None) -> Tensor:
+    """States `(m, p, B, S)` through maps i..j-1 of each span `(i, j)`.
 
-
-def through(chain: Chain, spans: list[tuple[int, int]], states: Tensor) -> tuple[Tensor, Tensor]:
-    """States `(m, R, B, S)` through maps i..j-1 of each span `(i, j)`, rolled: ends and composed carries.
-
-    Only the last span may be shorter than the others.
+    Args:
+        chain: see `Chain`.
+        spans: only the last may be shorter than the others.
+        states: p changed states for each.
+        most: how many of a span's p are rolled all the way; None for all.
     """
+    if not spans or most is None or states.shape[1] <= most:
+        return through(chain, spans, states)[0]
+    head = [(i, min(i + HEAD, j)) for i, j in spans]
+    states = through(chain, head, states)[0]
+    left = [(m, j) for (_, m), (_, j) in zip(head, spans, strict=True) if m < j]
+    if not left:
+        return states
+    here = torch.stack([chain.states[i] for i, _ in left]).unsqueeze(1)  # (m, 1, B, S)
+    there = torch.stack([chain.states[j] for _, j in left]).unsqueeze(1)
+    changes = states[: len(left)] - here
+    index = choose(changes, most).unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])
+    known = changes.gather(1, index)
+    ends, carry = through(chain, left, known + here)
+    weights, rest = explain(known, changes)
+    moved = torch.einsum("mrbp,mrbs->mpbs", weights, ends - there)
+    jumped = there + moved + carry.mean(1, keepdim=True) * rest[..., chain.source]
+    return torch.cat([jumped.scatter(1, index, ends), states[len(left) :]])
+
+
+def through(chain: Chain, spans: Spans, states: Tensor) -> tuple[Tensor, Tensor]:
+    """States `(m, R, B, S)` through each span, rolled: ends and composed carries."""
     ends, carry = states, torch.ones_like(states)
     for q in range(max((j - i for i, j in spans), default=0)):
         active = [i + q for i, j in spans if i + q < j]
@@ -48,32 +64,35 @@ def through(chain: Chain, spans: list[tuple[int, int]], states: Tensor) -> tuple
     return ends, carry
 
 
-def cross(chain: Chain, spans: list[tuple[int, int]], states: Tensor, most: int | None) -> Tensor:
-    """States `(m, p, B, S)` through the maps of each span, at most `most` of a span's p rolled; None rolls all."""
-    if not spans:
-        return states
-    p = states.shape[1]
-    if most is None or p <= most:
-        return through(chain, spans, states)[0]
-    here = torch.stack([chain.states[i] for i, _ in spans]).unsqueeze(1)  # (m, 1, B, S)
-    there = torch.stack([chain.states[j] for _, j in spans]).unsqueeze(1)
-    change = states - here
-    picked = choose(change, most)
-    index = picked.unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])
-    ends, carry = through(chain, spans, states.gather(1, index))
-    known, moved = change.gather(1, index), ends - there
-    weights, left = explain(known, change)
-    carry = carry.mean(1, keepdim=True)
-    out = there + torch.einsum("mrbp,mrbs->mpbs", weights, moved) + carry * left[..., chain.source]
-    return out.scatter(1, index, ends)
+def choose(changes: Tensor, count: int) -> Tensor:
+    """Indices `(m, count, B)`, none twice, of those of the changes `(m, p, B, S)` that explain the others best."""
+    large = _pivots(changes, count - count // 2, [])
+    small = _pivots(torch.nn.functional.normalize(changes, dim=-1), count // 2, large)
+    return torch.stack(large + small, 1)
 
 
-def explain(known: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares weights `(m, r, B, p)` of the known changes `(m, r, B, S)`, and what they leave `(m, p, B, S)`."""
-    scale = known.norm(dim=-1, keepdim=True).clamp(min=1e-300)
-    unit = known / scale
+def explain(known: Tensor, changes: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `(m, r, B, p)` of the known changes `(m, r, B, S)`, and what they leave `(m, p, B, S)` of the changes."""
+    size = known.norm(dim=-1, keepdim=True).clamp(min=1e-150)
+    unit = known / size
     gram = torch.einsum("mrbs,mqbs->mbrq", unit, unit)
-    gram = gram + RIDGE * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    right = torch.einsum("mrbs,mpbs->mbrp", unit, change)
-    weights = torch.linalg.solve(gram, right).transpose(1, 2) / scale  # (m, r, B, p)
-    return weights, change - torch.einsum("mrbp,mrbs->mpbs", weights, known)
+    penalty = RIDGE + CURVATURE * size[..., 0].square().transpose(1, 2)  # (m, B, r)
+    right = torch.einsum("mrbs,mpbs->mbrp", unit, changes)
+    weights = torch.linalg.solve(gram + torch.diag_embed(penalty), right).transpose(1, 2) / size
+    return weights, changes - torch.einsum("mrbp,mrbs->mpbs", weights, known)
+
+
+def _pivots(vectors: Tensor, count: int, taken: list[Tensor]) -> list[Tensor]:
+    """`count` indices `(m, B)` of vectors `(m, p, B, S)`, each the longest once the earlier ones are projected out."""
+    left, taken, found = vectors, list(taken), []
+    for _ in range(count):
+        size = left.square().sum(-1)  # (m, p, B)
+        for past in taken:
+            size.scatter_(1, past.unsqueeze(1), -1.0)
+        best = size.argmax(1)
+        taken.append(best)
+        found.append(best)
+        index = best[:, None, :, None].expand(-1, 1, -1, vectors.shape[-1])
+        direction = torch.nn.functional.normalize(left.gather(1, index), dim=-1)
+        left = left - (left * direction).sum(-1, keepdim=True) * direction
+    return found

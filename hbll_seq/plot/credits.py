@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,16 +15,41 @@ if TYPE_CHECKING:
 
     from hbll_seq.credit import Credit, LagMap
 
-SIGNED, POSITIVE = "PuOr", "viridis"  # purple against orange: told apart by every kind of colour vision
+SIGNED, POSITIVE, DECADES = "PuOr_r", "viridis", 1e3  # purple against orange: told apart by every kind of colour vision
 
 
-def scale(values: np.ndarray, signed: bool) -> tuple[Normalize, str]:
-    """Norm and colour map: symmetric about zero for signed credit, from zero for credit that is never negative."""
-    from matplotlib.colors import Normalize
+def scale(values: np.ndarray, signed: bool, log: bool = True) -> tuple[Normalize, str]:
+    """Norm and colour map; signed values symmetric about zero.
+
+    Args:
+        values: NaN is left out.
+        signed: credit that can be negative.
+        log: logarithmic over three decades below the largest, linear below that; else linear.
+    """
+    from matplotlib.colors import Normalize, SymLogNorm
 
     top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
     top = top or 1.0
-    return (Normalize(-top, top), SIGNED + "_r") if signed else (Normalize(0.0, top), POSITIVE)
+    low = -top if signed else 0.0
+    # a decade of the linear part is as wide as one of the others
+    norm = SymLogNorm(top / DECADES, linscale=0.5, vmin=low, vmax=top) if log else Normalize(low, top)
+    return norm, SIGNED if signed else POSITIVE
+
+
+def colour_bar(ax: Axes, norm: Normalize, name: str, label: str, **options: Any) -> None:
+    """A colour bar whose ticks do not run into each other where the scale is logarithmic about zero."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import SymLogNorm
+
+    bar = ax.figure.colorbar(ScalarMappable(norm, colormaps[name]), ax=ax, label=label, **options)
+    if isinstance(norm, SymLogNorm):
+        top = float(norm.vmax or 1.0)
+        high = 10.0 ** np.floor(np.log10(top) + 1e-9)
+        ticks = [t for t in (high, high / 10, high / 100) if t >= top / DECADES]
+        both = [*(-t for t in ticks), 0.0, *reversed(ticks)] if (norm.vmin or 0.0) < 0 else [0.0, *reversed(ticks)]
+        bar.set_ticks(both, labels=[f"{t:g}" for t in both])
+        bar.minorticks_off()
 
 
 def row_of(result: Credit, row: int) -> list[np.ndarray]:
@@ -45,7 +70,8 @@ def label_of(result: Credit) -> str:
 
 
 def credit(
-    result: Credit, *, row: int = 0, text: str | None = None, per_second: float | None = None, bar: bool = True,
+    result: Credit, *, row: int = 0, text: str | None = None, per_second: float | None = None, log: bool = True,
+    bar: bool = True,
     ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Credit of one sequence: every node of the tree over time, blocks at the bottom, the root on top.
@@ -55,6 +81,7 @@ def credit(
         row: which sequence of the batch.
         text: the sequence as text, one character a step, written under the blocks where it fits.
         per_second: steps a second, to label time in seconds (under a waveform: share the x axis); None for steps.
+        log: colours logarithmic over three decades below the largest credit, so that small credit is seen; else linear.
         bar: draw a colour bar. Without it the x axis lines up with other axes of the same width.
         ax: axes to draw on.
 
@@ -62,12 +89,11 @@ def credit(
         The axes. Grey: a node that has no credit (no midpoint inside the sequence).
     """
     from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Rectangle
 
     ax = axes(ax, (8.0, 3.6))
     nodes = row_of(result, row)
-    norm, name = scale(np.concatenate(nodes), result.kind == "knockout")
+    norm, name = scale(np.concatenate(nodes), result.kind == "knockout", log)
     cmap = colormaps[name]
     second = 1.0 if per_second is None else per_second
     for height, values in enumerate(nodes):
@@ -78,7 +104,7 @@ def credit(
     height = len(nodes) - 1
     ax.set_xlim(0, result.steps / second)
     ax.set_ylim(-0.6, height + 0.6)
-    names = [f"{2**h}" for h in range(height + 1)]
+    names = [f"{2**h}" for h in range(height)] + [f"all {nodes[0].size}"]
     ax.set_yticks(range(height + 1), names)
     ax.set_ylabel("blocks a node" if result.axis == "step" else "modules a node")
     if text is not None and _characters_fit(ax, result):
@@ -89,7 +115,7 @@ def credit(
     else:
         ax.set_xlabel("time (steps)" if per_second is None else "time (s)")
     if bar:
-        ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, label=label_of(result), pad=0.01)
+        colour_bar(ax, norm, name, label_of(result), pad=0.01)
     return ax
 
 
@@ -114,30 +140,29 @@ def _write_text(ax: Axes, result: Credit, text: str) -> None:
     ax.set_xlabel("text, block by block")
 
 
-def lag_map(result: LagMap, *, row: int | None = None, bar: bool = True, ax: Axes | None = None) -> Axes:
+def lag_map(
+    result: LagMap, *, row: int | None = None, log: bool = True, bar: bool = True, ax: Axes | None = None
+) -> Axes:
     """Credit from block i (rows) to the outcomes in block j (columns); empty where the outcome came before.
 
     Args:
         result: from `hbll_seq.lag_map`.
         row: which sequence; None for the mean over the batch.
+        log: colours logarithmic, as for `credit`.
         bar: draw a colour bar.
         ax: axes to draw on.
     """
-    from matplotlib.colors import SymLogNorm
-
-    ax = axes(ax, (5.2, 4.2))
+    ax = axes(ax, (5.6, 4.6))
     values = result.values.mean(0) if row is None else result.values[row]
     shown = values.detach().cpu().numpy().copy()
     n = len(shown)
     shown[np.tril_indices(n, -1)] = np.nan
-    finite = np.abs(shown[np.isfinite(shown)])
-    top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    norm = SymLogNorm(linthresh=top / 100, linscale=0.5, vmin=-top, vmax=top)  # late lags are small, and count
+    norm, name = scale(shown, True, log)  # late lags are small, and count
     t = n * result.block_size
-    picture = ax.imshow(shown, norm=norm, cmap=SIGNED + "_r", extent=(0, t, t, 0), aspect="equal", interpolation="none")
+    ax.imshow(shown, norm=norm, cmap=name, extent=(0, t, t, 0), aspect="equal", interpolation="none")
     ax.set_facecolor("#eeeeee")
-    ax.set_xlabel("outcome in the block at (steps)")
-    ax.set_ylabel("block withheld at (steps)")
+    ax.set_xlabel("time of the outcome (steps)")
+    ax.set_ylabel("time of the block withheld (steps)")
     if bar:
-        ax.figure.colorbar(picture, ax=ax, label=f"change of loss ({result.unit})", pad=0.02)
+        colour_bar(ax, norm, name, f"loss without the block, minus loss ({result.unit})", pad=0.02)
     return ax

@@ -31,7 +31,7 @@ def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int =
     colours = {"forward": COLOURS[0], "backward": COLOURS[1], "scan": COLOURS[4]}
 
     def bar(start: float, width: float, low: float, high: float, what: str) -> None:
-        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=0.6))
+        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=0.6 if n <= 32 else 0))
 
     upper = 1.25 * n  # the blocks of BPTT are drawn above those of hbll
     for i in range(n):
@@ -48,8 +48,8 @@ def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int =
             for level in range(width):  # one bar a level of the tree
                 bar(now + level, 1, 0, n, what)
         else:
-            for i in range(n):
-                bar(now, width, i, i + 1, what)
+            for i in range(n if n <= 32 else 1):
+                bar(now, width, i, i + 1 if n <= 32 else n, what)
         now += width
     total = tree.depth(sweeps, corrections)
     ax.text(

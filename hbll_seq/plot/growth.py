@@ -34,6 +34,8 @@ def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axe
         raise InputError("what", repr(what), f"one of {('both', *COLUMNS)}")
     if not rows or any(name not in r for r in rows for name in ("rule", "T")):
         raise InputError("records", f"{len(rows)} rows", "at least one, each with rule, T, seconds, MiB")
+    from matplotlib.ticker import LogFormatter
+
     ax = axes(ax, (6.4, 4.2))
     columns = list(COLUMNS) if what == "both" else [what]
     rules = list(dict.fromkeys(str(r["rule"]) for r in rows))
@@ -42,18 +44,24 @@ def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axe
         curves = {rule: _curve(rows, rule, column) for rule in rules}
         for (rule, curve), colour in zip(curves.items(), itertools.cycle(COLOURS)):
             label = rule if what != "both" else f"{rule}: {'time' if column == 'seconds' else 'memory'}"
-            style = {"ls": "-", "marker": "o"} if column == "seconds" else {"ls": "--", "marker": "s"}
-            target.plot(
-                *zip(*curve, strict=True) if curve else ([], []), color=colour, lw=1.8, ms=4, label=label, **style
-            )  # type: ignore[arg-type]
+            ls, marker = ("-", "o") if column == "seconds" else ("--", "s")
+            ts, values = [t for t, _ in curve], [v for _, v in curve]
+            target.plot(ts, values, color=colour, lw=1.8, ms=4, label=label, ls=ls, marker=marker)
         for one, other in itertools.combinations(rules, 2):
             for t, v in crossings(curves[one], curves[other]):
                 target.plot([t], [v], marker="o", ms=11, mfc="none", mec="black", ls="none")
                 target.annotate(
-                    f"T ≈ {t:.0f}", (t, v), xytext=(0, 10), textcoords="offset points", ha="center", fontsize=9
+                    f"T ≈ {t:.2g}" if t < 100 else f"T ≈ {round(t, 1 - math.floor(math.log10(t))):.0f}",
+                    (t, v),
+                    xytext=(8, 9) if place else (-8, 9),
+                    textcoords="offset points",
+                    ha="left" if place else "right",
+                    fontsize=9,
                 )
         target.set_xscale("log", base=2)
         target.set_yscale("log")
+        target.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        target.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
         target.set_ylabel(COLUMNS[column])
     ax.set_xlabel("length of the sequences T (steps)")
     ax.grid(alpha=0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +81,10 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
         boxes.append(f'<text x="{left + t * scale_x:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{t}</text>')
     name = "time (steps)" if result.axis == "step" else "module"
     boxes.append(f'<text x="{(width + left) / 2}" y="{bottom + 30}" text-anchor="middle">{name}</text>')
-    style = ".hbll rect{stroke:#fff;stroke-width:1}.hbll rect:hover{stroke:#000;stroke-width:2}.hbll text{font:12px sans-serif}"
+    style = (
+        ".hbll rect{stroke:#fff;stroke-width:1}.hbll rect:hover{stroke:#000;stroke-width:2}"
+        ".hbll text{font:12px sans-serif}"
+    )
     svg = (
         f'<svg class="hbll" viewBox="0 0 {width} {bottom + 36}" width="{width}" role="img" '
         f'xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{"".join(boxes)}</svg>'
@@ -92,7 +96,7 @@ def _shorten(text: str, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
-def _colours(values: np.ndarray, signed: bool):  # type: ignore[no-untyped-def]
+def _colours(values: np.ndarray, signed: bool) -> Callable[[float], tuple[str, str]]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -114,7 +118,8 @@ def _legend(nodes: list[np.ndarray], result: Credit) -> str:
     norm, _ = scale(values, signed)
     colour = _colours(values, signed)
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
-    stops = ",".join(colour(low + (high - low) * q / 8)[0] for q in range(9))
-    bar = f'<span style="display:inline-block;width:160px;height:10px;background:linear-gradient(to right,{stops})"></span>'
+    stops = ",".join(colour(float(norm.inverse(q / 16)))[0] for q in range(17))
+    box = f"display:inline-block;width:160px;height:10px;background:linear-gradient(to right,{stops})"
+    bar = f'<span style="{box}"></span>'
     style = "font:12px sans-serif;margin-top:6px"
-    return f'<div style="{style}">{low:.3g} {bar} {high:.3g} &nbsp; {html.escape(label_of(result))}</div>'
+    return f'<div style="{style}">{low:.3g} {bar} {high:.3g} &nbsp; {html.escape(label_of(result))}, logarithmic</div>'

@@ -115,7 +115,11 @@ def gradient_cosine(history: History, *, ax: Axes | None = None, label: str | No
     ax = axes(ax)
     colour = COLOURS[len(ax.lines) % len(COLOURS)]
     ax.plot(h["cosine_step"], h["gradient_cosine"], color=colour, marker="o", ms=4, lw=1.5, label=label)
-    ax.set_ylim(min(0.0, min(h["gradient_cosine"])) - 0.03, 1.03)
+    low = min(h["gradient_cosine"])
+    ax.set_ylim(
+        min(low - 0.05 * (1 - low) - 0.002, ax.get_ylim()[0]) if len(ax.lines) > 1 else low - 0.1 * (1 - low) - 0.002,
+        1 + 0.05 * (1 - low),
+    )
     ax.set_xlabel("training step")
     ax.set_ylabel("cosine to the exact gradient")
     ax.grid(alpha=0.25)

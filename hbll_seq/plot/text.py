@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.credits import label_of, row_of, scale
+from hbll_seq.plot.credits import colour_bar, label_of, row_of, scale
 from hbll_seq.plot.style import axes
 
 if TYPE_CHECKING:
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def credit_text(
-    result: Credit, text: str, *, row: int = 0, width: int = 64, bar: bool = True, ax: Axes | None = None
+    result: Credit,
+    text: str,
+    *,
+    row: int = 0,
+    width: int = 64,
+    log: bool = True,
+    bar: bool = True,
+    ax: Axes | None = None,
 ) -> Axes:
     """The text itself, every character on the colour of its block's credit.
 
@@ -24,6 +31,7 @@ def credit_text(
         text: one character a step, at least `result.steps` of them.
         row: which sequence of the batch.
         width: characters a line.
+        log: colours logarithmic, as for `credit`.
         bar: draw a colour bar.
         ax: axes to draw on; its ticks and frame are removed.
 
@@ -31,16 +39,15 @@ def credit_text(
         InputError: too little text, a row that is not there.
     """
     from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Rectangle
 
     if len(text) < result.steps:
         raise InputError("text", f"{len(text)} characters", f"one a step, {result.steps}")
     values = row_of(result, row)[0]
-    norm, name = scale(values, result.kind == "knockout")
+    norm, name = scale(values, result.kind == "knockout", log)
     cmap = colormaps[name]
     lines = -(-result.steps // width)
-    ax = axes(ax, (8.0, 0.6 + 0.24 * lines))
+    ax = axes(ax, (8.0, 1.0 + 0.26 * lines))
     ax.set_xlim(0, width)
     ax.set_ylim(lines, 0)
     size = ax.get_window_extent()
@@ -56,7 +63,7 @@ def credit_text(
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_frame_on(False)
-    ax.set_xlabel(f"credit of every block of {result.block_size} characters")
     if bar:
-        ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, label=label_of(result), pad=0.01)
+        label = f"{label_of(result)}, blocks of {result.block_size}"
+        colour_bar(ax, norm, name, label, location="bottom", aspect=50, shrink=0.7, pad=0.03)
     return ax
