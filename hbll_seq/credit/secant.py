@@ -6,12 +6,15 @@ are rolled, a further change d is written as d = sum_k w_k d_k + e, and
     F(h + d) = F(h) + sum_k w_k (F(h + d_k) - F(h)) + g e
 
 to second order: exact where F is affine and d in the span, and for each of the r states whatever F is. What is left,
-e, jumps by the composed carries g of the maps along the true states. A secant over a long change is a poor derivative, so the weights
-minimise, in units of each one's standard deviation, |e|^2 + CURVATURE sum_k (w_k |d_k|^2)^2: a small change is explained by small ones where there are any.
+e, jumps by the composed carries g of the maps along the true states. A secant over a long change is a poor
+derivative, so the weights minimise, in units of each state unit's standard deviation,
 
-Half of the r are chosen as the largest changes that the others leave unexplained (Gram-Schmidt with pivoting), half
-in the same way after every change is scaled to length one: the large ones, and directions for the small. A
-node of 2^h blocks is crossed in h + 1 pieces of 1, 1, 2, 4, ... blocks, the r chosen anew for each.
+    |e|^2 + CURVATURE sum_k (w_k |d_k|^2)^2 :
+
+a small change is explained by small ones where there are any. Half of the r are chosen as the largest changes that the
+others leave unexplained (Gram-Schmidt with pivoting), half in the same way after every change is scaled to length
+one: the large ones, and directions for the small. A node of 2^h blocks is crossed in h + 1 pieces of 1, 1, 2, 4, ...
+blocks, the r chosen anew for each: fast directions die out first.
 """
 
 import torch
