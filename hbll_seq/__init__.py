@@ -18,7 +18,10 @@ from hbll_seq.about import about as about
 from hbll_seq.anytime import predict_anytime as predict_anytime
 from hbll_seq.checkpoint import load as load
 from hbll_seq.checkpoint import save as save
+from hbll_seq.credit import Credit as Credit
+from hbll_seq.credit import LagMap as LagMap
 from hbll_seq.credit import credit as credit
+from hbll_seq.credit import lag_map as lag_map
 from hbll_seq.draft import draft_and_verify as draft_and_verify
 from hbll_seq.errors import DivergenceError as DivergenceError
 from hbll_seq.errors import InputError as InputError

@@ -1,0 +1,168 @@
+"""Credit over the tree, and over lags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hbll_seq.errors import InputError
+from hbll_seq.plot.style import axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+    from hbll_seq.credit import Credit, LagMap
+
+SIGNED, POSITIVE, DECADES = "PuOr_r", "viridis", 1e3  # purple against orange: told apart by every kind of colour vision
+
+
+def scale(values: np.ndarray, signed: bool, log: bool = True) -> tuple[Normalize, str]:
+    """Norm and colour map; signed values symmetric about zero.
+
+    Args:
+        values: NaN is left out.
+        signed: credit that can be negative.
+        log: logarithmic over three decades below the largest, linear below that; else linear.
+    """
+    from matplotlib.colors import Normalize, SymLogNorm
+
+    top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+    top = top or 1.0
+    low = -top if signed else 0.0
+    # a decade of the linear part is as wide as one of the others
+    norm = SymLogNorm(top / DECADES, linscale=0.5, vmin=low, vmax=top) if log else Normalize(low, top)
+    return norm, SIGNED if signed else POSITIVE
+
+
+def colour_bar(ax: Axes, norm: Normalize, name: str, label: str, **options: Any) -> None:
+    """A colour bar whose ticks do not run into each other where the scale is logarithmic about zero."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import SymLogNorm
+
+    bar = ax.figure.colorbar(ScalarMappable(norm, colormaps[name]), ax=ax, label=label, **options)
+    if isinstance(norm, SymLogNorm):
+        top = float(norm.vmax or 1.0)
+        high = 10.0 ** np.floor(np.log10(top) + 1e-9)
+        ticks = [t for t in (high, high / 10, high / 100) if t >= top / DECADES]
+        both = [*(-t for t in ticks), 0.0, *reversed(ticks)] if (norm.vmin or 0.0) < 0 else [0.0, *reversed(ticks)]
+        bar.set_ticks(both, labels=[f"{t:g}" for t in both])
+        bar.minorticks_off()
+
+
+def row_of(result: Credit, row: int) -> list[np.ndarray]:
+    """One sequence's credit, an array a height."""
+    if not 0 <= row < len(result.block):
+        raise InputError("row", row, f"a sequence in 0..{len(result.block) - 1}")
+    return [v[row].detach().cpu().numpy() for v in result.nodes]
+
+
+def label_of(result: Credit) -> str:
+    """For a colour bar."""
+    what = {
+        "posterior": "KL(posterior || forward)",
+        "knockout": "loss without it, minus loss",
+        "gradient": "|gradient|",
+    }
+    return f"{what[result.kind]} ({result.unit})"
+
+
+def credit(
+    result: Credit, *, row: int = 0, text: str | None = None, per_second: float | None = None, log: bool = True,
+    bar: bool = True,
+    ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Credit of one sequence: every node of the tree over time, blocks at the bottom, the root on top.
+
+    Args:
+        result: from `hbll_seq.credit`.
+        row: which sequence of the batch.
+        text: the sequence as text, one character a step, written under the blocks where it fits.
+        per_second: steps a second, to label time in seconds (under a waveform: share the x axis); None for steps.
+        log: colours logarithmic over three decades below the largest credit, so that small credit is seen; else linear.
+        bar: draw a colour bar. Without it the x axis lines up with other axes of the same width.
+        ax: axes to draw on.
+
+    Returns:
+        The axes. Grey: a node that has no credit (no midpoint inside the sequence).
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    ax = axes(ax, (8.0, 3.6))
+    nodes = row_of(result, row)
+    norm, name = scale(np.concatenate(nodes), result.kind == "knockout", log)
+    cmap = colormaps[name]
+    second = 1.0 if per_second is None else per_second
+    for height, values in enumerate(nodes):
+        for k, v in enumerate(values):
+            start, stop = (s / second for s in result.span(height, k))
+            colour = cmap(norm(v)) if np.isfinite(v) else "#d9d9d9"
+            ax.add_patch(Rectangle((start, height - 0.46), stop - start, 0.92, fc=colour, ec="white", lw=0.8))
+    height = len(nodes) - 1
+    ax.set_xlim(0, result.steps / second)
+    ax.set_ylim(-0.6, height + 0.6)
+    names = [f"{2**h}" for h in range(height)] + [f"all {nodes[0].size}"]
+    ax.set_yticks(range(height + 1), names)
+    ax.set_ylabel("blocks a node" if result.axis == "step" else "modules a node")
+    if text is not None and _characters_fit(ax, result):
+        _write_text(ax, result, text)
+    elif result.axis == "module":
+        ax.set_xticks([i + 0.5 for i in range(result.steps)], [str(i + 1) for i in range(result.steps)])
+        ax.set_xlabel("module")
+    else:
+        ax.set_xlabel("time (steps)" if per_second is None else "time (s)")
+    if bar:
+        colour_bar(ax, norm, name, label_of(result), pad=0.01)
+    return ax
+
+
+def _characters_fit(ax: Axes, result: Credit) -> bool:
+    return _columns(ax, result) >= 3 and result.axis == "step"
+
+
+def _columns(ax: Axes, result: Credit) -> int:
+    """Characters of 6.5 points that fit side by side in one block."""
+    inches = ax.get_window_extent().width / ax.figure.dpi
+    return int(inches * 72 * result.block_size / result.steps / 4.2)
+
+
+def _write_text(ax: Axes, result: Credit, text: str) -> None:
+    k, n = result.block_size, result.block.shape[1]
+    width = _columns(ax, result)
+    parts = [text[i * k : min((i + 1) * k, result.steps)].replace("\n", "↵").replace(" ", "·") for i in range(n)]
+    lines = ["\n".join(p[i : i + width] for i in range(0, len(p), width)) for p in parts]
+    middles = [sum(result.span(0, i)) / 2 for i in range(n)]
+    ax.set_xticks(middles, lines, fontsize=6.5, family="monospace")
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlabel("text, block by block")
+
+
+def lag_map(
+    result: LagMap, *, row: int | None = None, log: bool = True, bar: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Credit from block i (rows) to the outcomes in block j (columns); empty where the outcome came before.
+
+    Args:
+        result: from `hbll_seq.lag_map`.
+        row: which sequence; None for the mean over the batch.
+        log: colours logarithmic, as for `credit`.
+        bar: draw a colour bar.
+        ax: axes to draw on.
+    """
+    ax = axes(ax, (6.6, 4.8))
+    values = result.values.mean(0) if row is None else result.values[row]
+    shown = values.detach().cpu().numpy().copy()
+    n = len(shown)
+    shown[np.tril_indices(n, -1)] = np.nan
+    norm, name = scale(shown, True, log)  # late lags are small, and count
+    t = n * result.block_size
+    ax.imshow(shown, norm=norm, cmap=name, extent=(0, t, t, 0), aspect="equal", interpolation="none")
+    ax.set_facecolor("#eeeeee")
+    ax.set_xlabel("time of the outcome (steps)")
+    ax.set_ylabel("time of the block withheld (steps)")
+    if bar:
+        colour_bar(ax, norm, name, f"loss without the block, minus loss ({result.unit})", pad=0.02)
+    return ax

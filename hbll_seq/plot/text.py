@@ -1,0 +1,69 @@
+"""Credit as the background of the characters it belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hbll_seq.errors import InputError
+from hbll_seq.plot.credits import colour_bar, label_of, row_of, scale
+from hbll_seq.plot.style import axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hbll_seq.credit import Credit
+
+
+def credit_text(
+    result: Credit,
+    text: str,
+    *,
+    row: int = 0,
+    width: int = 64,
+    log: bool = True,
+    bar: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """The text itself, every character on the colour of its block's credit.
+
+    Args:
+        result: from `hbll_seq.credit`.
+        text: one character a step, at least `result.steps` of them.
+        row: which sequence of the batch.
+        width: characters a line.
+        log: colours logarithmic, as for `credit`.
+        bar: draw a colour bar.
+        ax: axes to draw on; its ticks and frame are removed.
+
+    Raises:
+        InputError: too little text, a row that is not there.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    if len(text) < result.steps:
+        raise InputError("text", f"{len(text)} characters", f"one a step, {result.steps}")
+    values = row_of(result, row)[0]
+    norm, name = scale(values, result.kind == "knockout", log)
+    cmap = colormaps[name]
+    lines = -(-result.steps // width)
+    ax = axes(ax, (8.0, 1.0 + 0.26 * lines))
+    ax.set_xlim(0, width)
+    ax.set_ylim(lines, 0)
+    size = ax.get_window_extent()
+    cell = min(size.width / width / 0.62, size.height / lines / 1.25) / ax.figure.dpi * 72  # points
+    for i, letter in enumerate(text[: result.steps]):
+        colour = cmap(norm(values[i // result.block_size]))
+        x, y = i % width, i // width
+        ax.add_patch(Rectangle((x, y + 0.04), 1, 0.92, fc=colour, ec="none"))
+        shown = {"\n": "↵", " ": ""}.get(letter, letter)
+        dark = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] < 0.5
+        ax.text(x + 0.5, y + 0.5, shown, ha="center", va="center", family="monospace",
+                fontsize=max(min(cell, 12.0), 4.0), color="white" if dark else "black")  # fmt: skip
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_frame_on(False)
+    if bar:
+        label = f"{label_of(result)}, blocks of {result.block_size}"
+        colour_bar(ax, norm, name, label, location="bottom", aspect=50, shrink=0.7, pad=0.03)
+    return ax
