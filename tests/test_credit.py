@@ -1,7 +1,6 @@
 """Credit finds the cause; the fast knockout agrees with brute force; the lag map is causal."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ def trained():
     return model, x, y
 
 
-@pytest.mark.parametrize("withheld", ["skip", "mean", "zero"])
+@pytest.mark.parametrize("withheld", ["skip", "mean", "swap", "zero"])
 def test_what_the_answer_is_owed_to_is_the_cue(trained, withheld):
     model, x, y = trained
     found = hs.credit(model, x, y, kind="knockout", block_size=4, withheld=withheld)
@@ -65,7 +64,7 @@ def test_exact_is_what_a_loop_over_the_model_gives(cell, layers):
     """Any cell, stacks, a shorter last block: withholding means what the docstring says, at blocks and nodes."""
     model = cases.model(cell, layers=layers, task="sequence")
     data = cases.batch(2, 13, task="sequence")
-    found = hs.credit(model, data.x, data.y, block_size=3, exact=True)
+    found = hs.credit(model, data.x, data.y, block_size=3, withheld="skip", exact=True)
 
     def loss(x):
         return torch.nn.functional.cross_entropy(model(x), data.y, reduction="none")
@@ -76,9 +75,8 @@ def test_exact_is_what_a_loop_over_the_model_gives(cell, layers):
                 start, stop = found.span(height, k)
                 without = torch.cat([data.x[:, :start], data.x[:, stop:]], 1)
                 torch.testing.assert_close(values[:, k], loss(without) - loss(data.x))
-    torch.testing.assert_close(
-        hs.credit(model, data.x, data.y, block_size=3).block, found.block
-    )  # few blocks: all rolled
+    fast = hs.credit(model, data.x, data.y, block_size=3, withheld="skip")
+    torch.testing.assert_close(fast.block, found.block)  # few blocks: all rolled
 
 
 def test_withheld_input_is_the_mean_or_zero():
@@ -141,7 +139,9 @@ def test_other_plain_torch_modules(module):
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 40, 3, generator=g), torch.randint(2, (2, 40), generator=g)
     fast, exact = (hs.credit(plain, x, y, block_size=2, outcome=35, exact=e) for e in (False, True))
-    assert fast.outcome == 35 and fast.steps == 36 and spearman(fast.block, exact.block) >= 0.95
+    assert fast.outcome == 35 and fast.steps == 36
+    # untrained, early blocks have 1e-12 nats, whose ranks mean nothing
+    assert (fast.block - exact.block).abs().max() < 0.01 * exact.block.abs().max()
 
 
 def test_credit_leaves_the_model_as_it_was(trained):
@@ -268,6 +268,6 @@ def test_truth_on_tasks_with_a_known_cause(task, cell):
     from benchmarks.credit import measure
 
     figures = measure(task, cell, "hbll", 0, 128)
-    assert figures["fast"] >= 95 and figures["exact"] >= 95
-    assert figures["rho"] >= 0.95 and not math.isnan(figures["rho"])
+    assert figures["mean"] >= 95 and figures["mean exact"] >= 95
+    assert figures["mean rho"] >= 0.95
     assert figures["shuffled"] < 50

@@ -25,7 +25,7 @@ def lag_map(
     *,
     block_size: int | str = "auto",
     exact: bool = False,
-    withheld: Literal["skip", "swap", "mean", "zero"] = "skip",
+    withheld: Literal["mean", "skip", "swap", "zero"] | None = None,
     donors: int = 4,
     rolled: int | str = "auto",
 ) -> LagMap:
@@ -47,6 +47,7 @@ def lag_map(
     """
     if not isinstance(model, SequenceModel):
         raise InputError("model", type(model).__name__, "a SequenceModel: depth has one outcome, at its end")
+    withheld = withheld or ("skip" if model.family == "layered" else "mean")
     if withheld not in WITHHELD:
         raise InputError("withheld", repr(withheld), f"one of {WITHHELD}")
     if rolled != "auto" and (not isinstance(rolled, int) or isinstance(rolled, bool) or rolled < 1):

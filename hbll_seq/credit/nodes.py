@@ -31,7 +31,7 @@ def credit(
     outcome: int | None = None,
     block_size: int | str = "auto",
     exact: bool = False,
-    withheld: Literal["skip", "swap", "mean", "zero"] = "skip",
+    withheld: Literal["mean", "skip", "swap", "zero"] | None = None,
     donors: int = 4,
     rolled: int | str = "auto",
 ) -> Credit:
@@ -60,10 +60,11 @@ def credit(
         outcome: step whose loss is explained; None for the last that has a target. Ignored for one label a sequence.
         block_size: steps a block, or "auto". Ignored for layered models.
         exact: roll every changed state (n^2 / 2 block rolls): the reference for the fast knockout.
-        withheld: "skip": the node never happened, the state after it is the state before it. "swap": the node runs on
-            the input of another sequence of the batch; the mean over `donors` of them. "mean", "zero": on the mean
-            embedded input of the batch, or on zeros. Layered models know "skip" only. A model with a default
-            answer does not need its cue where the default is right, and "skip" says so; "swap" then still finds it.
+        withheld: what a node has instead of its input. "mean": the mean embedded input of the batch; "zero": zeros;
+            "skip": nothing, it never happened, and the state after it is the state before it; "swap": the input of
+            another sequence of the batch, the mean over `donors` of them. None: "mean" over time, "skip" for layered
+            models, which know no other. Where a model answers by default, "skip" finds no cause if the default
+            is right; where causes stand at different steps, "swap" brings in those of others.
         donors: sequences swapped in, at most one less than the batch has.
         rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)).
 
@@ -75,6 +76,7 @@ def credit(
     """
     if kind not in KINDS:
         raise InputError("kind", repr(kind), f"one of {KINDS}")
+    withheld = withheld or ("skip" if model.family == "layered" else "mean")
     if withheld not in WITHHELD or (model.family == "layered" and withheld != "skip"):
         raise InputError(
             "withheld", repr(withheld), '"skip" for layered models' if withheld in WITHHELD else f"one of {WITHHELD}"

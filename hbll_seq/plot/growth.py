@@ -53,7 +53,7 @@ def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axe
                 target.annotate(
                     f"T ≈ {t:.2g}" if t < 100 else f"T ≈ {round(t, 1 - math.floor(math.log10(t))):.0f}",
                     (t, v),
-                    xytext=(8, 9) if place else (-8, 9),
+                    xytext=(9, -13) if place else (-8, 9),
                     textcoords="offset points",
                     ha="left" if place else "right",
                     fontsize=9,
