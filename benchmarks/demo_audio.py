@@ -109,7 +109,7 @@ def pictures(runs: dict[str, hs.History], model: Any, sounds: Sounds, cause: int
         hs.plot.learning_curve(run, ax=ax, label=name, colour=colour)
     figure.savefig(OUT / "audio_learning_curves.png", dpi=150)
     _, _, held_x, held_y, front, _ = sounds
-    found = hs.credit(model, held_x[:16], held_y[:16], block_size=10, withheld="swap")
+    found = hs.credit(model, held_x[:16], held_y[:16], block_size=10)
     figure, axes = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=False, height_ratios=[1, 2])
     wave = held_x[0].flatten()
     axes[0].plot(torch.arange(len(wave)) / front.hop, wave, lw=0.5, color=hs.plot.COLOURS[0])

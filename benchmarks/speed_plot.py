@@ -6,6 +6,8 @@ from typing import Any
 
 import hbll_seq as hs
 
+SIDES = ("hbll", "hbll-memory", "bptt", "pararnn", "mingru-scan")  # more lines hide each other
+
 
 def records(lines: pathlib.Path, *, b: int, d: int, cell: str, threads: int | None) -> list[dict[str, Any]]:
     """What `hbll_seq.plot.scaling` takes: rule, T, seconds, MiB; later runs replace earlier ones."""
@@ -32,6 +34,7 @@ def draw(lines: pathlib.Path, to: str, *, b: int, d: int, cell: str, threads: in
     rows = records(lines, b=b, d=d, cell=cell, threads=threads)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for what, ax in zip(("seconds", "MiB"), axes, strict=True):
-        hs.plot.scaling([row for row in rows if what in row], what=what, ax=ax)
+        shown = [row for side in SIDES for row in rows if row["rule"] == side and what in row]
+        hs.plot.scaling(shown, what=what, mark=False, ax=ax)
     figure.suptitle(f"One training step, {cell}, B={b}, d={d}, {threads} threads")
     figure.savefig(to, dpi=150)

@@ -17,13 +17,16 @@ COLUMNS = {"seconds": "time a training step (s)", "MiB": "memory (MiB)"}
 Curve = list[tuple[float, float]]
 
 
-def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axes | None = None) -> Axes:
+def scaling(
+    records: Iterable[Mapping[str, Any]], *, what: str = "both", mark: bool = True, ax: Axes | None = None
+) -> Axes:
     """Seconds (solid, left axis) and MiB (dashed, right axis) over T, log-log, a colour a rule; crossings are marked.
 
     Args:
         records: one mapping a measurement, with `rule`, `T`, `seconds`, `MiB`; a missing or NaN figure is left out
             (out of memory). Rows with the same rule and T are averaged (geometric mean).
         what: "both", "seconds" or "MiB".
+        mark: mark the lengths at which two rules cross.
         ax: axes to draw on; "both" adds a second y axis to it.
 
     Raises:
@@ -47,7 +50,7 @@ def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axe
             ls, marker = ("-", "o") if column == "seconds" else ("--", "s")
             ts, values = [t for t, _ in curve], [v for _, v in curve]
             target.plot(ts, values, color=colour, lw=1.8, ms=4, label=label, ls=ls, marker=marker)
-        for one, other in itertools.combinations(rules, 2):
+        for one, other in itertools.combinations(rules, 2) if mark else ():
             for t, v in crossings(curves[one], curves[other]):
                 target.plot([t], [v], marker="o", ms=11, mfc="none", mec="black", ls="none")
                 target.annotate(
