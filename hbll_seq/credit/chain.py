@@ -166,11 +166,15 @@ class DepthChain:
 
     @torch.no_grad()
     def advance(self, maps: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Chain`; a module has no carry that is known, so g is 0: what secants do not explain is forgotten."""
+        """See `Chain`; a module's carry is measured: how much of a change comes out of it along that change."""
         r, b = states.shape[1:3]
         ends = [self.model.layers[i](one.reshape(r * b, *self.shape)) for i, one in zip(maps, states, strict=True)]
         end = torch.stack(ends).view_as(states)
-        return end, torch.zeros_like(end)
+        before = states - torch.stack([self.states[i] for i in maps]).unsqueeze(1)
+        after = end - torch.stack([self.states[i + 1] for i in maps]).unsqueeze(1)
+        along = (before * after).sum((1, 3), keepdim=True)  # (m, 1, B, 1), over all changes
+        carry = along / before.square().sum((1, 3), keepdim=True).clamp(min=1e-300)
+        return end, carry.expand_as(end)
 
     def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
         """See `Chain`."""

@@ -152,7 +152,7 @@ def lag_map(
         bar: draw a colour bar.
         ax: axes to draw on.
     """
-    ax = axes(ax, (5.6, 4.6))
+    ax = axes(ax, (6.6, 4.8))
     values = result.values.mean(0) if row is None else result.values[row]
     shown = values.detach().cpu().numpy().copy()
     n = len(shown)

@@ -34,7 +34,7 @@ def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axe
         raise InputError("what", repr(what), f"one of {('both', *COLUMNS)}")
     if not rows or any(name not in r for r in rows for name in ("rule", "T")):
         raise InputError("records", f"{len(rows)} rows", "at least one, each with rule, T, seconds, MiB")
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     ax = axes(ax, (6.4, 4.2))
     columns = list(COLUMNS) if what == "both" else [what]
@@ -60,8 +60,10 @@ def scaling(records: Iterable[Mapping[str, Any]], *, what: str = "both", ax: Axe
                 )
         target.set_xscale("log", base=2)
         target.set_yscale("log")
-        target.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-        target.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        target.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        decades = math.log10(target.get_ylim()[1] / target.get_ylim()[0])
+        target.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        target.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if decades < 2 else NullFormatter())
         target.set_ylabel(COLUMNS[column])
     ax.set_xlabel("length of the sequences T (steps)")
     ax.grid(alpha=0.25)
