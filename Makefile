@@ -43,7 +43,7 @@ slow: $(STAMP)
 # Pages are made in an environment of their own: they need nothing of the package but its source.
 docs:
 	test -x build/docs-venv/bin/mkdocs || { $(PYTHON) -m venv build/docs-venv && build/docs-venv/bin/pip install --quiet \
-	--disable-pip-version-check -c constraints.txt mkdocs mkdocs-material 'mkdocstrings[python]'; }
+	--disable-pip-version-check -c constraints.txt mkdocs mkdocs-material 'mkdocstrings[python]' ruff; }
 	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --strict
 
 clean:
