@@ -8,6 +8,7 @@ same peaks after every weight tensor has been shuffled. About five minutes on on
 import argparse
 import copy
 import time
+from statistics import mean
 
 import torch
 from scipy.stats import spearmanr
@@ -91,17 +92,19 @@ def measure(task: str, cell: str, rule: str, seed: int, test: int) -> dict[str, 
     middle = time.perf_counter()
     exact = hs.credit(model, x, y, block_size=block, exact=True)
     end = time.perf_counter()
+    swap, swap_exact = (hs.credit(model, x, y, block_size=block, withheld="swap", exact=e) for e in (False, True))
     rho = sorted(rank_correlation(fast.block, exact.block))
     return {
         "task": task, "cell": cell, "rule": rule, "seed": seed, "loss": figures["loss"],
         "accuracy": 100 * figures.get("accuracy", float("nan")),
         "fast": hits(fast, cause), "exact": hits(exact, cause),
+        "swap": hits(swap, cause), "swap rho": mean(rank_correlation(swap.block, swap_exact.block)),
         "mean": hits(hs.credit(model, x, y, block_size=block, withheld="mean"), cause),
         "posterior": hits(hs.credit(model, x, y, block_size=block, kind="posterior"), cause),
         "gradient": hits(hs.credit(model, x, y, block_size=block, kind="gradient"), cause),
         "shuffled": hits(hs.credit(shuffled(model, seed), x, y, block_size=block), cause),
         "chance": 100 * float(in_blocks(cause, block).float().mean()),
-        "rho": sum(rho) / len(rho), "rho5": rho[len(rho) // 20],
+        "rho": mean(rho), "rho5": rho[len(rho) // 20],
         "speed": (end - middle) / (middle - start),
     }  # fmt: skip
 
@@ -115,8 +118,8 @@ def main() -> None:
     p.add_argument("--test", type=int, default=256)
     a = p.parse_args()
     print(f"{torch.get_num_threads()} threads, {a.test} sequences each; percentages of peaks on a cause\n")
-    names = ["task", "cell", "rule", "seed", "loss", "accuracy", "fast", "exact", "mean", "posterior", "gradient",
-             "shuffled", "chance", "rho", "rho5", "speed"]  # fmt: skip
+    names = ["task", "cell", "rule", "seed", "loss", "accuracy", "fast", "exact", "rho", "rho5", "swap", "swap rho", "mean", "posterior", "gradient",
+             "shuffled", "chance", "speed"]  # fmt: skip
     print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
     for task in a.tasks:
         for cell in a.cells:

@@ -13,7 +13,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
 
-WITHHELD = ("skip", "mean", "zero")
+WITHHELD = ("skip", "swap", "mean", "zero")
 
 
 class Chain(Protocol):
@@ -53,13 +53,17 @@ class TimeChain:
         x: `(B, T)` or `(B, T, D)`.
         block: steps a block K; the last one may be shorter.
         how: "skip" the block never happened: its map is the identity; "mean" and "zero": the block
-            runs, on the mean embedded input of the batch, or on zeros.
+            runs, on the mean embedded input of the batch, or on zeros; "swap": on that of another sequence.
+
+    Attributes:
+        shift: for "swap", the sequence `shift` rows before gives its input.
     """
 
     def __init__(self, model: SequenceModel, x: Tensor, block: int, how: str) -> None:
         if how not in WITHHELD:
             raise InputError("withheld", repr(how), f"one of {WITHHELD}")
         self.model, self.cells, self.how, self.block = model, model.cells, how, block
+        self.shift = 1
         with torch.no_grad():
             self.x = model.embed(x).transpose(0, 1)  # (T, B, D)
         self.steps, self.rows = self.x.shape[0], self.x.shape[1]
@@ -116,7 +120,9 @@ class TimeChain:
         return torch.cat(ends, 1).view(shape), torch.cat(carries, 1).view(shape), out
 
     def substitute(self, maps: list[int]) -> Tensor:
-        """`(K, m, B, D)` what blocks are given instead of their input ("mean", "zero")."""
+        """`(K, m, B, D)` what blocks are given instead of their input ("swap", "mean", "zero")."""
+        if self.how == "swap":
+            return self.inputs(maps).roll(self.shift, 2)
         fill = self.x.mean((0, 1)) if self.how == "mean" else torch.zeros_like(self.x[0, 0])
         return fill.expand_as(self.inputs(maps))
 

@@ -1,11 +1,11 @@
 """Knockout: the change of the outcome's loss when the input of a block, or of a whole node, is withheld.
 
 Fast, by the tree, bottom up. Each block withheld gives a changed state at its end. Where two nodes of a height join,
-the changed states of the left one cross the right one: all of them are rolled through its first two blocks, and then at
-most r of them to its end; the others follow by secant jumps, compositions of the blocks' maps (`secant.py`). So
-a state crosses at most ceil(log2 n) siblings, and at most (r / 2 + 2) n ceil(log2 n) block rolls do for all 2 n nodes;
-rolled one by one to the end it is n^2 / 2 for the blocks alone, and as many again for the nodes. The loss is then
-evaluated on every changed final state: it is never linearised.
+the changed states of the left one cross the right one: at most r of them, and the true one, rolled with the real
+cell, the others by secant jumps, linear models of the composed maps (`secant.py`). So a state crosses at most
+ceil(log2 n) siblings, and at most (r + 1) n ceil(log2 n) / 2 block rolls do for all 2 n nodes; rolled one by one to
+the end it is n^2 / 2 for the blocks alone, and as many again for the nodes. The loss is then evaluated on every changed
+final state: it is never linearised.
 
 Exact: all states rolled, through every block after their own.
 """

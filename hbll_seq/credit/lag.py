@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from hbll_seq.credit.chain import WITHHELD, TimeChain
-from hbll_seq.credit.nodes import blocks_of
+from hbll_seq.credit.nodes import blocks_of, donors_of
 from hbll_seq.credit.question import inputs, outcome_loss, targets, unit_of
 from hbll_seq.credit.result import LagMap
-from hbll_seq.credit.secant import choose, explain
+from hbll_seq.credit.secant import choose, explain, scale_of
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 
@@ -25,7 +25,8 @@ def lag_map(
     *,
     block_size: int | str = "auto",
     exact: bool = False,
-    withheld: Literal["skip", "mean", "zero"] = "skip",
+    withheld: Literal["skip", "swap", "mean", "zero"] = "skip",
+    donors: int = 4,
     rolled: int | str = "auto",
 ) -> LagMap:
     """Change of the loss in block j when block i's input is withheld, for all i <= j.
@@ -38,7 +39,7 @@ def lag_map(
         x: `(B, T)` symbols or `(B, T, D)` features.
         y: one target a step, `(B, T)` (-100 is ignored) or `(B, T, C)`; or one a sequence, then read at every block's
             end; None for next-step models.
-        block_size, exact, withheld, rolled: as for `credit`; within the withheld block itself, "skip" leaves
+        block_size, exact, withheld, donors, rolled: as for `credit`; within the withheld block itself, "skip" leaves
             every step the state before the block.
 
     Raises:
@@ -62,19 +63,29 @@ def lag_map(
             raise InputError("y", f"shape {tuple(y.shape)}", f"a target for each of {x.shape[1]} steps")
     block = blocks_of(x, block_size)
     chain = TimeChain(copy.deepcopy(model).double(), x, block, withheld)
-    n, b = chain.count, len(x)
+    n = chain.count
     most = None if exact else max(12, 2 * (n - 1).bit_length()) if isinstance(rolled, str) else rolled
-    values = torch.zeros(b, n, n, dtype=torch.float64, device=x.device)
+    shifts = donors_of(chain, donors)
+    values = torch.zeros(len(x), n, n, dtype=torch.float64, device=x.device)
+    for chain.shift in shifts:
+        values += _one(chain, model.objective, y, whole, most) / len(shifts)
+    return LagMap(values, block, x.shape[1], unit_of(model))
+
+
+def _one(chain: TimeChain, objective: str, y: Tensor, whole: bool, most: int | None) -> Tensor:
+    """The map `(B, n, n)` for what the chain withholds now."""
+    n, b = chain.count, chain.rows
+    values = torch.zeros(b, n, n, dtype=torch.float64, device=y.device)
     changed = chain.states.new_empty(0, b, chain.states.shape[-1])  # (j, B, S): blocks 0..j-1 withheld
     for j in range(n):
-        outcomes = _Outcomes(chain, model.objective, y, whole, j)
+        outcomes = _Outcomes(chain, objective, y, whole, j)
         usual = chain.states[j].unsqueeze(0)
         x_j = chain.inputs([j])
-        end, _, out = chain.roll(x_j, usual.unsqueeze(0), outputs=True)
+        end, carry, out = chain.roll(x_j, usual.unsqueeze(0), outputs=True)
         assert out is not None
         normal = outcomes.loss(end[0], out[:, 0])  # (1, B)
         at_end = chain.withheld([(j, j + 1)])
-        if withheld == "skip":
+        if chain.how == "skip":
             quiet = chain.cells[-1].output(usual).expand(len(x_j), 1, b, -1)
         else:
             given = chain.roll(chain.substitute([j]), usual.unsqueeze(0), outputs=True)[2]
@@ -82,10 +93,10 @@ def lag_map(
             quiet = given[:, 0]
         values[:, j, j] = (outcomes.loss(at_end, quiet) - normal)[0]
         if j:
-            changed, outputs = _cross(chain, x_j, changed, usual, (end[0], out[:, 0]), most)
+            changed, outputs = _cross(chain, x_j, changed, usual, (end[0], out[:, 0]), carry, most)
             values[:, :j, j] = (outcomes.loss(changed, outputs) - normal).T
         changed = torch.cat([changed, at_end])
-    return LagMap(values, block, x.shape[1], unit_of(model))
+    return values
 
 
 class _Outcomes:
@@ -110,21 +121,28 @@ class _Outcomes:
 
 
 def _cross(
-    chain: TimeChain, x: Tensor, states: Tensor, usual: Tensor, known: tuple[Tensor, Tensor], most: int | None
+    chain: TimeChain,
+    x: Tensor,
+    states: Tensor,
+    usual: Tensor,
+    known: tuple[Tensor, Tensor],
+    carry: Tensor,
+    most: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Changed states `(p, B, S)` through one block: ends, outputs `(K, p, B, d)`; at most `most` of them rolled."""
     if most is None or len(states) <= most:
         ends, _, out = chain.roll(x, states.unsqueeze(0), outputs=True)
         assert out is not None
         return ends[0], out[:, 0]
-    change = (states - usual).unsqueeze(0)  # (1, p, B, S)
-    index = choose(change, most).unsqueeze(-1)  # (1, r, B, 1)
+    scale = scale_of(chain)
+    changes = (states - usual).unsqueeze(0)  # (1, p, B, S)
+    index = choose(changes / scale, most).unsqueeze(-1)  # (1, r, B, 1)
     real = states.unsqueeze(0).gather(1, index.expand(-1, -1, -1, states.shape[-1]))
-    ends, carry, out = chain.roll(x, real, outputs=True)
+    ends, _, out = chain.roll(x, real, outputs=True)
     assert out is not None
-    weights, left = explain(real - usual, change)
-    moved = torch.einsum("mrbp,mrbs->mpbs", weights, ends - known[0])
-    moved = moved + carry.mean(1, keepdim=True) * left[..., chain.source]
+    weights = explain((real - usual) / scale, changes / scale)
+    rest = changes - torch.einsum("mrbp,mrbs->mpbs", weights, real - usual)
+    moved = torch.einsum("mrbp,mrbs->mpbs", weights, ends - known[0]) + carry * rest[..., chain.source]
     spread = torch.einsum("rbp,krbs->kpbs", weights[0], out[:, 0] - known[1])
     all_ends = (known[0] + moved).scatter(1, index.expand_as(ends), ends)[0]
     all_out = (known[1] + spread).scatter(1, index.expand(len(x), *out.shape[2:]), out[:, 0])

@@ -31,7 +31,8 @@ def credit(
     outcome: int | None = None,
     block_size: int | str = "auto",
     exact: bool = False,
-    withheld: Literal["skip", "mean", "zero"] = "skip",
+    withheld: Literal["skip", "swap", "mean", "zero"] = "skip",
+    donors: int = 4,
     rolled: int | str = "auto",
 ) -> Credit:
     """What one outcome of each sequence is owed to: a number for every node of the tree.
@@ -59,8 +60,11 @@ def credit(
         outcome: step whose loss is explained; None for the last that has a target. Ignored for one label a sequence.
         block_size: steps a block, or "auto". Ignored for layered models.
         exact: roll every changed state (n^2 / 2 block rolls): the reference for the fast knockout.
-        withheld: "skip": the node never happened, the state after it is the state before it; "mean", "zero": the
-            node runs on the mean embedded input of the batch, or on zeros. Layered models know "skip" only.
+        withheld: "skip": the node never happened, the state after it is the state before it. "swap": the node runs on
+            the input of another sequence of the batch; the mean over `donors` of them. "mean", "zero": on the mean
+            embedded input of the batch, or on zeros. Layered models know "skip" only. A model with a default
+            answer does not need its cue where the default is right, and "skip" says so; "swap" then still finds it.
+        donors: sequences swapped in, at most one less than the batch has.
         rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)).
 
     Returns:
@@ -94,7 +98,15 @@ def credit(
     unit = unit_of(model)
     if kind == "knockout":
         most = None if exact else max(12, 2 * tree.levels) if isinstance(rolled, str) else rolled
-        nodes = [(loss_of(chain, exact_model, question, s) - loss).T for s in knocked_out(chain, most)]
+        shifts = donors_of(chain, donors)
+        nodes = [
+            torch.zeros(len(loss), tree.nodes(h), dtype=loss.dtype, device=loss.device) for h in range(tree.levels + 1)
+        ]
+        for shift in shifts:
+            if isinstance(chain, TimeChain):
+                chain.shift = shift
+            for total, states in zip(nodes, knocked_out(chain, most), strict=True):
+                total += (loss_of(chain, exact_model, question, states) - loss).T / len(shifts)
     elif kind == "posterior":
         unit = "nats"
         if isinstance(exact_model, SequenceModel):
@@ -114,6 +126,17 @@ def blocks_of(x: Tensor, block_size: int | str) -> int:
     if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
         raise InputError("block_size", repr(block_size), 'an integer >= 1 or "auto"')
     return min(block_size, x.shape[1])
+
+
+def donors_of(chain: Chain, donors: int) -> list[int]:
+    """Shifts along the batch that "swap" takes its input from; one of any, not looked at, for the others."""
+    if not isinstance(chain, TimeChain) or chain.how != "swap":
+        return [0]
+    if chain.rows < 2:
+        raise InputError("x", "one sequence", 'two or more, for withheld="swap"')
+    if not isinstance(donors, int) or isinstance(donors, bool) or donors < 1:
+        raise InputError("donors", repr(donors), "an integer >= 1")
+    return list(range(1, 1 + min(donors, chain.rows - 1)))
 
 
 @torch.no_grad()

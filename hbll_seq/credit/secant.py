@@ -6,11 +6,15 @@ are rolled, a further change d is written as d = sum_k w_k d_k + e, and
     F(h + d) = F(h) + sum_k w_k (F(h + d_k) - F(h)) + g e
 
 to second order: exact where F is affine and d in the span, and for each of the r states whatever F is. What is left,
-e, jumps by the composed carries g of the maps. A secant over a long change is a poor derivative, so the weights
-minimise |e|^2 + CURVATURE sum_k (w_k |d_k|^2)^2: a small change is explained by small ones where there are any.
+e, jumps by the composed carries g of the maps along the true states. A secant over a long change is a poor
+derivative, so the weights minimise, in units of each state unit's standard deviation,
 
-Half of the r are chosen as the largest changes that the others leave unexplained (Gram-Schmidt with pivoting), half
-in the same way after every change is scaled to length one: the large ones, and directions for the small.
+    |e|^2 + CURVATURE sum_k (w_k |d_k|^2)^2 :
+
+a small change is explained by small ones where there are any. Half of the r are chosen as the largest changes that the
+others leave unexplained (Gram-Schmidt with pivoting), half in the same way after every change is scaled to length
+one: the large ones, and directions for the small. A node of 2^h blocks is crossed in h + 1 pieces of 1, 1, 2, 4, ...
+blocks, the r chosen anew for each: fast directions die out first.
 """
 
 import torch
@@ -20,7 +24,6 @@ from hbll_seq.credit.chain import Chain
 
 CURVATURE = 0.5  # measured: benchmarks.credit, docs/notes/2026-11-24-credit.md
 RIDGE = 1e-9
-HEAD = 2  # maps that every state is rolled through first, where two nodes join: fast directions die out there
 
 Spans = list[tuple[int, int]]
 
@@ -36,21 +39,33 @@ def cross(chain: Chain, spans: Spans, states: Tensor, most: int | None) -> Tenso
     """
     if not spans or most is None or states.shape[1] <= most:
         return through(chain, spans, states)[0]
-    head = [(i, min(i + HEAD, j)) for i, j in spans]
-    states = through(chain, head, states)[0]
-    left = [(m, j) for (_, m), (_, j) in zip(head, spans, strict=True) if m < j]
-    if not left:
-        return states
-    here = torch.stack([chain.states[i] for i, _ in left]).unsqueeze(1)  # (m, 1, B, S)
-    there = torch.stack([chain.states[j] for _, j in left]).unsqueeze(1)
-    changes = states[: len(left)] - here
-    index = choose(changes, most).unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])
+    done, piece = 0, 1
+    while done < max(j - i for i, j in spans):
+        part = [(i + done, min(i + done + piece, j)) for i, j in spans if i + done < j]
+        states = torch.cat([jump(chain, part, states[: len(part)], most), states[len(part) :]])
+        done, piece = done + piece, done + piece
+    return states
+
+
+def jump(chain: Chain, spans: Spans, states: Tensor, most: int) -> Tensor:
+    """`cross` in one piece: `most` of each span's states, chosen at its start, and the true one are rolled."""
+    here = torch.stack([chain.states[i] for i, _ in spans]).unsqueeze(1)  # (m, 1, B, S)
+    there = torch.stack([chain.states[j] for _, j in spans]).unsqueeze(1)
+    scale = scale_of(chain)
+    changes = states - here
+    index = choose(changes / scale, most).unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])
     known = changes.gather(1, index)
-    ends, carry = through(chain, left, known + here)
-    weights, rest = explain(known, changes)
-    moved = torch.einsum("mrbp,mrbs->mpbs", weights, ends - there)
-    jumped = there + moved + carry.mean(1, keepdim=True) * rest[..., chain.source]
-    return torch.cat([jumped.scatter(1, index, ends), states[len(left) :]])
+    ends, carry = through(chain, spans, torch.cat([known + here, here], 1))
+    ends, carry = ends[:, :-1], carry[:, -1:]
+    weights = explain(known / scale, changes / scale)
+    rest = changes - torch.einsum("mrbp,mrbs->mpbs", weights, known)
+    jumped = there + torch.einsum("mrbp,mrbs->mpbs", weights, ends - there) + carry * rest[..., chain.source]
+    return jumped.scatter(1, index, ends)
+
+
+def scale_of(chain: Chain) -> Tensor:
+    """`(S,)` standard deviation of each unit: an LSTM's memory is far larger than its output."""
+    return chain.states.std((0, 1)).clamp(min=1e-6)
 
 
 def through(chain: Chain, spans: Spans, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,15 +86,14 @@ def choose(changes: Tensor, count: int) -> Tensor:
     return torch.stack(large + small, 1)
 
 
-def explain(known: Tensor, changes: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `(m, r, B, p)` of the known changes `(m, r, B, S)`, and what they leave `(m, p, B, S)` of the changes."""
+def explain(known: Tensor, changes: Tensor) -> Tensor:
+    """Weights `(m, r, B, p)` of the known changes `(m, r, B, S)` in the changes `(m, p, B, S)`."""
     size = known.norm(dim=-1, keepdim=True).clamp(min=1e-150)
     unit = known / size
     gram = torch.einsum("mrbs,mqbs->mbrq", unit, unit)
     penalty = RIDGE + CURVATURE * size[..., 0].square().transpose(1, 2)  # (m, B, r)
     right = torch.einsum("mrbs,mpbs->mbrp", unit, changes)
-    weights = torch.linalg.solve(gram + torch.diag_embed(penalty), right).transpose(1, 2) / size
-    return weights, changes - torch.einsum("mrbp,mrbs->mpbs", weights, known)
+    return torch.linalg.solve(gram + torch.diag_embed(penalty), right).transpose(1, 2) / size
 
 
 def _pivots(vectors: Tensor, count: int, taken: list[Tensor]) -> list[Tensor]:

@@ -102,7 +102,7 @@ def gradient_cosine(history: History, *, ax: Axes | None = None, label: str | No
     """Cosine of the rule's gradient to the exact one over training.
 
     Args:
-        history: of a run that recorded `gradient_cosine` (`fit(..., trace=...)`, see `fit`).
+        history: of a run that recorded `gradient_cosine` (`fit(..., measure_cosine=)`).
         ax: axes to draw on.
         label: of the line.
 

@@ -1,0 +1,125 @@
+"""Every figure draws on its own axes only and names what it shows, with units."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import hbll_seq as hs
+from hbll_seq.plot.growth import crossings
+
+TEXT = "It is a truth <universally> acknowledged, that a single man in"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return hs.fit(
+        hs.models.CharLM(6, hidden=6), torch.arange(300) % 6, steps=4, validation=0.2, progress=False, measure_cosine=2
+    )
+
+
+@pytest.fixture(scope="module")
+def found():
+    lm = hs.models.CharLM(6, hidden=8)
+    x = torch.randint(0, 6, (2, 50), generator=torch.Generator().manual_seed(0))
+    return {
+        **{kind: hs.credit(lm, x, kind=kind, block_size=8) for kind in ("knockout", "posterior", "gradient")},
+        "lag": hs.lag_map(lm, x, block_size=8),
+        "depth": hs.credit(hs.models.MLP(4, 2, hidden=6, layers=7), torch.randn(3, 4), torch.zeros(3).long()),
+    }
+
+
+RECORDS = [
+    *(dict(rule="hbll", T=t, seconds=1 + t / 1000, MiB=50 + t / 100) for t in (256, 1024, 4096)),
+    *(dict(rule="bptt", T=t, seconds=t / 250, MiB=t / 10) for t in (256, 1024)),
+    dict(rule="bptt", T=4096, seconds=float("nan"), MiB=None),  # out of memory
+]
+
+FIGURES = {
+    "learning_curve": lambda run, found, ax: hs.plot.learning_curve(run, ax=ax, label="hbll"),
+    "learning_curves": lambda run, found, ax: hs.plot.learning_curves({"hbll": [run, run], "other": [run]}, ax=ax),
+    "training losses": lambda run, found, ax: hs.plot.learning_curves({"hbll": [run]}, held_out=False, ax=ax),
+    "inconsistency": lambda run, found, ax: hs.plot.inconsistency(run, ax=ax),
+    "gradient_cosine": lambda run, found, ax: hs.plot.gradient_cosine(run, ax=ax, label="hbll"),
+    "history": lambda run, found, ax: run.plot(ax=ax),
+    "tree": lambda run, found, ax: hs.plot.tree([1.0, 2.0, float("nan"), 0.5, 0.1], ax=ax, block_size=8),
+    "knockout": lambda run, found, ax: hs.plot.credit(found["knockout"], row=1, ax=ax),
+    "posterior": lambda run, found, ax: hs.plot.credit(found["posterior"], text=TEXT, ax=ax),
+    "gradient": lambda run, found, ax: hs.plot.credit(found["gradient"], log=False, per_second=8000.0, ax=ax),
+    "depth": lambda run, found, ax: hs.plot.credit(found["depth"], ax=ax),
+    "lag_map": lambda run, found, ax: hs.plot.lag_map(found["lag"], ax=ax),
+    "schedule": lambda run, found, ax: hs.plot.schedule(100, 16, ax=ax),
+    "one block": lambda run, found, ax: hs.plot.schedule(10, 16, ax=ax),
+    "scaling": lambda run, found, ax: hs.plot.scaling(RECORDS, ax=ax),
+    "memory": lambda run, found, ax: hs.plot.scaling(RECORDS, what="MiB", ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_figures_draw_on_the_axes_given_and_name_their_units(name, run, found):
+    figure = Figure()
+    ax = figure.subplots()
+    assert FIGURES[name](run, found, ax) is ax
+    assert ax.get_xlabel() and (ax.get_ylabel() or ax.get_yticklabels())
+    figure.canvas.draw()
+
+
+def test_the_text_figure_has_every_character_on_its_blocks_colour(found):
+    figure = Figure()
+    ax = hs.plot.credit_text(found["knockout"], TEXT, width=20, ax=figure.subplots())
+    assert "".join(t.get_text() or " " for t in ax.texts) == TEXT[:49]
+    colours = [p.get_facecolor() for p in ax.patches]
+    assert all(len(set(colours[i : i + 8])) == 1 for i in range(0, 49, 8)) and len(set(colours)) > 3
+    figure.canvas.draw()
+
+
+def test_the_tree_of_credit_has_a_box_a_node(found):
+    ax = hs.plot.credit(found["posterior"], ax=Figure().subplots())
+    assert len(ax.patches) == 7 + 4 + 2 + 1
+    assert ax.get_yticklabels()[-1].get_text() == "all 7"
+
+
+def test_hover_views_are_well_formed_and_say_the_numbers(found):
+    result = found["knockout"]
+    page = hs.plot.credit_html(result, TEXT)
+    root = ElementTree.fromstring(page.replace("&nbsp;", " "))
+    assert page._repr_html_() == page and "".join(root[0].itertext()) == TEXT[:49]
+    assert f"{result.block[0, 3]:.4g} nats" in page
+    tree = hs.plot.tree_html(result, text=TEXT, row=1)
+    root = ElementTree.fromstring(tree.replace("&nbsp;", " "))
+    titles = [e.text for e in root.iter() if e.tag.endswith("title")]
+    assert len(titles) == 14 and titles[-1].startswith("steps 0 to 48: ")
+    assert not re.search(r"<script|https?://(?!www\.w3\.org)", tree + page)
+
+
+def test_curves_cross_where_they_do():
+    one, other = [(100.0, 1.0), (400.0, 1.0)], [(100.0, 0.5), (400.0, 2.0)]
+    ((t, v),) = crossings(one, other)
+    assert t == pytest.approx(200) and v == pytest.approx(1)
+    assert crossings(one, [(100.0, 0.5), (400.0, 0.9)]) == []
+
+
+def test_the_tree_figure_shows_means_over_nodes():
+    ax = hs.plot.tree([1.0, 3.0, 5.0, 7.0], ax=Figure().subplots())
+    assert [t.get_text() for t in ax.texts] == ["1.00", "3.00", "5.00", "7.00", "2.00", "6.00", "4.00"]
+
+
+@pytest.mark.parametrize(
+    "call,says",
+    [
+        (lambda run, found: hs.plot.tree([]), "values"),
+        (lambda run, found: hs.plot.credit(found["knockout"], row=2), "row: got 2"),
+        (lambda run, found: hs.plot.credit_text(found["knockout"], "short"), "text: got 5 characters"),
+        (lambda run, found: hs.plot.credit_html(found["knockout"], "short"), "text: got 5 characters"),
+        (lambda run, found: hs.plot.learning_curves({}), "runs"),
+        (lambda run, found: hs.plot.scaling([]), "records"),
+        (lambda run, found: hs.plot.scaling(RECORDS, what="joules"), "what: got 'joules'"),
+        (lambda run, found: hs.plot.inconsistency(hs.History(None, {"rule": "bptt"}, {})), "history: got a run"),
+        (lambda run, found: hs.plot.gradient_cosine(hs.History(None, {}, {})), "history: got a run without"),
+    ],
+)
+def test_bad_arguments_are_named(call, says, run, found):
+    with pytest.raises(hs.InputError, match=says):
+        call(run, found)
