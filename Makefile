@@ -5,10 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test slow lint types docs clean help
+.PHONY: demo demo-audio test slow lint types docs clean help
 
 help:
 	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
+	@echo "make demo-audio   the same on sound: which tone came first?"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make slow   the tests that take minutes"
 	@echo "make docs   the documentation as pages in build/site/"
@@ -26,6 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo
+
+demo-audio: $(STAMP)
+	$(BIN)/python -m benchmarks.demo_audio
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,60 +1,125 @@
-"""Time of one training step, rules side by side: `python -m benchmarks.speed [--threads 2] [--rules hbll bptt]`.
+"""Time and memory of one training step, side by side: `python -m benchmarks.speed [--threads 2] [--rules hbll bptt]`.
 
-Next-symbol RNN (`--cell gru` unless said otherwise) on random symbols (64 of them), forward, backward and update, float32. The rules alternate within one
-process; each figure is the median of `--repeats` steps after 3 to warm up. Shapes whose BPTT step would
-take longer than `--patience` seconds are left out and said so. Ratios above 1 mean that hbll is faster.
-Not in the figures: the forward pass of the deployed chain that hbll makes every 50 steps to set its tolerance.
+Sides are described in `benchmarks/rivals.py`. They alternate within one process; each figure is the median of `--repeats`
+steps after 3 to warm up, float32. Shapes whose slowest step would take longer than `--patience` seconds are left out and
+said so. Ratios above 1 mean that the first side is faster. Not in the figures: the forward pass of the deployed chain
+that hbll makes every 50 steps to set its tolerance.
+
+`--memory` measures instead the peak memory of a step above the program and its input, every side and length in a process of
+its own. `--plot FILE` draws what all runs so far have found over T (B and d the first given).
 """
 
 import argparse
 import json
 import pathlib
+import resource
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 
 import torch
 
-from hbll_seq import rules, step
-from hbll_seq.batch import Batch
-from hbll_seq.models import CharLM
+from benchmarks import rivals
 
 OUT = pathlib.Path(__file__).parent / "out" / "speed.jsonl"
-V = 64
-
-
-def _options(name: str) -> dict[str, object]:
-    """Of a side: "hbll", "hbll-auto" and "hbll-sequential" differ in `execution`."""
-    if not name.startswith("hbll"):
-        return {}
-    return {"check_every": 0, "execution": name.partition("-")[2] or "parallel"}
 
 
 def measure(names: list[str], b: int, t: int, d: int, repeats: int, cell: str = "gru") -> dict[str, dict[str, float]]:
-    """Median seconds a step, and depth, of each rule."""
-    g = torch.Generator().manual_seed(0)
-    x = torch.randint(0, V, (b, t + 1), generator=g)
-    batch = Batch(x[:, :-1].contiguous(), torch.full((b,), t), x[:, 1:].contiguous(), None)
-    sides = []
-    for name in names:
-        model = CharLM(V, hidden=d, cell=cell)
-        rule = rules.make(name.split("-")[0], **_options(name))
-        rule.setup(model, torch.Generator().manual_seed(0))
-        sides.append((name, model, rule, torch.optim.SGD(model.parameters(), lr=1e-6)))
+    """Median seconds a step, and the rule's metrics, of each side."""
+    batch = rivals.data(b, t)
+    sides = [(name, rivals.make(name, batch, d, cell)) for name in names]
     times: dict[str, list[float]] = {name: [] for name in names}
     metrics: dict[str, dict[str, float]] = {}
     for i in range(repeats + 3):
-        for name, model, rule, optimizer in sides:
+        for name, one in sides:
             start = time.perf_counter()
-            info = step(model, batch, rule, optimizer)
+            metrics[name] = one()
             if i >= 3:
                 times[name].append(time.perf_counter() - start)
-            metrics[name] = info.result.metrics
     return {name: {"seconds": statistics.median(times[name]), **metrics[name]} for name in names}
 
 
+def peak(name: str, b: int, t: int, d: int, cell: str) -> dict[str, float]:
+    """Peak MiB of two steps above what was there before, and the seconds of the second. In this process, once."""
+    rivals.make(name, rivals.data(b, min(t, 512)), d, cell)()  # libraries, compiled kernels
+    one = rivals.make(name, rivals.data(b, t), d, cell)
+    page = resource.getpagesize() / 2**20
+    before = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * page
+    one()
+    start = time.perf_counter()
+    one()
+    seconds = time.perf_counter() - start
+    return {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, "seconds": seconds}
+
+
+def _record(**line: object) -> None:
+    OUT.parent.mkdir(exist_ok=True)
+    with OUT.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _lengths(a: argparse.Namespace, b: int, d: int, one: Callable[[int], float]) -> None:
+    """Calls `one` for every length until its slowest side would take longer than the patience allows."""
+    rate = 0.0
+    for t in a.steps:
+        if rate * t > a.patience:
+            print(f"| {b} | {t} | {d} | left out: the slowest side would take about {rate * t:.0f} s |", flush=True)
+        else:
+            rate = one(t) / t
+
+
+def times(a: argparse.Namespace) -> None:
+    """The table of times."""
+    first, *others = a.rules
+    print(f"{a.cell}, {a.threads} threads, torch {torch.__version__}, medians of {a.repeats}, alternating")
+    names = [f"{r} ms" for r in a.rules] + [f"{r}/{first}" for r in others]
+    print("| B | T | d | " + " | ".join(names) + " | sweeps | depth |")
+    print("|---" * (5 + len(names)) + "|")
+    for b in a.batch:
+        for d in a.hidden:
+
+            def one(t: int, b: int = b, d: int = d) -> float:
+                result = measure(a.rules, b, t, d, a.repeats, a.cell)
+                seconds = [result[r]["seconds"] for r in a.rules]
+                columns = [f"{1e3 * s:.1f}" for s in seconds] + [f"{s / seconds[0]:.2f}x" for s in seconds[1:]]
+                extra = f"{result[first].get('sweeps', 0):.0f} | {result[first].get('depth', 0):.0f}"
+                print(f"| {b} | {t} | {d} | " + " | ".join(columns) + f" | {extra} |", flush=True)
+                _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, result=result)
+                return max(seconds)
+
+            _lengths(a, b, d, one)
+
+
+def memory(a: argparse.Namespace) -> None:
+    """The table of peak memory, a process for every figure."""
+    print(f"{a.cell}, {a.threads} threads; peak MiB above program and input (seconds of a step)")
+    print("| B | T | d | " + " | ".join(a.rules) + " |")
+    print("|---" * (3 + len(a.rules)) + "|")
+    for b in a.batch:
+        for d in a.hidden:
+            rate = dict.fromkeys(a.rules, 0.0)
+            for t in a.steps:
+                found: dict[str, dict[str, float]] = {}
+                for name in a.rules:
+                    if rate[name] * t > a.patience:
+                        continue
+                    command = [sys.executable, "-m", "benchmarks.speed", "--one", name, "--cell", a.cell]
+                    command += ["--batch", str(b), "--steps", str(t), "--hidden", str(d), "--threads", str(a.threads)]
+                    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                    found[name] = json.loads(out)
+                    rate[name] = found[name]["seconds"] / t
+                row = [f"{f['mib']:.0f} ({f['seconds']:.2f})" if (f := found.get(r)) else "" for r in a.rules]
+                print(f"| {b} | {t} | {d} | " + " | ".join(row) + " |", flush=True)
+                _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, memory=found)
+
+
 def main() -> None:
+    """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rules", nargs="+", default=["hbll", "bptt"])
+    p.add_argument("--rules", nargs="+", default=["hbll", "bptt"], choices=rivals.NAMES)
+    p.add_argument("--all", action="store_true", help="every side that is installed")
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     p.add_argument("--steps", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     p.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256])
@@ -62,38 +127,26 @@ def main() -> None:
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--patience", type=float, default=3.0)
+    p.add_argument("--memory", action="store_true")
+    p.add_argument("--plot", metavar="FILE")
+    p.add_argument("--one", choices=rivals.NAMES, help=argparse.SUPPRESS)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    OUT.parent.mkdir(exist_ok=True)
-    first, *others = a.rules
-    print(f"{a.cell}, {a.threads} threads, torch {torch.__version__}, medians of {a.repeats}, alternating")
-    print(
-        "| B | T | d | "
-        + " | ".join(f"{r} ms" for r in a.rules)
-        + " | "
-        + " | ".join(f"{r}/{first}" for r in others)
-        + " | sweeps | depth |"
-    )
-    print("|---" * (5 + len(a.rules) + len(others)) + "|")
-    for b in a.batch:
-        for d in a.hidden:
-            rate = 0.0  # seconds of BPTT a step of time, from the shorter sequence before
-            for t in a.steps:
-                if rate * t > a.patience:
-                    print(f"| {b} | {t} | {d} | left out: BPTT would take about {rate * t:.0f} s a step |", flush=True)
-                    continue
-                result = measure(a.rules, b, t, d, a.repeats, a.cell)
-                rate = max(r["seconds"] for r in result.values()) / t
-                seconds = [result[r]["seconds"] for r in a.rules]
-                ratios = [f"{s / seconds[0]:.2f}x" for s in seconds[1:]]
-                cells = [f"{1e3 * s:.1f}" for s in seconds] + ratios
-                extra = f"{result[first].get('sweeps', 0):.0f} | {result[first]['depth']:.0f}"
-                print(f"| {b} | {t} | {d} | " + " | ".join(cells) + f" | {extra} |", flush=True)
-                with OUT.open("a") as file:
-                    file.write(
-                        json.dumps({"B": b, "T": t, "d": d, "threads": a.threads, "cell": a.cell, "result": result})
-                        + "\n"
-                    )
+    if a.one:
+        print(json.dumps(peak(a.one, a.batch[0], a.steps[0], a.hidden[0], a.cell)))
+        return
+    if a.all:
+        a.rules = [name for name in rivals.NAMES if rivals.available(name)]
+        for name in set(rivals.NAMES) - set(a.rules):
+            print(f"left out: {name} (not installed)")
+    if a.plot:
+        from benchmarks.speed_plot import draw
+
+        draw(OUT, a.plot, b=a.batch[0], d=a.hidden[0], cell=a.cell, threads=a.threads)
+    elif a.memory:
+        memory(a)
+    else:
+        times(a)
 
 
 if __name__ == "__main__":

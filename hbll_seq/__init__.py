@@ -8,11 +8,13 @@ run = hs.fit(model, text.train, rule="hbll", steps=2000, validation=text.valid)
 run.plot(); print(model.generate("The statement ", 200))
 """
 
+from hbll_seq import audio as audio
 from hbll_seq import callbacks as callbacks
 from hbll_seq import datasets as datasets
 from hbll_seq import models as models
 from hbll_seq import plot as plot
 from hbll_seq import rules as rules
+from hbll_seq.about import about as about
 from hbll_seq.anytime import predict_anytime as predict_anytime
 from hbll_seq.checkpoint import load as load
 from hbll_seq.checkpoint import save as save

@@ -1,8 +1,8 @@
-"""One layer trained group by group: memory for a few blocks, whatever the length of the sequence.
+"""A model of one layer trained with its loss inside the level: no autograd graph from outputs to loss, no copies.
 
-The same fixed points as `local.py`, with the loss inside the groups (`local_loss.py`) in place of one autograd graph
-from outputs to loss. What is kept of the whole sequence is the input, the targets and the boundaries. Every pass rolls
-its blocks again, which costs one forward roll more a pass.
+The same fixed points as `local.py`, with the loss taken where the blocks are (`local_loss.py`). In groups what is kept
+of the whole sequence is the input, the targets and the boundaries, so memory is that of a few blocks whatever the
+length; every pass rolls its blocks again, which costs one forward roll more a pass.
 """
 
 import torch
@@ -13,6 +13,7 @@ from hbll_seq.cells import SymbolCell
 from hbll_seq.local import LayerPlan, LayerRecord, solve_layer_feedback, solve_layer_states
 from hbll_seq.local_loss import LocalLoss, add_gradients
 from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.scheduler import Loss
 
 CHUNK = 16384  # steps of the deployed chain at a time
 
@@ -25,7 +26,7 @@ def step_grouped(
     Args:
         model: of one layer.
         batch: see `Batch`.
-        plan: with `group` set.
+        plan: with or without `group`.
         record: filled.
     """
     (cell,) = model.cells
@@ -33,9 +34,15 @@ def step_grouped(
     if model.embedding is not None:
         cell, x = SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
     state = cell.initial(len(x), model.readout.weight)
-    states = solve_layer_states(cell, x, state, batch.lengths, plan, record, outputs=False)
+    states = solve_layer_states(cell, x, state, batch.lengths, plan, record, outputs=plan.group is None)
     loss = LocalLoss(model, batch, plan.block)
-    feedback = solve_layer_feedback(cell, states, loss, plan, record, inputs=False)
+    dout: Tensor | Loss | None = loss
+    if states.level.outputs is not None:  # all there: once will do
+        outputs = states.level.outputs
+        dout = loss(0, outputs.shape[1], outputs.flatten(1, 2), True)
+        dout = None if dout is None else dout.view_as(outputs)
+    feedback = solve_layer_feedback(cell, states, dout, plan, record, inputs=False)
+    states.level.release()
     add_gradients(cell.parameters(), feedback.parameters)
     loss.accumulate()
     return loss.loss, loss.block_loss()

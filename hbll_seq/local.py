@@ -143,7 +143,7 @@ def solve_layer_states(
 
 
 def solve_layer_feedback(
-    cell: Cell, states: States, dout: Tensor | Loss, plan: LayerPlan, record: LayerRecord, *, inputs: bool
+    cell: Cell, states: States, dout: Tensor | Loss | None, plan: LayerPlan, record: LayerRecord, *, inputs: bool
 ) -> Feedback:
     """Feedback messages and gradients of a layer; arguments as for `solve_feedback`."""
     extra = None

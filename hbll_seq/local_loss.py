@@ -56,7 +56,7 @@ class LocalLoss:
         """
         if first == 0:
             self._begin()
-        outputs = outputs.view(self._block, stop - first, self._size, -1)
+        outputs = outputs.unflatten(1, (stop - first, self._size))
         with torch.enable_grad():
             h = outputs.detach().requires_grad_()
             loss = self._at_ends(first, stop, h) if self._whole else self._per_step(first, stop, h)

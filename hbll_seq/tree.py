@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hbll_seq.errors import InputError
 
+LONG = 2048
 ROWS = 128  # rows of a roll that keep a CPU's matrix products busy; more blocks than that gain nothing
 
 
@@ -89,9 +90,11 @@ def auto_block(steps: int, batch: int) -> int:
     """Block size for `batch` sequences of `steps` steps: a power of two, at least 16 (or T), at least 4 blocks.
 
     The fewer the blocks, the fewer the sweeps and corrections; what is needed is enough rows, blocks times
-    sequences, to fill the machine. So blocks are as long as `ROWS` rows allow.
+    sequences, to fill the machine. So blocks are as long as `ROWS` rows allow, and half as many rows from `LONG` steps
+    on, where a sweep saved is worth more than full tiles (docs/notes/2026-11-24-speed.md).
     """
+    rows = ROWS if steps < LONG else ROWS // 2
     block = 16
-    while 2 * block * ROWS <= steps * batch and 8 * block <= steps:
+    while 2 * block * rows <= steps * batch and 8 * block <= steps:
         block *= 2
     return min(block, steps)

@@ -19,6 +19,7 @@ from .sequences import Sequences
 from .shakespeare import load_tinyshakespeare
 from .synthetic_sets import load_adding, load_copy, load_parity, load_recall
 from .text import Text
+from .tones import load_tones
 from .train_test import TrainTest
 
 __all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "names", "synthetic"]
@@ -33,6 +34,7 @@ _LOADERS: dict[str, Callable[..., Text | Sequences | TrainTest]] = {
     "recall": load_recall,
     "stdlib": load_stdlib,
     "tinyshakespeare": load_tinyshakespeare,
+    "tones": load_tones,
 }
 
 
@@ -44,7 +46,7 @@ def names() -> tuple[str, ...]:
 @overload
 def load(name: Literal["pydoc", "stdlib", "tinyshakespeare"], **options: Any) -> Text: ...
 @overload
-def load(name: Literal["adding", "copy", "parity", "recall"], **options: Any) -> Sequences: ...
+def load(name: Literal["adding", "copy", "parity", "recall", "tones"], **options: Any) -> Sequences: ...
 @overload
 def load(name: Literal["fsdd", "mnist10k"], **options: Any) -> TrainTest: ...
 @overload
@@ -64,6 +66,7 @@ def load(name: str, **options: Any) -> Text | Sequences | TrainTest:
             - `"adding"`: `steps=128, n=2048, seed=0`.
             - `"copy"`: `steps=128, length=8, symbols=8, n=2048, seed=0`.
             - `"parity"`: `steps=128, per_step=True, n=2048, seed=0`.
+            - `"tones"`: `seconds=0.5, samples_per_step=16, pitches=4, n=1024, noise=0.05, seed=0`.
             - `"mnist10k"`: `path=None, permuted=False, seed=0`.
             - `"fsdd"`: `steps=512, samples_per_step=8, held_out="jackson", normalise="peak", path=None`.
 

@@ -1,5 +1,7 @@
 """Models: what is trained, what is deployed."""
 
+from hbll_seq.models.audio import AudioClassifier as AudioClassifier
+from hbll_seq.models.audio import AudioTagger as AudioTagger
 from hbll_seq.models.charlm import CharLM as CharLM
 from hbll_seq.models.gpt import GPT as GPT
 from hbll_seq.models.layered import Layered as Layered

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from hbll_seq.batch import Batch
-from hbll_seq.cells import Cell
+from hbll_seq.cells import Cell, SymbolCell
 from hbll_seq.chain import run_chain
 from hbll_seq.errors import InputError
 from hbll_seq.grouped import deployed_loss, step_grouped
 from hbll_seq.jump import Jump
+from hbll_seq.kernels.roll import fused
 from hbll_seq.local import LayerPlan, LayerRecord, run_layer
 from hbll_seq.models.recurrent import SequenceModel, sequential
 from hbll_seq.objective import objective
@@ -177,10 +178,16 @@ class HBLL(Rule[SequenceModel]):
         cells = model.cells
         return batch.x.device.type == "cpu" and all(len(batch.x) * c.hidden_size >= c.chain_from for c in cells)
 
-    def _grouped(self, model: SequenceModel, in_order: bool) -> bool:
-        """Whether loss and read-out go inside the groups: only with one layer, a stack needs outputs whole."""
-        asked = self.group is not None or self.memory is not None
-        return asked and len(model.cells) == 1 and not (self.jumps or self.keep_solutions or in_order)
+    def _inside(self, model: SequenceModel, batch: Batch, in_order: bool) -> bool:
+        """Whether the loss is taken inside the level (`grouped.py`): with one layer only, a stack needs outputs."""
+        if len(model.cells) > 1 or self.jumps or self.keep_solutions or in_order:
+            return False
+        if self.group is not None or self.memory is not None:
+            return True
+        cell, table = model.cells[0], model.embedding
+        if cell.recipe is None or not fused(model.readout.weight):
+            return False
+        return table is None or SymbolCell.pays(cell, table.weight, batch.x.numel())
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
@@ -197,8 +204,8 @@ class HBLL(Rule[SequenceModel]):
             return run_layer(cell, x, state, lengths, plan, record)
 
         losses: Tensor | None
-        grouped = self._grouped(model, in_order)
-        if grouped:
+        grouped = self.group is not None or self.memory is not None
+        if self._inside(model, batch, in_order):
             self.records = [LayerRecord()]
             plan = self.plan(0, model.cells[0], batch, model.readout.weight, block, discount)
             loss, losses = step_grouped(model, batch, plan, self.records[0])
@@ -209,7 +216,9 @@ class HBLL(Rule[SequenceModel]):
             self.controller.observe(self.records)
         deployed = None
         if self.check_every and not in_order and self.controller.steps % self.check_every == 0:
-            deployed = deployed_loss(model, batch) if grouped else self._deployed(model, batch)
+            deployed = (
+                deployed_loss(model, batch) if grouped and len(model.cells) == 1 else self._deployed(model, batch)
+            )
             self.controller.compare(loss, deployed)
         self.controller.steps += 1
         metrics = {

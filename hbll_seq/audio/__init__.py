@@ -1,0 +1,16 @@
+"""Sound in: reading files, front ends from waves to the steps a network sees, mu-law.
+
+The front ends are torch operations and equal torchaudio's numbers (a test says so where it can be imported);
+torchaudio itself is not needed, and never imported here.
+"""
+
+from hbll_seq.audio.files import read as read
+from hbll_seq.audio.files import read_folder as read_folder
+from hbll_seq.audio.files import write as write
+from hbll_seq.audio.front import Frames as Frames
+from hbll_seq.audio.front import Front as Front
+from hbll_seq.audio.front import LogMel as LogMel
+from hbll_seq.audio.mulaw import mu_law_decode as mu_law_decode
+from hbll_seq.audio.mulaw import mu_law_encode as mu_law_encode
+
+__all__ = ["Frames", "Front", "LogMel", "mu_law_decode", "mu_law_encode", "read", "read_folder", "write"]

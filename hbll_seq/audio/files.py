@@ -1,0 +1,121 @@
+"""Sound files: read by soundfile where it is installed, else by SciPy (PCM and float WAV)."""
+
+import os
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hbll_seq.errors import InputError
+
+KINDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
+
+
+def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor, int]:
+    """A sound file as one channel.
+
+    Args:
+        path: the file. Channels are averaged; integers of any width become -1..1.
+        rate: samples a second wanted, or None for the file's own; resampled by a polyphase filter (SciPy).
+
+    Returns:
+        `(samples,)` float32 and the rate.
+
+    Raises:
+        InputError: names the file: absent, not readable, no samples, or samples that are not finite.
+    """
+    if rate is not None and (not isinstance(rate, int) or rate < 1):
+        raise InputError("rate", repr(rate), "samples a second, an integer >= 1, or None")
+    file = Path(path)
+    if not file.is_file():
+        raise InputError("path", f"{file} (no such file)", "a sound file")
+    samples, own = _decode(file)
+    if samples.size == 0:
+        raise InputError("path", f"{file} (no samples)", "a sound file with sound in it")
+    wave = samples.mean(1) if samples.ndim == 2 else samples
+    if not np.isfinite(wave).all():
+        at = int(np.flatnonzero(~np.isfinite(wave))[0])
+        raise InputError("path", f"{file} (sample {at} is {wave[at]})", "finite samples")
+    if rate is not None and rate != own:
+        from scipy.signal import resample_poly
+
+        common = gcd(rate, own)
+        wave, own = resample_poly(wave.astype(np.float64), rate // common, own // common), rate
+    return torch.from_numpy(np.ascontiguousarray(wave, np.float32)), own
+
+
+def _decode(file: Path) -> tuple[np.ndarray, int]:
+    """Samples `(n,)` or `(n, channels)` float32, and the rate."""
+    wanted = f"a readable sound file ({', '.join(KINDS)})"
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: its C library is missing
+        return _decode_wav(file, wanted)
+    try:
+        samples, rate = soundfile.read(file, dtype="float32")
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        raise InputError("path", f"{file} ({error})", wanted) from error
+    return samples, int(rate)
+
+
+def _decode_wav(file: Path, wanted: str) -> tuple[np.ndarray, int]:
+    import warnings
+
+    from scipy.io import wavfile
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", wavfile.WavFileWarning)  # a truncated file is an error, not a guess
+            rate, samples = wavfile.read(file)
+    except (ValueError, EOFError, wavfile.WavFileWarning) as error:
+        raise InputError("path", f"{file} ({error}); soundfile is not installed", wanted) from error
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128, int(rate)
+    if samples.dtype.kind == "i":
+        return (samples / float(-np.iinfo(samples.dtype).min)).astype(np.float32), int(rate)
+    return samples.astype(np.float32), int(rate)
+
+
+def read_folder(path: str | os.PathLike[str], rate: int) -> tuple[list[Tensor], Tensor, list[str]]:
+    """Every sound file in the folders of `path`, labelled by its folder's name.
+
+    Args:
+        path: a folder with a folder for each label.
+        rate: samples a second of the result.
+
+    Returns:
+        Waves of unequal lengths, labels `(n,)` int64, and the labels' names in order. Files sorted by name.
+
+    Raises:
+        InputError: no labels, no files, or a file that cannot be read: all those are named, after all were tried.
+    """
+    folder = Path(path)
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if not names:
+        raise InputError("path", str(folder), "a folder with a folder of sound files for each label")
+    waves, labels, bad = [], [], []
+    for label, name in enumerate(names):
+        for file in sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in KINDS):
+            try:
+                waves.append(read(file, rate)[0])
+                labels.append(label)
+            except InputError as error:
+                bad.append(str(error))
+    if bad:
+        raise InputError("path", f"{len(bad)} unreadable files:\n" + "\n".join(bad), "sound files only")
+    if not waves:
+        raise InputError(
+            "path", f"{folder}: no sound file in {', '.join(names)}", f"files ending in {', '.join(KINDS)}"
+        )
+    return waves, torch.tensor(labels), names
+
+
+def write(path: str | os.PathLike[str], wave: Tensor, rate: int) -> None:
+    """Write `(samples,)` in -1..1 as a 16-bit WAV file; louder samples are clipped."""
+    if wave.ndim != 1 or not len(wave) or not torch.isfinite(wave).all():
+        raise InputError("wave", f"shape {tuple(wave.shape)}", "(samples,), at least one, all finite")
+    from scipy.io import wavfile
+
+    wavfile.write(path, rate, (wave.detach().cpu().clamp(-1, 1) * 32767).round().to(torch.int16).numpy())

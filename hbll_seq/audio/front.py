@@ -1,0 +1,134 @@
+"""Front ends: a wave `(samples,)` becomes the steps `(T, D)` a network sees.
+
+All are causal: who gets the sound in chunks sees the same steps (`Front.stream`), left-over
+samples wait for the next chunk.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hbll_seq.errors import InputError
+
+
+class Front:
+    """What every front end has.
+
+    Attributes:
+        size: D.
+        window: samples a step sees. hop: samples between two steps.
+    """
+
+    size: int
+    window: int
+    hop: int
+
+    def steps(self, wave: Tensor) -> Tensor:
+        """`(T, D)` of all whole windows of `(samples,)`; T may be 0."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, int | str]:
+        """Constructor arguments."""
+        raise NotImplementedError
+
+    def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Steps of unequal waves, padded with zeros: `(n, T, D)` float32 and lengths `(n,)` int64.
+
+        The end of a wave is filled up with zeros to a whole step, so no sample is lost.
+
+        Raises:
+            InputError: a wave that is empty, not finite, or not one-dimensional; its position is named.
+        """
+        found = []
+        for i, wave in enumerate(waves):
+            if wave.ndim != 1 or not len(wave):
+                raise InputError(f"waves[{i}]", f"shape {tuple(wave.shape)}", "(samples,), at least one")
+            if not torch.isfinite(wave).all():
+                raise InputError(f"waves[{i}]", "samples that are not finite", "finite samples")
+            count = max(0, math.ceil((len(wave) - self.window) / self.hop)) + 1
+            found.append(
+                self.steps(functional.pad(wave.float(), (0, self.window + (count - 1) * self.hop - len(wave))))
+            )
+        if not found:
+            raise InputError("waves", "none", "at least one wave")
+        lengths = torch.tensor([len(one) for one in found])
+        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True), lengths
+
+    def stream(self, chunk: Tensor, waiting: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Steps `(m, D)` that `chunk` completes, m >= 0, and the samples that wait for more."""
+        samples = chunk.float() if waiting is None else torch.cat([waiting, chunk.float()])
+        out = self.steps(samples)
+        return out, samples[len(out) * self.hop :]
+
+
+class Frames(Front):
+    """Raw samples, `samples` at a step."""
+
+    def __init__(self, samples: int = 16) -> None:
+        if not isinstance(samples, int) or samples < 1:
+            raise InputError("samples", repr(samples), "an integer >= 1")
+        self.size = self.window = self.hop = samples
+
+    def steps(self, wave: Tensor) -> Tensor:
+        """See `Front.steps`."""
+        return wave[: len(wave) // self.hop * self.hop].view(-1, self.size)
+
+    def config(self) -> dict[str, int | str]:
+        """See `Front.config`."""
+        return {"kind": "frames", "samples": self.size}
+
+
+class LogMel(Front):
+    """ln(mel spectrogram + 1e-6): Hann window, power, triangular filters on the HTK mel scale.
+
+    Args:
+        rate: samples a second.
+        mels: D.
+        window, hop: milliseconds.
+    """
+
+    def __init__(self, rate: int, mels: int = 40, window: int = 32, hop: int = 16) -> None:
+        for name, value in (("rate", rate), ("mels", mels), ("window", window), ("hop", hop)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(name, repr(value), "an integer >= 1")
+        self.rate, self.size = rate, mels
+        self.window, self.hop = rate * window // 1000, rate * hop // 1000
+        if self.hop < 1 or self.window < 2:
+            raise InputError("hop", f"{hop} ms at {rate} samples a second", "at least one sample, window at least two")
+        self._given: dict[str, int | str] = {"kind": "logmel", "rate": rate, "mels": mels, "window": window, "hop": hop}
+        self._hann = torch.hann_window(self.window)
+        self._bank = mel_filters(self.window // 2 + 1, mels, rate)
+
+    def steps(self, wave: Tensor) -> Tensor:
+        """See `Front.steps`."""
+        if len(wave) < self.window:
+            return wave.new_zeros(0, self.size)
+        pieces = wave.unfold(0, self.window, self.hop) * self._hann.to(wave)
+        power = torch.fft.rfft(pieces).abs().square()
+        return torch.log(power @ self._bank.to(wave) + 1e-6)
+
+    def config(self) -> dict[str, int | str]:
+        """See `Front.config`."""
+        return self._given
+
+
+def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
+    """`(bins, mels)` triangles from 0 to rate/2, evenly spaced in 2595 log10(1 + f / 700)."""
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, mels + 2) / 2595) - 1)
+    f = torch.linspace(0, rate // 2, bins)
+    up = (f[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
+    down = (edges[None, 2:] - f[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(up, down).clamp(min=0)
+
+
+def make(config: dict[str, int | str]) -> Front:
+    """The front end that `Front.config` described."""
+    options = {k: int(v) for k, v in config.items() if k != "kind"}
+    kinds: dict[str, type[Frames] | type[LogMel]] = {"frames": Frames, "logmel": LogMel}
+    if config.get("kind") not in kinds:
+        raise InputError("front", repr(config.get("kind")), f"one of {tuple(kinds)}")
+    return kinds[str(config["kind"])](**options)

@@ -1,0 +1,65 @@
+"""`tones`: sound with a known cause. A short cue tone early, noise, a question at the end: which tone was it?"""
+
+import math
+
+import torch
+
+from ..errors import InputError
+from .sequences import Sequences
+
+RATE = 8000  # samples a second
+
+
+def load_tones(
+    seconds: float = 0.5,
+    samples_per_step: int = 16,
+    pitches: int = 4,
+    n: int = 1024,
+    noise: float = 0.05,
+    seed: int = 0,
+) -> Sequences:
+    """Raw waves at 8 kHz in frames, made here and nowhere else.
+
+    A cue of 40 ms at one of `pitches` frequencies (300 Hz up, half an octave apart) lies somewhere in the first
+    quarter; white noise throughout; a question of 40 ms at 150 Hz ends the sound.
+
+    Args:
+        seconds: length of each sound, at least 0.2.
+        samples_per_step: D.
+        pitches: 2..8, the classes.
+        n: sounds.
+        noise: standard deviation; the tones have amplitude 0.5.
+        seed: same seed, same set.
+
+    Returns:
+        x `(n, T, D)` float32; y `(n,)` int64 which pitch; cause `(n,)` the step in which the middle of the cue falls.
+    """
+    for name, value, least in (("samples_per_step", samples_per_step, 1), ("n", n, 1)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(name, repr(value), f"an integer >= {least}")
+    if not isinstance(pitches, int) or not 2 <= pitches <= 8:
+        raise InputError("pitches", repr(pitches), "an integer in 2..8")
+    if not seconds >= 0.2 or not noise >= 0:
+        raise InputError("seconds, noise", f"{seconds}, {noise}", "at least 0.2 and at least 0")
+    g = torch.Generator().manual_seed(seed)
+    steps = int(seconds * RATE) // samples_per_step
+    samples, long = steps * samples_per_step, RATE * 40 // 1000
+    y = torch.randint(pitches, (n,), generator=g)
+    start = torch.randint(samples // 4 - long, (n,), generator=g)
+    phase = 2 * math.pi * torch.rand(n, 1, generator=g)
+    wave = noise * torch.randn(n, samples, generator=g)
+    t = torch.arange(long)
+    envelope = torch.hann_window(long)
+    cue = 0.5 * envelope * torch.sin(2 * math.pi * 300 * 2 ** (y[:, None] / 2) * t / RATE + phase)
+    wave.scatter_add_(1, start[:, None] + t, cue)
+    wave[:, -long:] += 0.5 * envelope * torch.sin(2 * math.pi * 150 * t / RATE)
+    return Sequences(
+        x=wave.view(n, steps, samples_per_step),
+        y=y,
+        lengths=None,
+        task="sequence",
+        loss="cross_entropy",
+        input_size=samples_per_step,
+        classes=pitches,
+        cause=(start + long // 2) // samples_per_step,
+    )

@@ -1,0 +1,74 @@
+"""Models that listen: a label a recording (`AudioClassifier`), a label a step (`AudioTagger`)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hbll_seq.audio import Front
+from hbll_seq.audio.front import make
+from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.registry import remember
+
+
+class Listening(NamedTuple):
+    """Where a listener stands between two chunks.
+
+    Attributes:
+        waiting: samples that do not fill a step yet.
+        state: of every layer.
+    """
+
+    waiting: Tensor
+    state: list[Tensor] | None
+
+
+class _Audio(SequenceModel):
+    def __init__(self, classes: int, front: Front | dict[str, int | str], task: Any, **options: Any) -> None:
+        self.front = front if isinstance(front, Front) else make(front)
+        super().__init__(self.front.size, classes, task=task, input_kind="features", **options)
+        if self._config is not None:
+            self._config = {"classes": classes, "front": self.front.config(), **options}
+
+    def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `fit` takes: steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__`."""
+        return self.front(waves)
+
+    @torch.no_grad()
+    def listen(self, chunk: Tensor, where: Listening | None = None) -> tuple[Tensor, Listening]:
+        """The next samples `(m,)` of a sound, any number of them, in constant memory.
+
+        Returns:
+            Logits `(steps, V)` after every step the chunk completed (maybe none), and where to go on.
+        """
+        where = Listening(chunk.new_zeros(0), None) if where is None else where
+        steps, waiting = self.front.stream(chunk, where.waiting)
+        state, out = where.state, []
+        for x in steps.to(self.readout.weight):
+            logits, state = self.step(x[None], state)
+            out.append(logits)
+        heard = torch.cat(out) if out else self.readout.weight.new_zeros(0, self.output_size)
+        return heard, Listening(waiting, state)
+
+
+@remember
+class AudioClassifier(_Audio):
+    """One label a recording.
+
+    Args:
+        classes: labels V.
+        front: a `hbll_seq.audio.Front` (raw frames or log-mel), or its `config()`.
+        options: as for `SequenceModel` (hidden, cell, layers, timescale, seed, ...).
+    """
+
+    def __init__(self, classes: int, front: Front | dict[str, int | str], **options: Any) -> None:
+        super().__init__(classes, front, "sequence", **options)
+
+
+@remember
+class AudioTagger(_Audio):
+    """One label a step; arguments as for `AudioClassifier`."""
+
+    def __init__(self, classes: int, front: Front | dict[str, int | str], **options: Any) -> None:
+        super().__init__(classes, front, "step", **options)

@@ -1,0 +1,182 @@
+"""Front ends, files, listening in chunks, tones."""
+
+import builtins
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import wavfile
+
+import hbll_seq as hs
+from hbll_seq import audio
+from hbll_seq.audio.front import mel_filters
+
+FRONTS = [audio.Frames(16), audio.LogMel(8000, mels=20)]
+
+
+def wave(samples, seed=0):
+    return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+@pytest.fixture(scope="module")
+def torchaudio():
+    """torchaudio without its compiled extension, which a CPU build of torch cannot load."""
+    stub = types.ModuleType("torchaudio._extension")
+    stub._IS_TORCHAUDIO_EXT_AVAILABLE = stub._IS_ALIGN_AVAILABLE = stub._IS_RIR_AVAILABLE = False
+    stub.fail_if_no_align = stub.fail_if_no_rir = lambda f: f
+    sys.modules.setdefault("torchaudio._extension", stub)
+    return pytest.importorskip("torchaudio", exc_type=ImportError)
+
+
+def test_mel_filters_are_torchaudio_s(torchaudio):
+    theirs = torchaudio.functional.melscale_fbanks(129, 0.0, 4000.0, 20, 8000)
+    torch.testing.assert_close(mel_filters(129, 20, 8000), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_log_mel_is_torchaudio_s(torchaudio):
+    theirs = torchaudio.transforms.MelSpectrogram(8000, 256, hop_length=128, n_mels=20, center=False)(wave(4000))
+    ours = audio.LogMel(8000, mels=20).steps(wave(4000))
+    torch.testing.assert_close(ours, torch.log(theirs.T + 1e-6), rtol=1e-4, atol=1e-4)
+
+
+def test_mu_law_is_torchaudio_s(torchaudio):
+    x = torch.linspace(-1, 1, 1001)
+    codes = audio.mu_law_encode(x)
+    assert torch.equal(codes, torchaudio.functional.mu_law_encoding(x, 256))
+    torch.testing.assert_close(audio.mu_law_decode(codes), torchaudio.functional.mu_law_decoding(codes, 256))
+
+
+@settings(deadline=None, max_examples=30)
+@given(levels=st.integers(2, 300), seed=st.integers(0, 99))
+def test_mu_law_comes_back(levels, seed):
+    codes = torch.randint(levels, (50,), generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(audio.mu_law_encode(audio.mu_law_decode(codes, levels), levels), codes)
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=4), kind=st.integers(0, 1))
+def test_no_sample_is_lost_and_padding_changes_nothing(sizes, kind):
+    front = FRONTS[kind]
+    waves = [wave(n, seed=n) for n in sizes]
+    x, lengths = front(waves)
+    for row, one in enumerate(waves):
+        assert (int(lengths[row]) - 1) * front.hop + front.window >= len(one)
+        alone, count = front([one])
+        torch.testing.assert_close(x[row, : lengths[row]], alone[0])
+        assert int(count[0]) == int(lengths[row]) and not x[row, lengths[row] :].any()
+
+
+@pytest.mark.parametrize("front", FRONTS, ids=["frames", "logmel"])
+@pytest.mark.parametrize("chunk", [1, 37, 400, 5000])
+def test_listening_in_chunks_is_the_batch(front, chunk):
+    model = hs.models.AudioTagger(3, front, hidden=8, timescale=20.0).eval()
+    whole = wave(2000)
+    with torch.no_grad():
+        want = model(front.steps(whole)[None])[0]
+    where, heard = None, []
+    for piece in whole.split(chunk):
+        logits, where = model.listen(piece, where)
+        heard.append(logits)
+        assert len(where.waiting) < front.window
+    torch.testing.assert_close(torch.cat(heard), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_listener_comes_back_with_its_front(tmp_path):
+    model = hs.models.AudioClassifier(3, audio.LogMel(8000, mels=20), hidden=8, timescale=20.0)
+    hs.save(model, tmp_path / "m")
+    other = hs.load(tmp_path / "m")
+    x, lengths = model.prepare([wave(900), wave(500)])
+    again, _ = other.prepare([wave(900), wave(500)])
+    assert isinstance(other, hs.models.AudioClassifier)
+    torch.testing.assert_close(other(again, lengths), model(x, lengths))
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(0), torch.zeros(2, 8), torch.tensor([0.0, float("nan")])], ids=["empty", "stereo", "nan"]
+)
+def test_bad_waves_are_named(bad):
+    with pytest.raises(hs.InputError, match=r"waves\[1\]"):
+        audio.Frames(4)([wave(9), bad])
+
+
+def test_tones_hide_their_cue_in_the_noise_where_they_say():
+    data = hs.datasets.load("tones", n=64, noise=0.0, seed=3)
+    loud = data.x[:, : data.x.shape[1] // 2].square().sum(-1).argmax(1)
+    assert ((loud - data.cause).abs() <= 12).all()  # inside the 40 ms of the cue: 20 steps
+    again = hs.datasets.load("tones", n=64, noise=0.0, seed=3)
+    assert torch.equal(data.x, again.x) and set(data.y.tolist()) == {0, 1, 2, 3}
+    with pytest.raises(hs.InputError, match="pitches"):
+        hs.datasets.load("tones", pitches=9)
+
+
+@pytest.fixture(params=["soundfile", "scipy"])
+def reader(request, monkeypatch):
+    """Both ways of reading."""
+    if request.param == "soundfile":
+        pytest.importorskip("soundfile")
+        return request.param
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "soundfile":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    return request.param
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32])
+def test_widths_channels_and_rates(reader, tmp_path, kind):
+    x = np.sin(np.arange(44100) * 2 * np.pi * 440 / 44100) * 0.5
+    whole = {np.uint8: x * 127 + 128, np.int16: x * 32767, np.int32: x * (2**31 - 1), np.float32: x}[kind].astype(kind)
+    wavfile.write(tmp_path / "a.wav", 44100, np.stack([whole, whole], 1))
+    got, rate = audio.read(tmp_path / "a.wav")
+    assert rate == 44100 and got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), x, atol=0.02 if kind is np.uint8 else 1e-4)
+    slow, rate = audio.read(tmp_path / "a.wav", 8000)
+    assert rate == 8000 and len(slow) == 8000
+    assert float(slow[1000:7000].abs().max()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_24_bits(reader, tmp_path):
+    samples = [0, 2**22, -(2**22)]
+    data = b"".join(struct.pack("<i", s)[:3] for s in samples)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 9, b"WAVE", b"fmt ", 16, 1, 1, 8000, 24000, 3, 24, b"data", 9
+    )
+    (tmp_path / "a.wav").write_bytes(head + data + b"\0")
+    got, _ = audio.read(tmp_path / "a.wav")
+    np.testing.assert_allclose(got.numpy(), [0, 0.5, -0.5], atol=1e-6)
+
+
+def test_one_sample_and_silence_are_fine(reader, tmp_path):
+    for name, x in (("one", [100]), ("silent", [0] * 50)):
+        wavfile.write(tmp_path / f"{name}.wav", 8000, np.array(x, np.int16))
+        assert len(audio.read(tmp_path / f"{name}.wav")[0]) == len(x)
+
+
+def test_bad_files_are_named_all_of_them(reader, tmp_path):
+    for label in ("no", "yes"):
+        (tmp_path / label).mkdir()
+        wavfile.write(tmp_path / label / "good.wav", 8000, np.ones(50, np.int16))
+    waves, labels, names = audio.read_folder(tmp_path, 8000)
+    assert len(waves) == 2 and labels.tolist() == [0, 1] and names == ["no", "yes"]
+    (tmp_path / "no" / "text.wav").write_text("not sound")
+    wavfile.write(tmp_path / "yes" / "empty.wav", 8000, np.zeros(0, np.int16))
+    wavfile.write(tmp_path / "yes" / "nan.wav", 8000, np.array([0, np.nan], np.float32))
+    with pytest.raises(hs.InputError) as error:
+        audio.read_folder(tmp_path, 8000)
+    assert all(name in str(error.value) for name in ("text.wav", "empty.wav", "nan.wav", "3 unreadable"))
+    with pytest.raises(hs.InputError, match="no such file"):
+        audio.read(tmp_path / "absent.wav")
+
+
+def test_what_is_written_is_read(tmp_path):
+    audio.write(tmp_path / "a.wav", wave(500), 8000)
+    np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], wave(500), atol=1e-4)
