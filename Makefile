@@ -5,13 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo demo-audio test slow lint types clean help
+.PHONY: demo demo-audio test slow lint types docs clean help
 
 help:
 	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
 	@echo "make demo-audio   the same on sound: which tone came first?"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make slow   the tests that take minutes"
+	@echo "make docs   the documentation as pages in build/site/"
 
 # torch goes first: with its CPU build present nothing pulls the multi-gigabyte CUDA one. The
 # torchaudio wheel is built for CUDA; without its extension it runs in plain Python beside a CPU
@@ -42,6 +43,12 @@ test: lint types
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Pages are made in an environment of their own: they need nothing of the package but its source.
+docs:
+	test -x build/docs-venv/bin/mkdocs || { $(PYTHON) -m venv build/docs-venv && build/docs-venv/bin/pip install --quiet \
+	--disable-pip-version-check -c constraints.txt mkdocs mkdocs-material 'mkdocstrings[python]' ruff; }
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info

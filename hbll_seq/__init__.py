@@ -18,6 +18,7 @@ from hbll_seq.about import about as about
 from hbll_seq.anytime import predict_anytime as predict_anytime
 from hbll_seq.checkpoint import load as load
 from hbll_seq.checkpoint import save as save
+from hbll_seq.citation import citation as citation
 from hbll_seq.credit import Credit as Credit
 from hbll_seq.credit import LagMap as LagMap
 from hbll_seq.credit import credit as credit

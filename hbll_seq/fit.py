@@ -111,7 +111,7 @@ def fit(
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
-    Main arguments:
+    Args:
         model: a `SequenceModel`, `CharLM`, `MLP`, `ViT`, `GPT`, `Layered`; trained in place.
         x, y: see `hbll_seq.inputs` and `hbll_seq.targets` for every form they may have.
         rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`; its options (`block_size`, `sweeps`, `feedback`, `pull`,
