@@ -23,7 +23,7 @@ from hbll_seq.kernels.vector import I32, I64, POINTER, Code, V
 FORWARD = ("given", "weight", "bias", "states", "saved", "carry", "link", "constants")
 BACKWARD = ("dout", "rest", "saved", "states", "given", "weight", "grads")
 SIZES = ("steps", "rows", "units", "first", "stop")
-EVEN = 8  # rows a thread's share is a multiple of
+EVEN = 4  # rows a thread's share is a multiple of: a tile of the backward
 
 
 class Target:
@@ -99,11 +99,12 @@ def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: boo
     return str(module)
 
 
-def backward(recipe: Recipe, target: Target, name: str, *, dout: bool) -> str:
+def backward(recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1) -> str:
     """A module with function `name`: arguments `BACKWARD` and `SIZES`.
 
     dout `(K, N, d)` or ignored, rest `(N, parts, d)` the gradient on the end that becomes that on the start, weight
-    `(d / w, gates * d, w)`, grads `(K, N, columns, d)` written; the others as in `forward` with `keep`.
+    `(d / w / panels, gates * d, panels, w)`, grads `(K, N, columns, d)` written; the others as in `forward` with `keep`.
+    The product takes `panels` vectors of units at once: one vector alone would wait for its loads.
     """
     module, code, a = _begin(name, BACKWARD, target)
     b, w, d = code.b, target.width, a["units"]
@@ -153,15 +154,19 @@ def backward(recipe: Recipe, target: Target, name: str, *, dout: bool) -> str:
                 rows = [b.add(i, code.index(r)) for r in range(height)]
                 columns = b.mul(d, code.index(recipe.columns))
                 grads = [code.at(a["grads"], b.mul(b.add(base, row), columns)) for row in rows]
-                places = [code.at(a["rest"], b.mul(row, span), last, j) for row in rows]
-                (totals,) = _product(code, inner, weights, grads, [[code.load(p) for p in places]])
-                for total, place in zip(totals, places, strict=True):
-                    code.store(total, place)
+                places = [
+                    [code.at(a["rest"], b.mul(row, span), last, j, code.index(p * w)) for row in rows]
+                    for p in range(panels)
+                ]
+                totals = _product(code, inner, weights, grads, [[code.load(p) for p in line] for line in places])
+                for line, values in zip(places, totals, strict=True):
+                    for place, total in zip(line, values, strict=True):
+                        code.store(total, place)
 
-            _tiles(code, a["first"], a["stop"], _heights(target, 1), tile)
+            _tiles(code, a["first"], a["stop"], _heights(target, panels), tile)
 
         if recipe.gates:
-            code.each(code.index(0), d, w, panel)
+            code.each(code.index(0), d, panels * w, panel)
 
     code.each(code.index(0), a["steps"], 1, step)
     b.ret_void()
@@ -218,9 +223,8 @@ def _add_team(module: ir.Module, name: str, pointers: int) -> None:
 
 def _heights(target: Target, gates: int) -> list[int]:
     """Rows of a tile, largest first: three quarters of the registers hold accumulators."""
-    most = max(1, target.registers * 3 // 4 // max(gates, 1)) if gates else 1
-    most = min(most, 16)
-    return sorted({most, max(1, most // 2), 1}, reverse=True) if most > 1 else [1]
+    most = min(16, max(1, target.registers * 3 // 4 // gates)) if gates else 1
+    return [most, *(h for h in (8, 4, 2, 1) if h < most)]
 
 
 def _tiles(code: Code, first: Any, stop: Any, heights: list[int], tile: Callable[[Any, int], None]) -> None:

@@ -66,10 +66,10 @@ def forward(recipe: Recipe, keep: bool, carry: bool) -> "Kernel":
 
 
 @functools.cache
-def backward(recipe: Recipe, dout: bool) -> "Kernel":
+def backward(recipe: Recipe, dout: bool, panels: int) -> "Kernel":
     """The compiled backward roll, see `emit.backward`."""
-    name = _named(f"backward_{recipe.name}_{dout:d}")
-    return Kernel(name, emit.backward(recipe, target(), name, dout=dout), len(emit.BACKWARD))
+    name = _named(f"backward_{recipe.name}_{dout:d}{panels}")
+    return Kernel(name, emit.backward(recipe, target(), name, dout=dout, panels=panels), len(emit.BACKWARD))
 
 
 class Kernel:

@@ -4,6 +4,7 @@ Weights are packed for the kernel once a roll, units padded with zeros to whole 
 and its gradients are cut off). Work buffers are kept between steps (`buffers.py`).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,9 @@ from torch.nn.functional import pad
 from hbll_seq.kernels import machine
 from hbll_seq.kernels.buffers import give, take
 from hbll_seq.kernels.recipes import Recipe
+
+
+PANELS = 4
 
 
 class RollGradients(NamedTuple):
@@ -90,7 +94,7 @@ class FusedRoll:
         rest = _padded(rest, recipe.parts, d, units)
         rest = rest.clone() if rest is dend else rest
         dout = None if dout is None else _padded(dout, 1, d, units)
-        machine.backward(recipe, dout is not None)(
+        machine.backward(recipe, dout is not None, self._panels())(
             [dout, rest, self._saved, self._states, self._given, self._transposed(), self._grads], k, n, units
         )
         self._fresh = True
@@ -100,9 +104,14 @@ class FusedRoll:
         order = list(self.recipe.order)
         if not order:
             return self._weight
-        w = machine.target().width
-        rows = self._weight[order].reshape(len(order) * self._units, self._units // w, w)
-        return rows.transpose(0, 1).contiguous()  # (d / w, gates * d, w)
+        wide = self._panels() * machine.target().width
+        rows = self._weight[order].reshape(len(order) * self._units, self._units // wide, wide)
+        return rows.transpose(0, 1).contiguous()  # (d / w / panels, gates * d, panels * w)
+
+    def _panels(self) -> int:
+        """Vectors of units that the backward's product takes at once."""
+        vectors = self._units // machine.target().width
+        return math.gcd(vectors, PANELS)
 
     def products(self) -> RollGradients:
         """Of the latest `backward_state`; `given` may be a view on a work buffer."""
