@@ -7,13 +7,17 @@ nothing to sweep or correct. Depth is 2 T then, and the history says so; gradien
 at tolerance zero, discount included. The pieces are the cell's own fused rolls.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hbll_seq.cells import Cell, Roll
+from hbll_seq.batch import Batch
+from hbll_seq.cells import Cell, Roll, SymbolCell
 from hbll_seq.local import LayerPlan, LayerRecord
+from hbll_seq.local_loss import LocalLoss, add_gradients
+from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.scheduler import from_blocks, to_blocks
 
 
@@ -24,53 +28,92 @@ def run_chain(cell: Cell, x: Tensor, state: Tensor, plan: LayerPlan, record: Lay
     return result
 
 
+def step_chain(model: SequenceModel, batch: Batch, plan: LayerPlan, record: LayerRecord) -> tuple[float, Tensor | None]:
+    """The whole step of a model of one layer, the loss taken block by block on the way back.
+
+    Adds the batch's gradients to `.grad`; returns the mean loss and the mean loss of each block.
+    """
+    (cell,) = model.cells
+    x = batch.x
+    if model.embedding is not None:
+        cell, x = SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
+    rolls = _forward(cell, to_blocks(x.detach(), plan.block), cell.initial(len(x), model.readout.weight), plan, record)
+    loss = LocalLoss(model, batch, plan.block)
+
+    def dout(i: int) -> Tensor | None:
+        outputs = rolls[i].outputs
+        assert outputs is not None
+        return loss(i, i + 1, outputs, True)
+
+    _, _, parameters = _backward(rolls, dout, plan, record, inputs=False)
+    record.depth.steps += 2 * x.shape[1]
+    add_gradients(cell.parameters(), parameters)
+    loss.accumulate()
+    return loss.loss, loss.block_loss()
+
+
+def _forward(cell: Cell, blocks: Tensor, h: Tensor, plan: LayerPlan, record: LayerRecord) -> list[Roll]:
+    """Roll `(K, n, B, D)` from `(B, S)`."""
+    rolls: list[Roll] = []
+    for i in range(blocks.shape[1]):
+        rolls.append(cell.roll(blocks[:, i], h, keep=True, carry=False))
+        h = rolls[-1].end
+    record.end, record.residuals = torch.stack([roll.end for roll in rolls]), [0.0]
+    return rolls
+
+
+def _backward(
+    rolls: list[Roll], dout: Callable[[int], Tensor | None], plan: LayerPlan, record: LayerRecord, *, inputs: bool
+) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
+    """Messages and gradients, last block first; the rolls are let go one by one.
+
+    Args:
+        rolls: of all blocks.
+        dout: gradient `(K, B, d)` on the outputs of a block, or None.
+        plan: its discount is used.
+        record: filled.
+        inputs: whether the gradients on the inputs are wanted.
+
+    Returns:
+        Gradient on the start `(B, S)`; on the inputs of every block `(K, B, D)`, if wanted; on the parameters.
+    """
+    n, b = len(rolls), len(rolls[0].end)
+    gamma = torch.as_tensor(plan.discount).to(rolls[0].end).expand(n, b, 1)
+    message: Tensor | None = None  # on the state after block i
+    total: list[Tensor | None] = []
+    dx: list[Tensor] = []
+    while rolls:
+        entering = None if message is None else message * gamma[len(rolls) - 1]
+        part = dout(len(rolls) - 1)
+        roll = rolls.pop()  # its activations are not needed again
+        message = roll.backward_state(part, entering)
+        d_inputs, parameters = roll.gradients(inputs)
+        if d_inputs is not None:
+            dx.append(d_inputs.clone())  # may be a work buffer, about to be given back
+        total = parameters if not total else [_add(p, q) for p, q in zip(total, parameters, strict=True)]
+    record.feedback_residuals = [0.0]
+    return message, dx[::-1], total
+
+
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, state: Tensor, cell: Cell, plan: LayerPlan, record: LayerRecord, *parameters: Tensor
     ) -> Tensor:
-        if isinstance(plan.discount, float) and plan.discount == 1.0:
-            plan.block = x.shape[1]  # nothing happens at the boundaries
-        blocks = to_blocks(x.detach(), plan.block)  # (K, n, B, D)
-        k, n, b, _ = blocks.shape
-        outputs = state.new_empty(k, n, b, cell.hidden_size)
-        rolls: list[Roll] = []
-        ends = []
-        h = state.detach()
-        for i in range(n):
-            roll = cell.roll(blocks[:, i], h, keep=True, carry=False)
-            assert roll.outputs is not None
-            outputs[:, i] = roll.outputs
-            h = roll.end
-            rolls.append(roll)
-            ends.append(h)
-        record.end, record.residuals = torch.stack(ends), [0.0]
+        blocks = to_blocks(x.detach(), plan.block)
+        rolls = _forward(cell, blocks, state.detach(), plan, record)
         record.depth.steps += x.shape[1]
         ctx.rolls, ctx.plan, ctx.record, ctx.steps = rolls, plan, record, x.shape[1]
-        return from_blocks(outputs, x.shape[1])
+        return from_blocks(torch.stack([roll.outputs for roll in rolls if roll.outputs is not None], 1), x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        rolls, plan = ctx.rolls, ctx.plan
-        dout = to_blocks(grads[0], plan.block)
-        n, b = dout.shape[1], dout.shape[2]
-        gamma = torch.as_tensor(plan.discount).to(dout).expand(n, b, 1)
-        message: Tensor | None = None  # on the state after block i
-        total: list[Tensor | None] = []
-        dx: list[Tensor | None] = [None] * n
-        for i in range(n - 1, -1, -1):
-            entering = None if message is None else message * gamma[i]
-            message = rolls[i].backward_state(dout[:, i].contiguous(), entering)
-            inputs, parameters = rolls[i].gradients(ctx.needs_input_grad[0])
-            dx[i] = None if inputs is None else inputs.clone()  # may be a work buffer, about to be given back
-            total = parameters if not total else [_add(p, q) for p, q in zip(total, parameters, strict=True)]
-            rolls[i] = None  # activations are not needed again
-        ctx.record.feedback_residuals = [0.0]
+        dout = to_blocks(grads[0], ctx.plan.block)
+        message, dx, total = _backward(
+            ctx.rolls, lambda i: dout[:, i].contiguous(), ctx.plan, ctx.record, inputs=ctx.needs_input_grad[0]
+        )
         ctx.record.depth.steps += ctx.steps
-        ctx.rolls = None
-        whole = None
-        if ctx.needs_input_grad[0] and dx[0] is not None:
-            whole = from_blocks(torch.stack([one for one in dx if one is not None], 1), ctx.steps)
+        whole = from_blocks(torch.stack(dx, 1), ctx.steps) if dx else None
         return (whole, message, None, None, None, *total)
 
 

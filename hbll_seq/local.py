@@ -110,7 +110,7 @@ def solve_layer_states(
             guess[1:, :, : cell.memory_size] = prefix_scan(learned, write, state[:, : cell.memory_size])[1:n]
             guess[1:] = cell.clamp(guess[1:])
     with torch.no_grad():  # once for all rolls; in groups each roll makes its own, to keep memory small
-        projected = None if plan.group is not None else cell.projected(xb)
+        projected = cell.projected(xb) if plan.group is None and cell.projects_first() else None
     products = state.new_zeros(5, cell.memory_size)
 
     def make(start: Tensor, keep: bool) -> Level:

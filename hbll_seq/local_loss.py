@@ -7,10 +7,12 @@ predictions nor their gradients (design section 3, memory).
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.batch import Batch
+from hbll_seq.kernels.cross_entropy import linear_cross_entropy
+from hbll_seq.kernels.roll import fused
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.scheduler import to_blocks
 
@@ -32,6 +34,8 @@ class LocalLoss:
         self._size, steps = batch.x.shape[0], batch.x.shape[1]
         self._blocks = -(-steps // block)
         self._whole = model.task == "sequence"
+        self._fused = model.objective == "cross_entropy" and type(model.readout) is nn.Linear
+        self._fused = self._fused and fused(model.readout.weight)
         if not self._whole:
             y = batch.y if batch.y.ndim == 3 else batch.y.unsqueeze(-1)
             mask = torch.ones_like(batch.y[:, :, :1] if batch.y.ndim == 3 else y, dtype=torch.bool)
@@ -42,6 +46,7 @@ class LocalLoss:
 
     def _begin(self) -> None:
         self.loss = 0.0
+        self._seen: set[int] = set()
         self._sums = torch.zeros(self._blocks, dtype=torch.float64)
         self._counts = torch.zeros(self._blocks, dtype=torch.float64)
         self._grads: list[Tensor] = []
@@ -50,12 +55,15 @@ class LocalLoss:
         """Gradient on the outputs of blocks first..stop, or None where no target is among them.
 
         Args:
-            first, stop: blocks; a pass begins at 0.
+            first, stop: blocks; another pass begins with the first span that comes again.
             outputs: `(K, m*B, d)`.
             gradients: also add up the read-out's own.
         """
-        if first == 0:
+        if first in self._seen:
             self._begin()
+        self._seen.add(first)
+        if self._fused and not self._whole:
+            return self._by_kernel(first, stop, outputs, gradients)
         outputs = outputs.unflatten(1, (stop - first, self._size))
         with torch.enable_grad():
             h = outputs.detach().requires_grad_()
@@ -65,23 +73,49 @@ class LocalLoss:
             self.loss += float(loss.detach())
             parameters = list(self._model.readout.parameters()) if gradients else []
             dout, *own = torch.autograd.grad(loss, [h, *parameters])
-        self._grads = own if not self._grads else [p + q for p, q in zip(self._grads, own, strict=True)]
+        self._add(own)
         return dout.view(self._block, -1, dout.shape[-1])
 
-    def _per_step(self, first: int, stop: int, h: Tensor) -> Tensor | None:
-        mask = self._mask[:, first:stop].squeeze(-1)  # (K, m, B)
-        if not mask.any():
+    def _add(self, grads: list[Tensor]) -> None:
+        self._grads = grads if not self._grads else [p + q for p, q in zip(self._grads, grads, strict=True)]
+
+    def _targets(self, first: int, stop: int) -> tuple[Tensor, Tensor] | None:
+        """Targets and mask `(K, m, B)`, or None where no target counts."""
+        mask, y = self._mask[:, first:stop].squeeze(-1), self._y[:, first:stop]
+        return (y, mask) if mask.any() else None
+
+    def _by_kernel(self, first: int, stop: int, outputs: Tensor, gradients: bool) -> Tensor | None:
+        found = self._targets(first, stop)
+        if found is None:
             return None
-        out, y = self._model.readout(h), self._y[:, first:stop]
+        y, mask = found
+        readout, h = self._model.readout, outputs.reshape(-1, outputs.shape[-1])
+        weights = mask.flatten().float() / self._count
+        y = y.squeeze(-1).masked_fill(~mask, 0).flatten()
+        out = linear_cross_entropy(h, readout.weight, readout.bias, y, weights, gradients=gradients)
+        self.loss += float(self._note(first, stop, out.losses.view(mask.shape), mask))
+        self._add([g for g in (out.weight, out.bias if readout.bias is not None else None) if g is not None])
+        return out.dh.view(outputs.shape)
+
+    def _note(self, first: int, stop: int, each: Tensor, mask: Tensor) -> Tensor:
+        """Keep the sums of the losses `(K, m, B)`; returns their part of the mean."""
+        each = torch.where(mask, each, each.new_zeros(()))  # a masked step may hold anything, and 0 * inf is not 0
+        self._sums[first:stop] = each.detach().sum((0, 2)).double().cpu()
+        self._counts[first:stop] = mask.sum((0, 2)).double().cpu()
+        return each.sum() / self._count
+
+    def _per_step(self, first: int, stop: int, h: Tensor) -> Tensor | None:
+        found = self._targets(first, stop)
+        if found is None:
+            return None
+        y, mask = found
+        out = self._model.readout(h)
         if self._model.objective == "mse":
             each = (out - y).square().mean(-1)
         else:
             y = y.squeeze(-1).masked_fill(~mask, 0)
             each = functional.cross_entropy(out.flatten(0, 2), y.flatten(), reduction="none").view(mask.shape)
-        each = torch.where(mask, each, each.new_zeros(()))
-        self._sums[first:stop] = each.detach().sum((0, 2)).double().cpu()
-        self._counts[first:stop] = mask.sum((0, 2)).double().cpu()
-        return each.sum() / self._count
+        return self._note(first, stop, each, mask)
 
     def _at_ends(self, first: int, stop: int, h: Tensor) -> Tensor | None:
         last = self._batch.lengths - 1

@@ -95,6 +95,10 @@ class Cell(ABC):
         with torch.no_grad():
             return self.project(x)
 
+    def projects_first(self) -> bool:
+        """Whether to project a whole layer's input once, before it is rolled (again and again)."""
+        return True
+
     def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
         """Recurrent weights `(gates * d, d)` and bias, for cells with a recipe."""
         return None, None

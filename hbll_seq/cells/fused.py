@@ -21,22 +21,23 @@ class CellRoll(FusedRoll):
     Args:
         cell: a cell with a recipe.
         x: `(K, N, D)`.
-        projected: `(K, N, P)` the projected input, or None.
+        projected: `(K, N, P)` the projected input, or None; with `index` `(V, P)`.
         state: `(N, S)`.
-        keep, carry: as for `FusedRoll`.
+        keep, carry, index: as for `FusedRoll`.
     """
 
     _made: Tensor | None = None
 
     def __init__(
-        self, cell: "Cell", x: Tensor, projected: Tensor | None, state: Tensor, *, keep: bool, carry: bool
-    ) -> None:
+        self, cell: "Cell", x: Tensor, projected: Tensor | None, state: Tensor, *, keep: bool, carry: bool,
+        index: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self._cell, self._x = cell, x
         if projected is None:
             projected = self._made = cell.projected(x)
         weight, bias = cell.recurrent()
         assert cell.recipe is not None
-        super().__init__(cell.recipe, projected, weight, bias, state.detach(), keep=keep, carry=carry)
+        super().__init__(cell.recipe, projected, weight, bias, state.detach(), keep=keep, carry=carry, index=index)
 
     def __del__(self) -> None:
         """Work buffers go back."""

@@ -2,7 +2,7 @@
 
 A symbol's projected input is a row of `project(table)`, `(V, P)`, which is one small product a step instead of one over
 all B*T embedded steps; backwards, gradients on the projected input are first added up by symbol. The same
-numbers as embedding first, up to rounding.
+numbers as embedding first, up to rounding. The compiled rolls look the rows up themselves.
 """
 
 import torch
@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
 from hbll_seq.cells.fused import CellRoll
-from hbll_seq.kernels.buffers import give, take
 from hbll_seq.kernels.roll import fused
-
-PRODUCT = 128  # symbols up to which adding up by symbol is a product with one-hot rows
 
 
 class SymbolCell(Cell):
@@ -27,6 +24,7 @@ class SymbolCell(Cell):
     def __init__(self, inner: Cell, table: Tensor) -> None:
         assert isinstance(table, nn.Parameter)
         self.inner, self.table = inner, table
+        self._rows: Tensor | None = None
         self.input_size, self.hidden_size = 1, inner.hidden_size
         self.state_size, self.memory_size = inner.state_size, inner.memory_size
         self.bound, self.chain_from, self.recipe = inner.bound, inner.chain_from, inner.recipe
@@ -44,13 +42,16 @@ class SymbolCell(Cell):
         """`(..., 1) -> (..., P)`."""
         return self.inner.project(self.table)[x.squeeze(-1)]
 
-    def projected(self, x: Tensor) -> Tensor:
-        """See `Cell.projected`."""
-        with torch.no_grad():
-            rows = self.inner.project(self.table)
-            out = take((x.numel(), rows.shape[1]), rows)
-            torch.index_select(rows, 0, x.flatten(), out=out)
-        return out.view(*x.shape[:-1], -1)
+    def projects_first(self) -> bool:
+        """See `Cell.projects_first`: the compiled roll looks up what it needs."""
+        return self.recipe is None or not fused(self.table)
+
+    def rows(self) -> Tensor:
+        """`(V, P)`, worked out once: a symbol cell lives as long as its weights stay as they are."""
+        if self._rows is None:
+            with torch.no_grad():
+                self._rows = self.inner.project(self.table)
+        return self._rows
 
     def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
         """See `Cell.recurrent`."""
@@ -65,7 +66,7 @@ class SymbolCell(Cell):
     ) -> Roll:
         """The fused roll where it can be used."""
         if fused(state) and self.recipe is not None:
-            return SymbolRoll(self, x, projected, state, keep=keep, carry=carry)
+            return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=carry, index=x.squeeze(-1).contiguous())
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
 
 
@@ -76,29 +77,17 @@ class SymbolRoll(CellRoll):
 
     def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """See `Roll.gradients`; there is none on the symbols."""
-        inner, table = self._cell.inner, self._cell.table
+        inner = self._cell.inner
         with torch.no_grad():
-            g = self.products()
-            total = _by_symbol(g.given, self._x.flatten(), len(table))
+            g = self.products_by_index()
         weight, bias = inner.recurrent()
         with torch.enable_grad():
-            rows = inner.project(table)
+            rows = inner.project(self._cell.table)
         wanted = self._cell.parameters()
-        through: list[Tensor | None] = [*torch.autograd.grad(rows, wanted, total, allow_unused=True)]
+        through: list[Tensor | None] = [*torch.autograd.grad(rows, wanted, g.given, allow_unused=True)]
         for i, one in enumerate(wanted):
             if one is weight:
                 through[i] = g.weight
             elif one is bias:
                 through[i] = g.bias
         return None, through
-
-
-def _by_symbol(given: Tensor, symbols: Tensor, count: int) -> Tensor:
-    """`(count, P)`: rows of `(M, P)` added up by symbol `(M,)`."""
-    if count > PRODUCT:
-        return given.new_zeros(count, given.shape[1]).index_add_(0, symbols, given)
-    rows = take((len(symbols), count), given).zero_()
-    rows.scatter_(1, symbols.unsqueeze(1), 1.0)
-    total = rows.t() @ given
-    give(rows)
-    return total

@@ -20,9 +20,10 @@ from llvmlite import ir
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.vector import I32, I64, POINTER, Code, V
 
-FORWARD = ("given", "weight", "bias", "states", "saved", "carry", "link", "constants")
-BACKWARD = ("dout", "rest", "saved", "states", "given", "weight", "grads")
+FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants")
+BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads")
 SIZES = ("steps", "rows", "units", "first", "stop")
+PIECE = 8  # rows that a thread takes through all steps at a time: what they write stays in the cache
 EVEN = 4  # rows a thread's share is a multiple of: a tile of the backward
 
 
@@ -33,15 +34,16 @@ class Target:
         self.width, self.registers, self.team = width, registers, team
 
 
-def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool) -> str:
+def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool, lookup: bool = False) -> str:
     """A module with function `name`: arguments `FORWARD` (pointers) and `SIZES` (int64); rows first..stop.
 
-    given `(K, N, inputs, d)`, weight `(d / w, d, gates, w)`, bias `(gates, d)`, states `(K + 1 or 2, N, parts, d)`
+    given `(K, N, inputs, d)`, or with `lookup` `(V, inputs, d)` of which index `(K, N)` int64 says the row, weight
+    `(d / w, d, gates, w)`, bias `(gates, d)`, states `(K + 1 or 2, N, parts, d)`
     with the start in the first place, saved `(K, N, saved, d)`, carry and link `(N, d)`, constants `(c, d)`. Without
     `keep` the
     states alternate between two places and nothing is saved; without `carry` carry and link are not touched.
     """
-    module, code, a = _begin(name, FORWARD, target)
+    module, code, a = begin(name, FORWARD, target, EVEN)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
@@ -70,8 +72,12 @@ def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: boo
                 for r, row in enumerate(rows):
 
                     def field(name: str, count: int, index: int, row: Any = row) -> Any:
-                        here = b.mul(b.add(base, row), b.mul(d, code.index(count)))
-                        return code.at(a[name], here, b.mul(d, code.index(index)), j)
+                        which = b.add(base, row)
+                        if lookup and name == "given":
+                            which = code.integer_at(a["index"], which)
+                        return code.at(
+                            a[name], b.mul(which, b.mul(d, code.index(count))), b.mul(d, code.index(index)), j
+                        )
 
                     def constant(c: int) -> V:
                         return code.load(code.at(a["constants"], b.mul(d, code.index(c)), j))
@@ -99,14 +105,14 @@ def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: boo
     return str(module)
 
 
-def backward(recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1) -> str:
+def backward(recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1, lookup: bool = False) -> str:
     """A module with function `name`: arguments `BACKWARD` and `SIZES`.
 
     dout `(K, N, d)` or ignored, rest `(N, parts, d)` the gradient on the end that becomes that on the start, weight
-    `(d / w / panels, gates * d, panels, w)`, grads `(K, N, columns, d)` written; the others as in `forward` with `keep`.
-    The product takes `panels` vectors of units at once: one vector alone would wait for its loads.
+    `(d / w / panels, gates * d, panels, w)`, grads `(K, N, columns, d)` written; the others as in `forward` with
+    `keep`. The product takes `panels` vectors of units at once: one vector alone would wait for its loads.
     """
-    module, code, a = _begin(name, BACKWARD, target)
+    module, code, a = begin(name, BACKWARD, target, EVEN)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
@@ -123,7 +129,8 @@ def backward(recipe: Recipe, target: Target, name: str, *, dout: bool, panels: i
             at = b.add(base, i)
 
             def field(name: str, count: int, index: int) -> Any:
-                return code.at(a[name], b.mul(at, b.mul(d, code.index(count))), b.mul(d, code.index(index)), j)
+                which = code.integer_at(a["index"], at) if lookup and name == "given" else at
+                return code.at(a[name], b.mul(which, b.mul(d, code.index(count))), b.mul(d, code.index(index)), j)
 
             def parts(pointer: Any) -> list[Any]:
                 return [code.at(pointer, b.mul(i, span), b.mul(d, code.index(q)), j) for q in range(recipe.parts)]
@@ -177,19 +184,20 @@ def _ignore(value: Any) -> None:
     """The loop's end is of no interest."""
 
 
-def _begin(name: str, pointers: tuple[str, ...], target: Target) -> tuple[ir.Module, Code, dict[str, Any]]:
+def begin(name: str, pointers: tuple[str, ...], target: Target, even: int) -> tuple[ir.Module, Code, dict[str, Any]]:
+    """A module with an empty function `name(*pointers, *SIZES)`; threads share multiples of `even` rows."""
     module = ir.Module(name)
     kinds = [POINTER] * len(pointers) + [I64] * len(SIZES)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     for argument in function.args[: len(pointers)]:
         argument.add_attribute("noalias")
     if target.team:
-        _add_team(module, name, len(pointers))
+        _add_team(module, name, len(pointers), even)
     named = dict(zip((*pointers, *SIZES), function.args, strict=True))
     return module, Code(ir.IRBuilder(function.append_basic_block("entry")), target.width), named
 
 
-def _add_team(module: ir.Module, name: str, pointers: int) -> None:
+def _add_team(module: ir.Module, name: str, pointers: int, multiple: int) -> None:
     """`{name}_team(data)`, what every thread of a team runs: it takes its share of the rows.
 
     data, 64 bits each: the pointers, steps, rows, units. `hbll_number` and `hbll_threads` are functions
@@ -207,7 +215,7 @@ def _add_team(module: ir.Module, name: str, pointers: int) -> None:
     arguments = [word(i, POINTER) for i in range(pointers)]
     steps, rows, units = (word(pointers + i, I64) for i in range(3))
     number, threads = ask("hbll_number"), ask("hbll_threads")
-    one, even = ir.Constant(I64, 1), ir.Constant(I64, EVEN)
+    one, even = ir.Constant(I64, 1), ir.Constant(I64, multiple)
 
     def divided(x: Any, y: Any) -> Any:
         return b.sdiv(b.sub(b.add(x, y), one), y)
@@ -216,8 +224,16 @@ def _add_team(module: ir.Module, name: str, pointers: int) -> None:
     first = b.mul(number, share)
     end = b.add(first, share)
     stop = b.select(b.icmp_signed("<", end, rows), end, rows)
+    piece, code = ir.Constant(I64, PIECE), Code(b, 1)
+
+    def go(i: Any) -> None:
+        low = b.add(first, b.mul(i, piece))
+        high = b.add(low, piece)
+        high = b.select(b.icmp_signed("<", high, stop), high, stop)
+        b.call(module.get_global(name), [*arguments, steps, rows, units, low, high])
+
     with b.if_then(b.icmp_signed("<", first, stop)):
-        b.call(module.get_global(name), [*arguments, steps, rows, units, first, stop])
+        code.each(ir.Constant(I64, 0), divided(b.sub(stop, first), piece), 1, go)
     b.ret_void()
 
 

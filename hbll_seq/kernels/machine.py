@@ -10,7 +10,7 @@ import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
-from hbll_seq.kernels import emit
+from hbll_seq.kernels import emit, emit_rows
 from hbll_seq.kernels.recipes import Recipe
 
 SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
@@ -59,23 +59,47 @@ def _named(name: str) -> str:
 
 
 @functools.cache
-def forward(recipe: Recipe, keep: bool, carry: bool) -> "Kernel":
+def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool) -> "Kernel":
     """The compiled forward roll, see `emit.forward`."""
-    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}")
-    return Kernel(name, emit.forward(recipe, target(), name, keep=keep, carry=carry), len(emit.FORWARD))
+    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}")
+    text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup)
+    return Kernel(name, text, len(emit.FORWARD), emit.EVEN)
 
 
 @functools.cache
-def backward(recipe: Recipe, dout: bool, panels: int) -> "Kernel":
+def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool) -> "Kernel":
     """The compiled backward roll, see `emit.backward`."""
-    name = _named(f"backward_{recipe.name}_{dout:d}{panels}")
-    return Kernel(name, emit.backward(recipe, target(), name, dout=dout, panels=panels), len(emit.BACKWARD))
+    name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}")
+    text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup)
+    return Kernel(name, text, len(emit.BACKWARD), emit.EVEN)
+
+
+@functools.cache
+def softmax() -> "Kernel":
+    """See `emit_rows.softmax`."""
+    name = _named("softmax")
+    return Kernel(name, emit_rows.softmax(target(), name), len(emit_rows.SOFTMAX), 1)
+
+
+@functools.cache
+def add_by_index() -> "Kernel":
+    """See `emit_rows.add_by_index`."""
+    name = _named("add_by_index")
+    return Kernel(name, emit_rows.add_by_index(target(), name), len(emit_rows.ADD), 1)
 
 
 class Kernel:
-    """A compiled roll over all rows, each thread taking its share through all steps."""
+    """A compiled function over all rows, each thread taking its share through all steps.
 
-    def __init__(self, name: str, text: str, pointers: int) -> None:
+    Args:
+        name: of the function.
+        text: LLVM instructions.
+        pointers: how many tensors it takes.
+        even: rows a share is a multiple of.
+    """
+
+    def __init__(self, name: str, text: str, pointers: int, even: int) -> None:
+        self._even = even
         address = _compile(name, text)
         kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * len(emit.SIZES)
         self._alone = ctypes.CFUNCTYPE(None, *kinds)(address(name))
@@ -85,14 +109,16 @@ class Kernel:
         """Run it.
 
         Args:
-            tensors: contiguous float32 CPU tensors in the emitter's order, None where one is not touched.
+            tensors: contiguous CPU tensors in the emitter's order, float32 or int64 (index), None where not touched.
             steps, rows, units: K, N, d.
         """
         pointers = [0 if t is None else t.data_ptr() for t in tensors]
         threads, openmp = torch.get_num_threads(), _openmp()
-        if openmp is None or threads == 1 or rows <= emit.EVEN or steps * rows * units * units < SMALL:
+        if openmp is None:
             self._alone(*pointers, steps, rows, units, 0, rows)
             return
+        if rows <= self._even or steps * rows * units * units < SMALL:
+            threads = 1
         data = (ctypes.c_int64 * (len(pointers) + 3))(*pointers, steps, rows, units)
         openmp(self._team, data, threads, 0)
 

@@ -15,7 +15,6 @@ from hbll_seq.kernels import machine
 from hbll_seq.kernels.buffers import give, take
 from hbll_seq.kernels.recipes import Recipe
 
-
 PANELS = 4
 
 
@@ -37,10 +36,11 @@ class FusedRoll:
 
     Args:
         recipe: the cell's formulas.
-        given: `(K, N, inputs * d)` projected inputs with their bias.
+        given: `(K, N, inputs * d)` projected inputs with their bias; with `index` `(V, inputs * d)`.
         weight: `(gates * d, d)` recurrent weights, or None.
         bias: `(gates * d,)`, or None for zero.
         start: `(N, S)`.
+        index: `(K, N)` int64, contiguous: the row of `given` that is an input, or None.
         keep: also keep outputs and what the backward needs.
         carry: also work out carry and link.
 
@@ -52,10 +52,11 @@ class FusedRoll:
 
     def __init__(
         self, recipe: Recipe, given: Tensor, weight: Tensor | None, bias: Tensor | None, start: Tensor,
-        *, keep: bool, carry: bool = True,
+        *, keep: bool, carry: bool = True, index: Tensor | None = None,
     ) -> None:  # fmt: skip
         w, self.recipe = machine.target().width, recipe
-        k, n = given.shape[:2]
+        k, n = given.shape[:2] if index is None else index.shape
+        self._index = index
         d = start.shape[1] // recipe.parts
         units = -(-d // w) * w
         self._shape, self._units = (k, n, d), units
@@ -67,9 +68,9 @@ class FusedRoll:
         self._grads: Tensor | None = None
         bias = start.new_zeros(recipe.gates * d) if bias is None else bias
         both = start.new_ones(2, n, units)
-        machine.forward(recipe, keep, carry)(
-            [self._given, _pack(self._weight, w), _padded(bias, recipe.gates, d, units), self._states, self._saved,
-             both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous()], k, n, units,
+        machine.forward(recipe, keep, carry, index is not None)(
+            [self._given, index, _pack(self._weight, w), _padded(bias, recipe.gates, d, units), self._states,
+             self._saved, both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous()], k, n, units,
         )  # fmt: skip
         last = self._states[k if keep else k % 2]
         self.end = last[..., :d].clone().view(n, -1)  # outlives the work buffer
@@ -94,9 +95,10 @@ class FusedRoll:
         rest = _padded(rest, recipe.parts, d, units)
         rest = rest.clone() if rest is dend else rest
         dout = None if dout is None else _padded(dout, 1, d, units)
-        machine.backward(recipe, dout is not None, self._panels())(
-            [dout, rest, self._saved, self._states, self._given, self._transposed(), self._grads], k, n, units
-        )
+        machine.backward(recipe, dout is not None, self._panels(), self._index is not None)(
+            [dout, rest, self._saved, self._states, self._given, self._index, self._transposed(), self._grads],
+            k, n, units,
+        )  # fmt: skip
         self._fresh = True
         return rest.view(n, recipe.parts, units)[..., :d].reshape(n, -1)
 
@@ -115,21 +117,42 @@ class FusedRoll:
 
     def products(self) -> RollGradients:
         """Of the latest `backward_state`; `given` may be a view on a work buffer."""
-        assert self._grads is not None and self._fresh, "backward_state comes first, once each"
-        (k, n, d), units, recipe = self._shape, self._units, self.recipe
+        (_, _, d), units, recipe = self._shape, self._units, self.recipe
+        flat = self._flat_gradients()
         self._fresh = False
-        flat = self._grads.view(k * n, recipe.columns * units)
         given = flat[:, (recipe.columns - recipe.inputs) * units :]
         if d != units:
             given = given.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
+        return RollGradients(given, *self._recurrent(flat))
+
+    def products_by_index(self) -> RollGradients:
+        """`products` of a roll with `index`, `given` added up by index: `(V, inputs * d)`."""
+        assert self._index is not None
+        (_, _, d), units, recipe, w = self._shape, self._units, self.recipe, machine.target().width
+        flat = self._flat_gradients()
+        self._fresh = False
+        total = flat.new_zeros(len(self._given), recipe.inputs * units)
+        values = flat[:, (recipe.columns - recipe.inputs) * units :]
+        machine.add_by_index()([values, self._index, total], len(flat), recipe.inputs * units // w, flat.shape[1])
+        given = total.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
+        return RollGradients(given, *self._recurrent(flat))
+
+    def _flat_gradients(self) -> Tensor:
+        """`(K*N, columns * units)`."""
+        assert self._grads is not None and self._fresh, "backward_state comes first, once each"
+        return self._grads.view(-1, self.recipe.columns * self._units)
+
+    def _recurrent(self, flat: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients on recurrent weight and bias."""
+        (k, n, d), units, recipe = self._shape, self._units, self.recipe
         if not recipe.gates:
-            return RollGradients(given, None, None)
+            return None, None
         inner = flat[:, : recipe.gates * units]
         before = self._states[:-1].view(k * n, -1)[:, (recipe.parts - 1) * units :]
         weight = (inner.t() @ before).view(recipe.gates, units, units)[:, :d, :d]
         bias = inner.sum(0).view(recipe.gates, units)[:, :d]
         back = [recipe.order.index(g) for g in range(recipe.gates)]
-        return RollGradients(given, weight[back].reshape(-1, d), bias[back].flatten())
+        return weight[back].reshape(-1, d), bias[back].flatten()
 
 
 def _padded(x: Tensor, groups: int, d: int, units: int) -> Tensor:

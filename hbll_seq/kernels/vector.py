@@ -60,6 +60,24 @@ class V:
         b, zero = self.code.b, self.code.constant(0.0)
         return V(self.code, b.select(b.fcmp_unordered(">", self.value, zero), self._other(other), zero))
 
+    def larger(self, other: "V") -> "V":
+        """The larger of both; NaN may be lost."""
+        b = self.code.b
+        return V(self.code, b.select(b.fcmp_ordered(">", other.value, self.value), other.value, self.value))
+
+    def across(self, combine: Callable[["V", "V"], "V"]) -> "V":
+        """All places combined, the result in every place."""
+        code, v, half = self.code, self, self.code.width // 2
+        while half:
+            order = [ir.Constant(I32, (k + half) % code.width) for k in range(code.width)]
+            turned = code.b.shuffle_vector(v.value, v.value, ir.Constant(code.integers, order))
+            v, half = combine(v, V(code, turned)), half // 2
+        return v
+
+    def first(self) -> Any:
+        """The number in the first place."""
+        return self.code.b.extract_element(self.value, ir.Constant(I32, 0))
+
     def exp2(self) -> "V":
         """2 to this power."""
         code, b = self.code, self.code.b
@@ -125,6 +143,10 @@ class Code:
         for offset in offsets:
             pointer = self.b.gep(pointer, [offset], source_etype=F32)
         return pointer
+
+    def integer_at(self, pointer: Any, offset: Any) -> Any:
+        """The int64 at an offset."""
+        return self.b.load(self.b.gep(pointer, [offset], source_etype=I64), align=8, typ=I64)
 
     def load(self, pointer: Any) -> V:
         """A vector; no alignment asked."""

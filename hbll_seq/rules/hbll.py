@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell, SymbolCell
-from hbll_seq.chain import run_chain
+from hbll_seq.chain import run_chain, step_chain
 from hbll_seq.errors import InputError
 from hbll_seq.grouped import deployed_loss, step_grouped
 from hbll_seq.jump import Jump
@@ -179,10 +179,10 @@ class HBLL(Rule[SequenceModel]):
         return batch.x.device.type == "cpu" and all(len(batch.x) * c.hidden_size >= c.chain_from for c in cells)
 
     def _inside(self, model: SequenceModel, batch: Batch, in_order: bool) -> bool:
-        """Whether the loss is taken inside the level (`grouped.py`): with one layer only, a stack needs outputs."""
-        if len(model.cells) > 1 or self.jumps or self.keep_solutions or in_order:
+        """Whether the loss is taken where the blocks are (`grouped.py`): with one layer only, a stack needs outputs."""
+        if len(model.cells) > 1 or self.jumps or self.keep_solutions:
             return False
-        if self.group is not None or self.memory is not None:
+        if not in_order and (self.group is not None or self.memory is not None):
             return True
         cell, table = model.cells[0], model.embedding
         if cell.recipe is None or not fused(model.readout.weight):
@@ -208,7 +208,8 @@ class HBLL(Rule[SequenceModel]):
         if self._inside(model, batch, in_order):
             self.records = [LayerRecord()]
             plan = self.plan(0, model.cells[0], batch, model.readout.weight, block, discount)
-            loss, losses = step_grouped(model, batch, plan, self.records[0])
+            inside = step_chain if in_order else step_grouped
+            loss, losses = inside(model, batch, plan, self.records[0])
         else:
             loss, per_step = forward_backward(model, batch, execute, lookup=not self.jumps)
             losses = per_block(per_step, batch.mask, block)
