@@ -56,6 +56,8 @@ def make(name: str, batch: Batch, d: int, cell: str) -> Step:
         options["execution"] = how
     if how == "memory":
         options["memory"] = "256MB"
+    if how.isdigit():  # `benchmarks.speed --blocks`
+        options["block_size"] = int(how)
     rule = rules.make(base, **options)
     rule.setup(model, torch.Generator().manual_seed(0))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)

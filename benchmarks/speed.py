@@ -6,7 +6,7 @@ said so. Ratios above 1 mean that the first side is faster. Not in the figures: 
 that hbll makes every 50 steps to set its tolerance.
 
 `--memory` measures instead the peak memory of a step above the program and its input, every side and length in a process of
-its own. `--plot FILE` draws what all runs so far have found over T (B and d the first given).
+its own. `--blocks` compares block sizes. `--plot FILE` draws what all runs so far have found over T (B and d the first given).
 """
 
 import argparse
@@ -92,6 +92,23 @@ def times(a: argparse.Namespace) -> None:
             _lengths(a, b, d, one)
 
 
+def blocks(a: argparse.Namespace) -> None:
+    """The time of every block size beside that of the one chosen by "auto"."""
+    print(f"{a.cell}, {a.threads} threads, medians of {a.repeats}, alternating; ms (sweeps) by block size")
+    for b in a.batch:
+        for d in a.hidden:
+            for t in a.steps:
+                sizes = [2**i for i in range(3, 15) if 2**i <= t and 4 <= b * t // 2**i <= 1024]
+                result = measure(["hbll", *(f"hbll-{k}" for k in sizes)], b, t, d, a.repeats, a.cell)
+                ms = {name.removeprefix("hbll-"): 1e3 * found["seconds"] for name, found in result.items()}
+                auto = ms.pop("hbll")
+                best = min(ms, key=lambda k: ms[k] if int(k) < t else float("inf"))
+                row = [f"{k}: {v:.1f} ({result[f'hbll-{k}']['sweeps']:.0f})" for k, v in ms.items()]
+                chosen = f"auto {auto:.1f}, {100 * (auto / ms[best] - 1):+.0f} % over {best}"
+                print(f"B={b} T={t} d={d}: {chosen}; " + ", ".join(row), flush=True)
+                _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, blocks=result)
+
+
 def memory(a: argparse.Namespace) -> None:
     """The table of peak memory, a process for every figure."""
     print(f"{a.cell}, {a.threads} threads; peak MiB above program and input (seconds of a step)")
@@ -128,6 +145,7 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--patience", type=float, default=3.0)
     p.add_argument("--memory", action="store_true")
+    p.add_argument("--blocks", action="store_true", help="every block size beside auto's")
     p.add_argument("--plot", metavar="FILE")
     p.add_argument("--one", choices=rivals.NAMES, help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -145,6 +163,8 @@ def main() -> None:
         draw(OUT, a.plot, b=a.batch[0], d=a.hidden[0], cell=a.cell, threads=a.threads)
     elif a.memory:
         memory(a)
+    elif a.blocks:
+        blocks(a)
     else:
         times(a)
 

@@ -1,5 +1,7 @@
 """The sequential execution: the same gradients as all blocks at once, whatever the discount, cell and lengths."""
 
+import copy
+
 import pytest
 import torch
 from cases import ALL, NAMED, batch, gradient, model
@@ -81,3 +83,23 @@ def test_it_trains_and_resumes_like_any_other(tmp_path):
             hs.fit(net, text, **options)
         runs.append(torch.cat([p.flatten() for p in net.parameters()]))
     assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("task", ["step", "sequence"])
+@pytest.mark.parametrize("cell", NAMED)
+def test_the_loss_taken_on_the_way_back_is_that_of_the_whole(cell, task):
+    """One layer in float32 goes through `step_chain`, float64 through autograd: the same numbers."""
+    net, data = model(cell, task=task), batch(3, 33, lengths=[33, 20, 4], task=task)
+    found = []
+    for one in (net, copy.deepcopy(net).float()):
+        rule = make("sequential", block_size=8, check_every=0)
+        inside = rule._inside(one, data, True)
+        grad = gradient(rule, one, data)
+        result = rule.step(one, data)
+        found.append((result.loss, grad.double(), result.block_loss, inside))
+    (loss, grad, blocks, whole), (loss32, grad32, blocks32, inside) = found
+    assert inside and not whole
+    assert loss32 == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(grad32, grad, rtol=1e-3, atol=2e-6)
+    if blocks is not None:
+        torch.testing.assert_close(blocks32.float(), blocks.float(), equal_nan=True, rtol=1e-4, atol=1e-5)
