@@ -56,9 +56,15 @@ def about() -> About:
         versions,
         torch.cuda.get_device_name() if cuda else f"CPU ({os.cpu_count()} cores)",
         torch.get_num_threads(),
-        "PyTorch operations, step by step" if cuda else _rolls(),
+        _gpu_rolls() if cuda else _rolls(),
         sorted(scans, key=lambda name: name != first),
     )
+
+
+def _gpu_rolls() -> str:
+    if scan.runs_on("triton", "cuda"):
+        return "GRU by Triton, one launch a level (float32); other cells by PyTorch operations"
+    return "PyTorch operations, step by step (Triton is not installed)"
 
 
 def _rolls() -> str:

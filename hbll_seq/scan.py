@@ -76,6 +76,11 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+def runs_on(backend: str, device: str) -> bool:
+    """Whether "numba" or "triton" is installed and can run on tensors of a device type ("cpu", "cuda")."""
+    return device in _devices(backend)
+
+
 def _devices(name: str) -> tuple[str, ...]:
     """Types of device that a compiled kernel can run on here."""
     if not _installed(name):

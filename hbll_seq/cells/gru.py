@@ -7,16 +7,22 @@ Carry, the full diagonal of dh'/dh:
     z + (1-z)(1-n^2) (r W_hn[j,j] + r(1-r) W_hr[j,j] (W_hn h + b_hn)_j) + (h-n) z(1-z) W_hz[j,j]
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hbll_seq import scan
 from hbll_seq.cells.base import Advance, Cell, Roll
 from hbll_seq.cells.fused import DenseRoll
 from hbll_seq.kernels import recipes
 from hbll_seq.kernels.buffers import linear
 from hbll_seq.kernels.gru import GRURoll
 from hbll_seq.kernels.roll import fused
+
+if TYPE_CHECKING:
+    from hbll_seq.kernels.triton_gru import TritonGRURoll
 
 
 class GRUCell(Cell):
@@ -89,8 +95,20 @@ class GRUCell(Cell):
         return TorchGRURoll(self, x, state, self.projected(x) if projected is None else projected, keep=keep)
 
 
+WIDEST = 512  # units up to which a program of the Triton roll reads all weights every step
+
+
+def _roll_kind(state: Tensor, units: int) -> "type[GRURoll] | type[TritonGRURoll]":
+    """Triton's roll on a GPU, where it is installed; wider layers fill the GPU step by step."""
+    if state.dtype != torch.float32 or units > WIDEST or not scan.runs_on("triton", state.device.type):
+        return GRURoll
+    from hbll_seq.kernels.triton_gru import TritonGRURoll  # not installed everywhere
+
+    return TritonGRURoll
+
+
 class TorchGRURoll:
-    """`Roll` of a GRU in torch, on any device and in any dtype."""
+    """`Roll` of a GRU on any device and in any dtype: PyTorch operations, or Triton."""
 
     link: Tensor | None = None
 
@@ -98,7 +116,8 @@ class TorchGRURoll:
         self._cell, self._x = cell, x
         with torch.no_grad():
             b_hh = cell.b_hh if cell.b_hh is not None else cell.w_hh.new_zeros(3 * cell.hidden_size)
-            self._roll = GRURoll(given, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
+            kind = _roll_kind(state, cell.hidden_size)
+            self._roll = kind(given, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
         self.outputs: Tensor | None = self._roll.outputs
         self.end: Tensor = self._roll.end
         self.carry: Tensor = self._roll.carry
