@@ -25,6 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 	[f.unlink() for f in (p.Path(u.find_spec('torchaudio').origin).parent / 'lib').glob('*.so') if torch.version.cuda is None]"
 	touch $(STAMP)
 
+# The GPU kernels run in Triton's interpreter for the tests; a gigabyte that the demo does not need.
+TESTS := $(VENV)/.ready-tests
+$(TESTS): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interpreter]'
+	touch $(TESTS)
+
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo
 
@@ -38,10 +44,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-test: lint types
+test: lint types $(TESTS)
 	$(BIN)/python -m pytest
 
-slow: $(STAMP)
+slow: $(TESTS)
 	$(BIN)/python -m pytest -m slow
 
 # Pages are made in an environment of their own: they need nothing of the package but its source.
