@@ -129,6 +129,8 @@ class _Checkpointed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs, state = [], None
         for piece in x.split(max(1, math.isqrt(x.shape[1])), 1):
-            out, state = checkpoint(self.rnn, piece, state, use_reentrant=False)
+            # Reentrant: the other kind builds the graph of every step before it drops the tensors, and on a CPU
+            # the nodes of that graph are most of the memory.
+            out, state = checkpoint(self.rnn, piece, state, use_reentrant=True)
             outputs.append(out)
         return torch.cat(outputs, 1)

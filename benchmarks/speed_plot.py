@@ -6,7 +6,7 @@ from typing import Any
 
 import hbll_seq as hs
 
-SIDES = ("hbll", "hbll-memory", "bptt", "pararnn", "mingru-scan")  # more lines hide each other
+SIDES = ("hbll", "hbll-memory", "bptt", "bptt-checkpoint", "pararnn")  # more lines hide each other
 
 
 def records(lines: pathlib.Path, *, b: int, d: int, cell: str, threads: int | None) -> list[dict[str, Any]]:
