@@ -180,3 +180,115 @@ def test_bad_files_are_named_all_of_them(reader, tmp_path):
 def test_what_is_written_is_read(tmp_path):
     audio.write(tmp_path / "a.wav", wave(500), 8000)
     np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], wave(500), atol=1e-4)
+
+
+def test_mfcc_is_torchaudio_s(torchaudio):
+    mel = {"n_fft": 256, "hop_length": 128, "n_mels": 20, "center": False}
+    theirs = torchaudio.transforms.MFCC(8000, n_mfcc=13, log_mels=True, melkwargs=mel)(wave(4000))
+    ours = audio.MFCC(8000, coefficients=13, mels=20).steps(wave(4000))
+    torch.testing.assert_close(ours, theirs.T, rtol=1e-4, atol=1e-4)
+    with pytest.raises(hs.InputError, match="coefficients: got 21"):
+        audio.MFCC(8000, coefficients=21, mels=20)
+
+
+def test_resampling_is_near_torchaudio_s(tmp_path, torchaudio):
+    """Other filters: equal within 1 % of the amplitude below 80 % of the lower Nyquist frequency, away from the ends."""
+    t = torch.arange(44100) / 44100
+    x = sum(0.2 * torch.sin(2 * torch.pi * f * t + f) for f in (200.0, 1000.0, 3000.0))
+    wavfile.write(tmp_path / "a.wav", 44100, x.numpy())
+    theirs = torchaudio.functional.resample(x, 44100, 8000)
+    ours, _ = audio.read(tmp_path / "a.wav", 8000)
+    torch.testing.assert_close(ours[200:-200], theirs[200:-200], rtol=0, atol=0.006)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 4), t=st.integers(1, 30), d=st.integers(2, 9), masks=st.integers(0, 2), seed=st.integers(0, 99))
+def test_spec_augment_hides_runs_and_nothing_else(n, t, d, masks, seed):
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, t + 1, (n,), generator=g)
+    x = 1 + torch.rand(n, t, d, generator=g)
+    x[torch.arange(t) >= lengths[:, None]] = 0
+    before = torch.get_rng_state()
+    got = audio.spec_augment(x, lengths, bands=min(2, d - 1), steps=min(5, t), masks=masks, seed=seed)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(
+        got, audio.spec_augment(x, lengths, bands=min(2, d - 1), steps=min(5, t), masks=masks, seed=seed)
+    )
+    for one, other, m in zip(x, got, lengths.tolist(), strict=True):
+        hidden = (one[:m] != 0) & (other[:m] == 0)
+        bands, spans = hidden.all(0), hidden.all(1)
+        assert torch.equal(hidden, bands[None] | spans[:, None])  # whole bands and whole spans
+        assert bands.sum() <= 2 * masks and spans.sum() <= min(5, m // 4) * masks
+        assert torch.equal(other[:m][~hidden], one[:m][~hidden]) and not other[m:].any()
+
+
+def test_varied_copies_are_repeatable_and_as_long_as_their_speed():
+    waves = [wave(400), wave(1, seed=1), wave(901, seed=2)]
+    before = torch.get_rng_state()
+    one, two = (audio.vary(waves, copies=3, speed=0.2, seed=5) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(one) == 9 and all(torch.equal(p, q) for p, q in zip(one, two, strict=True))
+    for i, copy in enumerate(one):
+        size = len(waves[i % 3])
+        assert size / 1.23 - 1 <= len(copy) <= size * 1.23 + 1 and copy.isfinite().all()
+    for p, q in zip(audio.vary(waves, speed=0.0, colour=0.0), waves, strict=True):
+        torch.testing.assert_close(p, q)
+    with pytest.raises(hs.InputError, match=r"waves\[1\]"):
+        audio.vary([wave(4), wave(0)])
+    with pytest.raises(hs.InputError, match="colour: got -1"):
+        audio.vary(waves, colour=-1)
+
+
+def test_colour_changes_the_spectrum_smoothly():
+    x = wave(8000)
+    (copy,) = audio.vary([x], speed=0.0, colour=1.0, seed=1)
+    gain = torch.fft.rfft(copy).abs() / torch.fft.rfft(x).abs()
+    assert float(gain.std()) > 0.1 and float((gain[1:] / gain[:-1]).log().abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_a_file_that_ends_too_early_is_refused(reader, tmp_path, cut):
+    wavfile.write(tmp_path / "a.wav", 8000, np.ones(100, np.int16))
+    whole = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[:-cut])
+    with pytest.raises(hs.InputError, match=f"cut off: {200 - cut} of 200 bytes"):
+        audio.read(tmp_path / "a.wav")
+    (tmp_path / "a.wav").write_bytes(whole[:30])  # in the header
+    with pytest.raises(hs.InputError, match="a readable sound file"):
+        audio.read(tmp_path / "a.wav")
+
+
+def test_clipped_sound_is_read_as_it_is(reader, tmp_path):
+    x = np.clip(np.sin(np.arange(200) / 5) * 60000, -32768, 32767).astype(np.int16)
+    wavfile.write(tmp_path / "a.wav", 8000, x)
+    np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0].numpy(), x / 32768, atol=1e-6)
+
+
+def test_labels_from_names_and_from_a_table(tmp_path):
+    for name in ("yes_1", "no_1", "yes_2"):
+        wavfile.write(tmp_path / f"{name}.wav", 8000, np.ones(50, np.int16))
+    _, labels, names = audio.read_folder(tmp_path, 8000, labels=lambda stem: stem.split("_")[0])
+    assert labels.tolist() == [0, 1, 1] and names == ["no", "yes"]
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,who\nyes_2.wav,b,x\nno_1.wav,a,y\n")
+    waves, labels, names = audio.read_folder(tmp_path, 8000, labels=table)
+    assert len(waves) == 2 and labels.tolist() == [0, 1] and names == ["a", "b"]
+    table.write_text("file,label\ngone.wav,a\nno_1.wav,a\n")
+    with pytest.raises(hs.InputError, match="(?s)1 files that are not there.*gone.wav"):
+        audio.read_folder(tmp_path, 8000, labels=table)
+    table.write_text("name,label\nno_1.wav,a\n")
+    with pytest.raises(hs.InputError, match="columns 'file' and 'label'"):
+        audio.read_folder(tmp_path, 8000, labels=table)
+    with pytest.raises(hs.InputError, match="a folder of sound files for each label, or labels="):
+        audio.read_folder(tmp_path, 8000)
+
+
+def test_bad_files_can_be_left_out_but_not_silently(tmp_path):
+    wavfile.write(tmp_path / "good.wav", 8000, np.ones(50, np.int16))
+    (tmp_path / "bad.wav").write_text("no sound")
+    with pytest.warns(UserWarning, match="(?s)1 unreadable files left out.*bad.wav"):
+        waves, labels, _ = audio.read_folder(tmp_path, 8000, labels=lambda stem: "a", on_error="skip")
+    assert len(waves) == 1 and labels.tolist() == [0]
+    (tmp_path / "good.wav").write_text("no sound either")
+    with pytest.raises(hs.InputError, match="2 unreadable"):
+        audio.read_folder(tmp_path, 8000, labels=lambda stem: "a", on_error="skip")

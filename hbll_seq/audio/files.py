@@ -1,6 +1,7 @@
 """Sound files: read by soundfile where it is installed, else by SciPy (PCM and float WAV)."""
 
 import os
+import struct
 from math import gcd
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
     file = Path(path)
     if not file.is_file():
         raise InputError("path", f"{file} (no such file)", "a sound file")
+    if file.suffix.lower() == ".wav":
+        _whole(file)
     samples, own = _decode(file)
     if samples.size == 0:
         raise InputError("path", f"{file} (no samples)", "a sound file with sound in it")
@@ -44,6 +47,23 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
         common = gcd(rate, own)
         wave, own = resample_poly(wave.astype(np.float64), rate // common, own // common), rate
     return torch.from_numpy(np.ascontiguousarray(wave, np.float32)), own
+
+
+def _whole(file: Path) -> None:
+    """Refuse a WAV file that ends before its header says; decoders take what is there, or the rest for silence."""
+    size = file.stat().st_size
+    with file.open("rb") as f:
+        if f.read(4) != b"RIFF":
+            return  # the decoder will say what it thinks of it
+        f.seek(12)
+        while len(head := f.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = size - f.tell()
+                if length > there and length != 0xFFFFFFFF:  # that one: written to a pipe, length unknown
+                    raise InputError("path", f"{file} (cut off: {there} of {length} bytes of sound)", "a whole file")
+                return
+            f.seek(length + length % 2, 1)
 
 
 def _decode(file: Path) -> tuple[np.ndarray, int]:
@@ -69,47 +89,13 @@ def _decode_wav(file: Path, wanted: str) -> tuple[np.ndarray, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", wavfile.WavFileWarning)  # a truncated file is an error, not a guess
             rate, samples = wavfile.read(file)
-    except (ValueError, EOFError, wavfile.WavFileWarning) as error:
+    except (ValueError, EOFError, struct.error, wavfile.WavFileWarning) as error:
         raise InputError("path", f"{file} ({error}); soundfile is not installed", wanted) from error
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128, int(rate)
     if samples.dtype.kind == "i":
         return (samples / float(-np.iinfo(samples.dtype).min)).astype(np.float32), int(rate)
     return samples.astype(np.float32), int(rate)
-
-
-def read_folder(path: str | os.PathLike[str], rate: int) -> tuple[list[Tensor], Tensor, list[str]]:
-    """Every sound file in the folders of `path`, labelled by its folder's name.
-
-    Args:
-        path: a folder with a folder for each label.
-        rate: samples a second of the result.
-
-    Returns:
-        Waves of unequal lengths, labels `(n,)` int64, and the labels' names in order. Files sorted by name.
-
-    Raises:
-        InputError: no labels, no files, or a file that cannot be read: all those are named, after all were tried.
-    """
-    folder = Path(path)
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if not names:
-        raise InputError("path", str(folder), "a folder with a folder of sound files for each label")
-    waves, labels, bad = [], [], []
-    for label, name in enumerate(names):
-        for file in sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in KINDS):
-            try:
-                waves.append(read(file, rate)[0])
-                labels.append(label)
-            except InputError as error:
-                bad.append(str(error))
-    if bad:
-        raise InputError("path", f"{len(bad)} unreadable files:\n" + "\n".join(bad), "sound files only")
-    if not waves:
-        raise InputError(
-            "path", f"{folder}: no sound file in {', '.join(names)}", f"files ending in {', '.join(KINDS)}"
-        )
-    return waves, torch.tensor(labels), names
 
 
 def write(path: str | os.PathLike[str], wave: Tensor, rate: int) -> None:

@@ -115,6 +115,34 @@ class LogMel(Front):
         return self._given
 
 
+class MFCC(LogMel):
+    """Mel-frequency cepstral coefficients: the orthonormal DCT-II of `LogMel`'s steps.
+
+    Args:
+        rate: samples a second.
+        coefficients: D, at most `mels`.
+        mels: bands below them.
+        window, hop: milliseconds.
+    """
+
+    def __init__(self, rate: int, coefficients: int = 13, mels: int = 40, window: int = 32, hop: int = 16) -> None:
+        super().__init__(rate, mels, window, hop)
+        if not isinstance(coefficients, int) or not 1 <= coefficients <= mels:
+            raise InputError("coefficients", repr(coefficients), f"an integer in 1..{mels}, the number of mels")
+        self.size = coefficients
+        self._given = {**self._given, "kind": "mfcc", "coefficients": coefficients}
+        k, m = torch.arange(coefficients), torch.arange(mels)
+        dct = torch.cos(math.pi / mels * (m[:, None] + 0.5) * k) * math.sqrt(2 / mels)  # (mels, coefficients)
+        dct[:, 0] /= math.sqrt(2)
+        self._dct = dct
+
+    def steps(self, wave: Tensor) -> Tensor:
+        """See `Front.steps`."""
+        if len(wave) < self.window:
+            return wave.new_zeros(0, self.size)
+        return super().steps(wave) @ self._dct.to(wave)
+
+
 def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
     """`(bins, mels)` triangles from 0 to rate/2, evenly spaced in 2595 log10(1 + f / 700)."""
     top = 2595 * math.log10(1 + rate / 2 / 700)
@@ -128,7 +156,7 @@ def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
 def make(config: dict[str, int | str]) -> Front:
     """The front end that `Front.config` described."""
     options = {k: int(v) for k, v in config.items() if k != "kind"}
-    kinds: dict[str, type[Frames] | type[LogMel]] = {"frames": Frames, "logmel": LogMel}
+    kinds: dict[str, type[Frames] | type[LogMel]] = {"frames": Frames, "logmel": LogMel, "mfcc": MFCC}
     if config.get("kind") not in kinds:
         raise InputError("front", repr(config.get("kind")), f"one of {tuple(kinds)}")
     return kinds[str(config["kind"])](**options)

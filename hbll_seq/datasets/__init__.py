@@ -11,27 +11,33 @@ from typing import Any, Literal, overload
 
 from ..errors import InputError
 from . import synthetic
+from .digit_strings import load_digitstrings
 from .download import DownloadError
 from .fsdd import load_fsdd
 from .mnist import load_mnist10k
 from .python_text import load_pydoc, load_stdlib
 from .sequences import Sequences
 from .shakespeare import load_tinyshakespeare
+from .speech_commands import load_speechcommands
 from .synthetic_sets import load_adding, load_copy, load_parity, load_recall
 from .text import Text
 from .tones import load_tones
 from .train_test import TrainTest
+from .waves import Waves
 
-__all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "names", "synthetic"]
+__all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "Waves", "names", "synthetic"]
 
-_LOADERS: dict[str, Callable[..., Text | Sequences | TrainTest]] = {
+Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves
+_LOADERS: dict[str, Callable[..., Loaded]] = {
     "adding": load_adding,
     "copy": load_copy,
+    "digitstrings": load_digitstrings,
     "fsdd": load_fsdd,
     "mnist10k": load_mnist10k,
     "parity": load_parity,
     "pydoc": load_pydoc,
     "recall": load_recall,
+    "speechcommands": load_speechcommands,
     "stdlib": load_stdlib,
     "tinyshakespeare": load_tinyshakespeare,
     "tones": load_tones,
@@ -48,12 +54,16 @@ def load(name: Literal["pydoc", "stdlib", "tinyshakespeare"], **options: Any) ->
 @overload
 def load(name: Literal["adding", "copy", "parity", "recall", "tones"], **options: Any) -> Sequences: ...
 @overload
-def load(name: Literal["fsdd", "mnist10k"], **options: Any) -> TrainTest: ...
+def load(name: Literal["fsdd"], *, split: Literal["leave-one-speaker-out"], **options: Any) -> dict[str, TrainTest]: ...
 @overload
-def load(name: str, **options: Any) -> Text | Sequences | TrainTest: ...
+def load(name: Literal["digitstrings", "fsdd", "mnist10k"], **options: Any) -> TrainTest: ...
+@overload
+def load(name: Literal["speechcommands"], **options: Any) -> Waves: ...
+@overload
+def load(name: str, **options: Any) -> Loaded: ...
 
 
-def load(name: str, **options: Any) -> Text | Sequences | TrainTest:
+def load(name: str, **options: Any) -> Loaded:
     """Load a data set.
 
     Args:
@@ -68,10 +78,15 @@ def load(name: str, **options: Any) -> Text | Sequences | TrainTest:
             - `"parity"`: `steps=128, per_step=True, n=2048, seed=0`.
             - `"tones"`: `seconds=0.5, samples_per_step=16, pitches=4, n=1024, noise=0.05, seed=0`.
             - `"mnist10k"`: `path=None, permuted=False, seed=0`.
-            - `"fsdd"`: `steps=512, samples_per_step=8, held_out="jackson", normalise="peak", path=None`.
+            - `"fsdd"`: `steps=512, samples_per_step=8, held_out="jackson", normalise="peak", path=None,
+              split="speaker"` ("official", or "leave-one-speaker-out": a dictionary by speaker).
+            - `"digitstrings"`: `digits=3, delay=9600, samples_per_step=16, n=2048, n_test=512, held_out="jackson",
+              noise=0.01, seed=0, path=None`.
+            - `"speechcommands"`: `words=None, rate=16000, limit=None, path=None, download=False`.
 
     Returns:
-        `Text` for text, `Sequences` for the synthetic tasks, `TrainTest` for images and sound.
+        `Text` for text, `Sequences` for the synthetic tasks, `TrainTest` for images and sound, `Waves` for
+        recordings of unequal lengths.
 
     Raises:
         InputError: an unknown name or option, an option out of range, or files that are not there.

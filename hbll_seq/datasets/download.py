@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 _CHUNK = 1 << 16
 
 
@@ -20,7 +22,7 @@ class DownloadError(OSError):
     """A file could not be fetched, or is not the expected one: says what to do."""
 
 
-def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0) -> Path:
+def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0, progress: bool = False) -> Path:
     """Make `target` the file at `url`, downloading only what is not there yet.
 
     Args:
@@ -28,6 +30,7 @@ def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0) -> Path:
         sha256: expected digest, in hexadecimal.
         target: where the file goes; folders are made. A file already there is checked, not trusted.
         timeout: seconds without an answer before giving up.
+        progress: show a bar.
 
     Returns:
         `target`.
@@ -43,7 +46,7 @@ def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (part.is_file() and digest(part) == sha256):  # complete, but stopped before the rename
-            _transfer(url, part, timeout)
+            _transfer(url, part, timeout, progress)
     except (OSError, http.client.HTTPException) as error:
         kept = part.stat().st_size if part.is_file() else 0
         resume = f" The {kept:,} bytes that came are kept, and the same call resumes." if kept else ""
@@ -67,7 +70,7 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _transfer(url: str, part: Path, timeout: float) -> None:
+def _transfer(url: str, part: Path, timeout: float, progress: bool) -> None:
     """Bring `part` to its full length, from where it stops if the server can resume."""
     have = part.stat().st_size if part.is_file() else 0
     try:
@@ -83,9 +86,12 @@ def _transfer(url: str, part: Path, timeout: float) -> None:
         announced = response.headers.get("Content-Length")
         left = None if announced is None else int(announced)
         # A server that cannot resume answers 200 and sends everything once more.
-        with part.open("ab" if response.status == 206 else "wb") as file:
+        on = response.status == 206
+        total = None if left is None else left + have * on
+        bar = tqdm(total=total, initial=have * on, unit="B", unit_scale=True, desc=part.stem, disable=not progress)
+        with part.open("ab" if on else "wb") as file, bar:
             while chunk := response.read(_CHUNK):
-                file.write(chunk)
+                bar.update(file.write(chunk))
                 left = None if left is None else left - len(chunk)
     # Sized reads end quietly when the connection does, so the count is checked here.
     if left:

@@ -19,7 +19,7 @@ _RATE = 8000
 _OFFICIAL_TEST_TAKES = 5
 
 
-class _Recording(NamedTuple):
+class Recording(NamedTuple):
     """Sorted as it stands: any run of recordings then mixes digits and speakers."""
 
     take: int
@@ -34,76 +34,83 @@ def load_fsdd(
     held_out: str | None = "jackson",
     normalise: Literal["peak", "rms"] = "peak",
     path: str | os.PathLike[str] | None = None,
-) -> TrainTest:
+    split: Literal["speaker", "official", "leave-one-speaker-out"] = "speaker",
+) -> TrainTest | dict[str, TrainTest]:
     """Spoken digits as raw wave, `samples_per_step` samples at a step.
 
     Args:
         steps: T; the first `steps * samples_per_step` samples are kept (8,000 a second).
         samples_per_step: D.
-        held_out: the speaker to test on, after training on all others: report this one. None is the
-            official split (takes 0-4 test), which a linear model on log-mel nearly solves.
+        held_out: the speaker to test on with `split="speaker"`; None is the official split.
         normalise: scale the kept samples of each recording to a largest magnitude of 1 ("peak") or
             to a root mean square of 1 ("rms").
         path: folder of `digit_speaker_take.wav` files; `$HBLL_SEQ_DATA/fsdd` when None.
+        split: "speaker" tests on `held_out` after training on all others; "leave-one-speaker-out" is that for
+            every speaker in turn, report the mean over it; "official" tests on takes 0-4 of all, which a linear
+            model on log-mel nearly solves.
 
     Returns:
         x `(n, steps, samples_per_step)` float32, zero after each length; y `(n,)` int64 digit;
-        lengths `(n,)` int64 steps, the last one possibly part filled. Sorted by take, digit, speaker.
+        lengths `(n,)` int64 steps, the last one possibly part filled. Sorted by take, digit, speaker. With
+        "leave-one-speaker-out" one such for each speaker, by the name of the one held out.
 
     Raises:
-        InputError: files absent or not 8 kHz 16-bit mono; an unknown speaker; a size below 1.
+        InputError: files absent or not 8 kHz 16-bit mono; an unknown speaker or split; a size below 1.
     """
     for argument, size in (("steps", steps), ("samples_per_step", samples_per_step)):
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(argument, repr(size), "an int of at least 1")
     if normalise not in ("peak", "rms"):
         raise InputError("normalise", repr(normalise), "'peak' or 'rms'")
-    recordings = _recordings(path)
+    if split not in ("speaker", "official", "leave-one-speaker-out"):
+        raise InputError("split", repr(split), "'speaker', 'official' or 'leave-one-speaker-out'")
+    recordings = recordings_of(path)
     speakers = sorted({recording.speaker for recording in recordings})
-    if held_out is not None and held_out not in speakers:
+    if split == "speaker" and held_out is not None and held_out not in speakers:
         raise InputError("held_out", repr(held_out), f"None or one of {', '.join(speakers)}")
-    parts: tuple[list[_Recording], list[_Recording]] = ([], [])
-    for r in recordings:
-        tested = r.take < _OFFICIAL_TEST_TAKES if held_out is None else r.speaker == held_out
-        parts[tested].append(r)
-    for part, wanted in zip(parts, ("training", "test"), strict=True):
-        if not part:
-            raise InputError("held_out", repr(held_out), f"a split with recordings in the {wanted} part")
-    train_x, train_lengths = _waves(parts[0], steps, samples_per_step, normalise)
-    test_x, test_lengths = _waves(parts[1], steps, samples_per_step, normalise)
-    split = "takes 0-4 held out" if held_out is None else f"speaker {held_out} held out"
-    return TrainTest(
-        train_x=train_x,
-        train_y=torch.tensor([r.digit for r in parts[0]]),
-        train_lengths=train_lengths,
-        test_x=test_x,
-        test_y=torch.tensor([r.digit for r in parts[1]]),
-        test_lengths=test_lengths,
-        classes=10,
-        source=f"Free Spoken Digit Dataset, {len(speakers)} speakers, {split}",
-    )
+    if split == "leave-one-speaker-out" and len(speakers) < 2:
+        raise InputError("split", f"{split!r} with the one speaker {speakers[0]}", "two speakers or more")
+    x, lengths = _waves(recordings, steps, samples_per_step, normalise)
+    y = torch.tensor([r.digit for r in recordings])
+
+    def parts(tested: list[bool], how: str) -> TrainTest:
+        test = torch.tensor(tested)
+        for part, wanted in ((~test, "training"), (test, "test")):
+            if not part.any():
+                raise InputError("held_out", repr(held_out), f"a split with recordings in the {wanted} part")
+        return TrainTest(
+            train_x=x[~test], train_y=y[~test], train_lengths=lengths[~test],
+            test_x=x[test], test_y=y[test], test_lengths=lengths[test],
+            classes=10, source=f"Free Spoken Digit Dataset, {len(speakers)} speakers, {how} held out",
+        )  # fmt: skip
+
+    if split == "leave-one-speaker-out":
+        return {s: parts([r.speaker == s for r in recordings], f"speaker {s}") for s in speakers}
+    if split == "official" or held_out is None:
+        return parts([r.take < _OFFICIAL_TEST_TAKES for r in recordings], "takes 0-4")
+    return parts([r.speaker == held_out for r in recordings], f"speaker {held_out}")
 
 
-def _recordings(path: str | os.PathLike[str] | None) -> list[_Recording]:
+def recordings_of(path: str | os.PathLike[str] | None) -> list[Recording]:
     """Every recording in the folder, sorted by take, digit, speaker."""
     expected = "WAV files named digit_speaker_take.wav, such as 7_jackson_32.wav"
     folder = data_folder("fsdd", path, expected)
-    found = []
+    found: list[Recording] = []
     for file in folder.glob("*.wav"):
         match = _NAME.fullmatch(file.name)
         if match:
-            found.append(_Recording(int(match["take"]), int(match["digit"]), match["speaker"], file))
+            found.append(Recording(int(match["take"]), int(match["digit"]), match["speaker"], file))
     if not found:
         raise missing("fsdd", f"no such file in {folder}", expected)
     return sorted(found)
 
 
-def _waves(recordings: list[_Recording], steps: int, width: int, normalise: str) -> tuple[Tensor, Tensor]:
+def _waves(recordings: list[Recording], steps: int, width: int, normalise: str) -> tuple[Tensor, Tensor]:
     """x `(n, steps, width)` float32, zero padded, and lengths `(n,)` int64 in steps."""
     x = np.zeros((len(recordings), steps * width), np.float32)
     lengths = np.empty(len(recordings), np.int64)
     for row, recording in enumerate(recordings):
-        samples = _read(recording.file)[: steps * width].astype(np.float32)
+        samples = read_samples(recording.file)[: steps * width].astype(np.float32)
         # Of what the model hears only: a loud end that was cut off should not make the rest faint.
         scale = np.abs(samples).max() if normalise == "peak" else np.sqrt(np.mean(samples**2))
         x[row, : len(samples)] = samples / max(float(scale), 1.0)  # 1 is one int16 unit: silence stays silent
@@ -111,7 +118,7 @@ def _waves(recordings: list[_Recording], steps: int, width: int, normalise: str)
     return torch.from_numpy(x).view(len(recordings), steps, width), torch.from_numpy(lengths)
 
 
-def _read(file: Path) -> np.ndarray:
+def read_samples(file: Path) -> np.ndarray:
     """`(samples,)` int16 of an 8 kHz mono WAV file."""
     try:
         with wave.open(str(file), "rb") as sound:

@@ -16,6 +16,7 @@ class TrainTest:
         train_lengths, test_lengths: `(n,)` int64, or None when every sequence fills all T steps.
         classes: number of classes.
         source: what the data and the split are, in words.
+        train_cause, test_cause: `(n,)` int64 step that the answer depends on, where it is known, or None.
         order: `(T,)` int64 or None: step t shows pixel `order[t]`, where the loader permuted them.
     """
 
@@ -30,6 +31,8 @@ class TrainTest:
     order: Tensor | None = None
     task: Literal["sequence"] = "sequence"
     loss: Literal["cross_entropy"] = "cross_entropy"
+    train_cause: Tensor | None = None
+    test_cause: Tensor | None = None
 
     @property
     def input_size(self) -> int:

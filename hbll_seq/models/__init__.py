@@ -9,3 +9,4 @@ from hbll_seq.models.mlp import MLP as MLP
 from hbll_seq.models.recurrent import SequenceModel as SequenceModel
 from hbll_seq.models.registry import registry as registry
 from hbll_seq.models.vit import ViT as ViT
+from hbll_seq.models.wave import WaveModel as WaveModel

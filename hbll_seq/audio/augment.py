@@ -1,0 +1,96 @@
+"""Copies of training sounds that differ in what should not matter."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hbll_seq.errors import InputError
+
+
+def vary(
+    waves: Sequence[Tensor], *, copies: int = 1, speed: float = 0.22, colour: float = 1.0, seed: int = 0
+) -> list[Tensor]:
+    """Copies of every wave at another speed (and pitch) and through another microphone.
+
+    What sets unknown speakers apart is their pitch and tempo and the frequency response of their room and microphone;
+    a network that heard few of them takes both for part of the word.
+
+    Args:
+        waves: each `(samples,)`.
+        copies: of every wave.
+        speed: logarithm of the largest factor of speed; 0.22 is 0.8 to 1.25 times.
+        colour: standard deviation of each of four smooth curves over log frequency (flat, tilt, one period of cosine
+            and of sine) that are added to the log power spectrum, in nats (1 nat is 4.3 dB).
+        seed: same seed, same copies; the global random state is not touched.
+
+    Returns:
+        `copies * len(waves)` waves, all first copies first; lengths differ.
+
+    Raises:
+        InputError: a size out of range, or a wave that is empty or not one-dimensional.
+    """
+    if not isinstance(copies, int) or copies < 0:
+        raise InputError("copies", repr(copies), "an integer >= 0")
+    for name, value in (("speed", speed), ("colour", colour)):
+        if not 0 <= value < math.inf:
+            raise InputError(name, repr(value), "a finite number >= 0")
+    for i, wave in enumerate(waves):
+        if wave.ndim != 1 or not len(wave):
+            raise InputError(f"waves[{i}]", f"shape {tuple(wave.shape)}", "(samples,), at least one")
+    g = torch.Generator().manual_seed(seed)
+    return [_coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in waves]
+
+
+def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
+    factor = math.exp((2 * float(torch.rand(1, generator=g)) - 1) * most)
+    size = max(1, round(len(wave) / factor))
+    return functional.interpolate(wave[None, None], size=size, mode="linear", align_corners=True)[0, 0]
+
+
+def _coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
+    spectrum = torch.fft.rfft(wave)
+    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, as ears and mel filters have it
+    k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
+    curves = torch.stack([torch.ones_like(k), k, torch.cos(math.pi * k), torch.sin(math.pi * k)])
+    nats = most * torch.randn(4, generator=g) @ curves
+    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=len(wave))
+
+
+def spec_augment(
+    x: Tensor, lengths: Tensor, *, bands: int = 4, steps: int = 8, masks: int = 1, seed: int = 0
+) -> Tensor:
+    """SpecAugment (Park et al. 2019) without its time warping: bands and spans set to zero, which should be the mean.
+
+    Args:
+        x: `(n, T, D)` normalised spectra, zero after each length.
+        lengths: `(n,)`.
+        bands: widest run of features to hide, below D.
+        steps: longest span to hide; at most a quarter of a recording.
+        masks: of each kind.
+        seed: same seed, same masks; the global random state is not touched.
+
+    Returns:
+        A copy of x; of each recording `masks` runs of 0..`bands` features and of 0..`steps` steps are zero.
+    """
+    if x.ndim != 3 or lengths.shape != x.shape[:1]:
+        raise InputError("x, lengths", f"shapes {tuple(x.shape)}, {tuple(lengths.shape)}", "(n, T, D) and (n,)")
+    for name, value, most in (("bands", bands, x.shape[2] - 1), ("steps", steps, x.shape[1]), ("masks", masks, 100)):
+        if not isinstance(value, int) or not 0 <= value <= most:
+            raise InputError(name, repr(value), f"an integer in 0..{most}")
+    g, n = torch.Generator().manual_seed(seed), len(x)
+    hidden = torch.zeros(x.shape, dtype=torch.bool)
+    for _ in range(masks):
+        hidden |= _run(x.shape[2], torch.full((n,), bands), torch.full((n,), x.shape[2]), g)[:, None, :]
+        hidden |= _run(x.shape[1], (lengths // 4).clamp(max=steps), lengths, g)[:, :, None]
+    return x.masked_fill(hidden.to(x.device), 0.0)
+
+
+def _run(size: int, most: Tensor, ends: Tensor, g: torch.Generator) -> Tensor:
+    """`(n, size)` bool: in each row a run of 0..most places that ends by `ends`, True."""
+    width = (torch.rand(len(most), generator=g) * (most + 1)).long()
+    first = (torch.rand(len(most), generator=g) * (ends - width + 1)).long()
+    place = torch.arange(size)
+    return (place >= first[:, None]) & (place < (first + width)[:, None])

@@ -1,0 +1,35 @@
+"""Recordings of unequal lengths with a label each, in three parts."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Part(NamedTuple):
+    """Waves, each `(samples,)` float32 in -1..1, and labels `(n,)` int64."""
+
+    waves: list[Tensor]
+    labels: Tensor
+
+
+class Waves(NamedTuple):
+    """What `AudioClassifier.prepare` takes, part by part.
+
+    Attributes:
+        train, validation, test: see `Part`; no speaker is in two of them.
+        names: of the labels, in order.
+        rate: samples a second.
+        source: what the data and the split are, in words.
+    """
+
+    train: Part
+    validation: Part
+    test: Part
+    names: list[str]
+    rate: int
+    source: str
+
+    def __repr__(self) -> str:
+        """One line: source and sizes."""
+        sizes = ", ".join(f"{name} {len(getattr(self, name).waves)}" for name in ("train", "validation", "test"))
+        return f"Waves({self.source}: {sizes}, {len(self.names)} labels, {self.rate} samples a second)"
