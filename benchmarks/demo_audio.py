@@ -28,24 +28,29 @@ def tones() -> Sounds:
     return train.x, train.y, held.x, held.y, hs.audio.Frames(data.input_size), data.classes
 
 
-def digits(speaker: str, logmel: bool) -> Sounds:
-    """Spoken digits, `speaker` held out; half a second at most."""
+def digits(speaker: str, logmel: bool, copies: int) -> Sounds:
+    """Spoken digits, `speaker` held out; half a second at most. With varied copies of the training recordings."""
     d = hs.datasets.load("fsdd", steps=512, samples_per_step=8, held_out=speaker, normalise="rms")
+
+    def waves(x: torch.Tensor, lengths: torch.Tensor | None) -> list[torch.Tensor]:
+        assert lengths is not None
+        return [w[: 8 * int(n)] for w, n in zip(x.flatten(1), lengths, strict=True)]
+
+    train, held = waves(d.train_x, d.train_lengths), waves(d.test_x, d.test_lengths)
+    train += hs.audio.vary(train, copies=copies)
+    y = d.train_y.repeat(copies + 1)
     if not logmel:
-        return (d.train_x, d.train_lengths), d.train_y, (d.test_x, d.test_lengths), d.test_y, hs.audio.Frames(8), 10
+        frames = hs.audio.Frames(8)
+        return frames(train), y, frames(held), d.test_y, frames, 10
     front = hs.audio.LogMel(8000, mels=20, window=32, hop=16)
-
-    def mel(x: torch.Tensor, lengths: torch.Tensor) -> Any:
-        return front([w[: 8 * int(n)] for w, n in zip(x.flatten(1), lengths, strict=True)])
-
-    (x, n), (held_x, held_n) = mel(d.train_x, d.train_lengths), mel(d.test_x, d.test_lengths)
+    (x, n), (held_x, held_n) = front(train), front(held)
     counted = torch.arange(x.shape[1]) < n[:, None]
     mean, scale = x[counted].mean(0), x[counted].std(0)  # of the training speakers
 
     def normal(x: torch.Tensor, n: torch.Tensor) -> Any:
         return torch.where((torch.arange(x.shape[1]) < n[:, None])[..., None], (x - mean) / scale, 0.0), n
 
-    return normal(x, n), d.train_y, normal(held_x, held_n), d.test_y, front, 10
+    return normal(x, n), y, normal(held_x, held_n), d.test_y, front, 10
 
 
 def train(name: str, sounds: Sounds, a: argparse.Namespace, lr: float, seed: int) -> tuple[Any, hs.History, float]:
@@ -57,7 +62,16 @@ def train(name: str, sounds: Sounds, a: argparse.Namespace, lr: float, seed: int
         validate_every=max(1, a.steps // 8), progress=a.progress,
     )  # fmt: skip
     accuracy = 100 * hs.evaluate(model, held_x, held_y)["accuracy"]
-    line = {"set": a.set, "rule": name, "lr": lr, "seed": seed, "steps": a.steps, "hidden": a.hidden, "cell": a.cell}
+    line = {
+        "set": a.set,
+        "vary": a.vary,
+        "rule": name,
+        "lr": lr,
+        "seed": seed,
+        "steps": a.steps,
+        "hidden": a.hidden,
+        "cell": a.cell,
+    }
     seconds = run.history["seconds"][-1]  # validation included
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a") as file:
@@ -127,6 +141,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--fsdd", metavar="SPEAKER", help="spoken digits, this speaker held out")
     p.add_argument("--logmel", action="store_true")
+    p.add_argument("--vary", type=int, default=0, metavar="COPIES", help="of every training recording, see audio.vary")
     p.add_argument("--linear", action="store_true", help="only the linear model on log-mel, for comparison")
     p.add_argument("--rules", nargs="+", default=["hbll", "bptt"])
     p.add_argument("--lr", type=float, nargs="+", default=[4e-3])
@@ -139,7 +154,7 @@ def main() -> None:
     a.set = "tones" if a.fsdd is None else f"fsdd {a.fsdd} {'log-mel' if a.logmel else 'raw'}"
     if a.linear and not (a.fsdd and a.logmel):
         p.error("--linear: got no log-mel digits, expected --fsdd SPEAKER --logmel")
-    sounds = tones() if a.fsdd is None else digits(a.fsdd, a.logmel)
+    sounds = tones() if a.fsdd is None else digits(a.fsdd, a.logmel, a.vary)
     if a.linear:
         print(f"{a.set}: linear model on 16 frames of log-mel {linear(sounds):.1f} %")
         return

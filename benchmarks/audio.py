@@ -1,0 +1,160 @@
+"""Sound, rule beside rule: `python -m benchmarks.audio TASK --rules hbll bptt --lr 4e-3 8e-3 --seeds 0 1 2 --steps 600`.
+
+Tasks:
+
+* `raw`: spoken digits of an unseen speaker as raw wave, `--frame` samples a step, `--samples` of each recording.
+* `strings`: which digit came first? Strings of digits, a question long after the first (`datasets.load("digitstrings")`).
+  `--digits 1 --delay 0` is the digit alone: what can be had.
+* `wave`: the next sample of spoken digits over `--levels` mu-law levels; bits a sample.
+
+Same cell, initialisation, data order, steps and optimiser (Adam, linear decay to zero, gradients clipped at norm 1); the rate is
+chosen on the first seed by held-out loss. Held-out figures are those of the deployed chain. Every run appends a line with its
+curve over seconds (training alone, held-out passes left out) to benchmarks/out/audio.jsonl.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+from typing import Any, NamedTuple
+
+import torch
+
+import hbll_seq as hs
+
+LOG = pathlib.Path(__file__).parent / "out" / "audio.jsonl"
+
+
+class Task(NamedTuple):
+    """Training and held-out data as `fit` takes them, and a model for a seed."""
+
+    x: Any
+    y: Any
+    held: Any
+    model: Any  # seed -> model
+    options: dict[str, Any]
+
+
+def raw(a: argparse.Namespace) -> Task:
+    """Digits as they were recorded."""
+    d = hs.datasets.load(
+        "fsdd", steps=a.samples // a.frame, samples_per_step=a.frame, held_out=a.speaker, normalise="rms"
+    )
+
+    def model(seed: int) -> Any:
+        return hs.models.AudioClassifier(
+            10, hs.audio.Frames(a.frame), hidden=a.hidden, seed=seed, timescale=a.timescale
+        )
+
+    held = ((d.test_x, d.test_lengths), d.test_y)
+    return Task((d.train_x, d.train_lengths), d.train_y, held, model, {})
+
+
+def strings(a: argparse.Namespace) -> Task:
+    """Strings of digits with a question."""
+    d = hs.datasets.load(
+        "digitstrings", digits=a.digits, delay=a.delay, samples_per_step=a.frame, held_out=a.speaker, n=a.n
+    )
+
+    def model(seed: int) -> Any:
+        return hs.models.AudioClassifier(
+            10, hs.audio.Frames(a.frame), hidden=a.hidden, seed=seed, timescale=a.timescale
+        )
+
+    if not a.logmel:
+        return Task(d.train_x, d.train_y, (d.test_x, d.test_y), model, {})
+    front = hs.audio.LogMel(8000, mels=20, window=32, hop=16)
+    (x, _), (held, _) = front(list(d.train_x.flatten(1))), front(list(d.test_x.flatten(1)))
+    mean, scale = x.mean((0, 1)), x.std((0, 1))
+
+    def listener(seed: int) -> Any:
+        return hs.models.AudioClassifier(10, front, hidden=a.hidden, seed=seed, timescale=a.timescale)
+
+    return Task((x - mean) / scale, d.train_y, ((held - mean) / scale, d.test_y), listener, {})
+
+
+def wave(a: argparse.Namespace) -> Task:
+    """One long sound for training, one for the test: every take of the training speakers, of the speaker held out."""
+    d = hs.datasets.load("fsdd", steps=1024, samples_per_step=8, held_out=a.speaker)
+
+    def whole(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return torch.cat([w[: 8 * int(n)] for w, n in zip(x.flatten(1), lengths, strict=True)])
+
+    def model(seed: int) -> Any:
+        return hs.models.WaveModel(8000, a.levels, hidden=a.hidden, seed=seed, timescale=a.timescale)
+
+    codes = model(0).prepare
+    assert d.train_lengths is not None and d.test_lengths is not None
+    held = codes(whole(d.test_x, d.test_lengths))[: 64 * a.window]
+    return Task(codes(whole(d.train_x, d.train_lengths)), None, held, model, {"window": a.window})
+
+
+def train(name: str, task: Task, a: argparse.Namespace, lr: float, seed: int) -> dict[str, Any]:
+    """A line for the log."""
+    model = task.model(seed)
+    rule = {"block_size": a.block} if name == "tbptt" else {}
+    run = hs.fit(
+        model, task.x, task.y, rule=name, steps=a.steps, batch_size=a.batch, lr=lr, seed=seed, validation=task.held,
+        validate_every=max(1, a.steps // 12), progress=False, **task.options, **rule,
+    )  # fmt: skip
+    h, what = run.history, "val_loss" if a.task == "wave" else "val_accuracy"
+    seconds = _training_seconds(h)
+    curve = [[seconds[int(step) - 1], v] for step, v in zip(h["val_step"], h[what], strict=True)]
+    line = {
+        **{k: v for k, v in vars(a).items() if k not in ("rules", "seeds", "lr")},
+        "rule": name,
+        "lr": lr,
+        "seed": seed,
+    }
+    line |= {"loss": h["val_loss"][-1], "final": h[what][-1], "seconds": seconds[-1], "curve": curve}
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(f"{a.task} {name} lr {lr} seed {seed}: {_shown(a, line['final'])}, {line['seconds']:.0f} s", flush=True)
+    return line
+
+
+def _training_seconds(h: dict[str, list[float]]) -> list[float]:
+    """Seconds of training after every step, without the held-out passes: the step after one counts as the median."""
+    taken = [b - a for a, b in zip([0.0, *h["seconds"]], h["seconds"], strict=False)]
+    usual = statistics.median(taken)
+    for step in h["val_step"]:
+        if int(step) < len(taken):
+            taken[int(step)] = usual
+    return [float(s) for s in torch.tensor(taken).cumsum(0)]
+
+
+def _shown(a: argparse.Namespace, value: float) -> str:
+    return f"{value / 0.6931471805599453:.3f} bits" if a.task == "wave" else f"{100 * value:.1f} %"
+
+
+def main() -> None:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("task", choices=["raw", "strings", "wave"])
+    p.add_argument("--rules", nargs="+", default=["hbll", "bptt"])
+    p.add_argument("--lr", type=float, nargs="+", default=[4e-3])
+    p.add_argument("--seeds", type=int, nargs="+", default=[0])
+    for name, default in (
+        ("steps", 300), ("batch", 32), ("hidden", 64), ("frame", 8), ("samples", 4096), ("digits", 3), ("delay", 9600),
+        ("n", 4096), ("levels", 256), ("window", 1024), ("block", 128), ("timescale", 1000),
+    ):  # fmt: skip
+        p.add_argument(f"--{name}", type=int, default=default)
+    p.add_argument("--speaker", default="jackson")
+    p.add_argument("--logmel", action="store_true", help="strings by log-mel in place of raw frames")
+    p.add_argument("--threads", type=int, default=1)
+    a = p.parse_args()
+    torch.set_num_threads(a.threads)
+    task = {"raw": raw, "strings": strings, "wave": wave}[a.task](a)
+    for name in a.rules:
+        tried = [train(name, task, a, lr, a.seeds[0]) for lr in a.lr]
+        best = min(tried, key=lambda line: line["loss"])
+        lines = [best] + [train(name, task, a, best["lr"], seed) for seed in a.seeds[1:]]
+        finals = [line["final"] for line in lines]
+        spread = f"{_shown(a, statistics.mean(finals))} ({_shown(a, min(finals))} .. {_shown(a, max(finals))})"
+        seconds = statistics.mean(line["seconds"] for line in lines)
+        print(f"| {a.task} | {name} | {best['lr']:g} | {len(lines)} seeds | {spread} | {seconds:.0f} s |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
