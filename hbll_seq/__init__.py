@@ -30,6 +30,7 @@ from hbll_seq.evaluate import evaluate as evaluate
 from hbll_seq.evaluate import predict as predict
 from hbll_seq.fit import fit as fit
 from hbll_seq.fit import step as step
+from hbll_seq.gradient import gradient as gradient
 from hbll_seq.history import History as History
 from hbll_seq.models import Layered as Layered
 from hbll_seq.path_costs import evaluate_paths as evaluate_paths

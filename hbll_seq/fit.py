@@ -30,6 +30,7 @@ from hbll_seq.arguments import (
 )
 from hbll_seq.batch import Batch
 from hbll_seq.callbacks import Callbacks
+from hbll_seq.draws import seed_draws
 from hbll_seq.errors import DivergenceError, InputError
 from hbll_seq.evaluate import evaluate_source
 from hbll_seq.gradient_cosine import gradient_cosine
@@ -202,7 +203,7 @@ def fit(
             if stop:
                 run.stopped_reason = "callback"
             for i in range(first, first if stop else total):
-                reseed = partial(_seed_draws, seed * MIX + i, where)  # for dropout and the like in a user's module
+                reseed = partial(seed_draws, seed * MIX + i, where)  # for dropout and the like in a user's module
                 batch = source.batch(i, batch_size, seed).to(where)
                 rate = lr * factor(i)
                 for group in opt.param_groups:
@@ -250,14 +251,6 @@ def fit(
 
 def _name(value: Any) -> str:
     return value if isinstance(value, str) else str(getattr(value, "__qualname__", type(value).__name__))
-
-
-def _seed_draws(seed: int, where: torch.device) -> None:
-    """Seed the generators a module on `where` draws from; those of other devices are the user's."""
-    torch.default_generator.manual_seed(seed)
-    if where.type == "cuda":
-        index = torch.cuda.current_device() if where.index is None else where.index
-        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def _record(run: History, info: StepInfo, number: int, lr: float, seconds: float, blocks: bool) -> None:

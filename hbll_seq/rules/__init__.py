@@ -1,5 +1,12 @@
-"""Learning rules: one protocol and a registry (`base`), and the built-in rules."""
+"""Learning rules: one protocol and a registry (`base`), the built-in rules, and what a rule of your own needs.
 
+`Batch` is what a rule's `step` is handed. `forward_backward(model, batch, execute)` predicts, scores and differentiates,
+the recurrent layers run by `execute`, of type `Execute`; `sequential` runs them as the deployed chain does.
+"""
+
+from hbll_seq.batch import Batch as Batch
+from hbll_seq.models.recurrent import Execute as Execute
+from hbll_seq.models.recurrent import sequential as sequential
 from hbll_seq.rules import base as base
 from hbll_seq.rules.backprop import Backprop as Backprop
 from hbll_seq.rules.backprop import DeepSupervision as DeepSupervision
@@ -10,6 +17,7 @@ from hbll_seq.rules.base import make as make
 from hbll_seq.rules.base import register as register
 from hbll_seq.rules.bptt import BPTT as BPTT
 from hbll_seq.rules.dsf import DSF as DSF
+from hbll_seq.rules.execute import forward_backward as forward_backward
 from hbll_seq.rules.hbll import HBLL as HBLL
 from hbll_seq.rules.hbll_v1 import HBLLv1 as HBLLv1
 from hbll_seq.rules.layered import LayeredHBLL as LayeredHBLL
