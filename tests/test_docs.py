@@ -8,7 +8,7 @@ import pytest
 import hbll_seq as hs
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
-RUN = ("tutorial", "howto/data", "howto/cell", "howto/rule")  # pages whose code stands alone
+RUN = ("tutorial", "howto/data", "howto/audio", "howto/cell", "howto/rule")  # pages whose code stands alone
 
 
 @pytest.mark.parametrize("page", RUN)
