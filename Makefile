@@ -44,6 +44,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Threads that spin while they wait make the tests many times slower where other work runs beside them.
+test slow: export OMP_WAIT_POLICY ?= passive
+
 test: lint types $(TESTS)
 	$(BIN)/python -m pytest
 
