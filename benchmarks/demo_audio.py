@@ -37,7 +37,7 @@ def digits(speaker: str, logmel: bool, copies: int) -> Sounds:
         return [w[: 8 * int(n)] for w, n in zip(x.flatten(1), lengths, strict=True)]
 
     train, held = waves(d.train_x, d.train_lengths), waves(d.test_x, d.test_lengths)
-    train += hs.audio.vary(train, copies=copies, speed=0.0)  # other speeds made it worse
+    train += hs.audio.vary(train, copies=copies)
     y = d.train_y.repeat(copies + 1)
     if not logmel:
         frames = hs.audio.Frames(8)

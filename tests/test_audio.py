@@ -228,7 +228,7 @@ def test_varied_copies_are_repeatable_and_as_long_as_their_speed():
     one, two = (audio.vary(waves, copies=3, speed=0.2, seed=5) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert len(one) == 9 and all(torch.equal(p, q) for p, q in zip(one, two, strict=True))
-    for i, copy in enumerate(one):
+    for i, copy in enumerate(one):  # speed 0.2
         size = len(waves[i % 3])
         assert size / 1.23 - 1 <= len(copy) <= size * 1.23 + 1 and copy.isfinite().all()
     for p, q in zip(audio.vary(waves, speed=0.0, colour=0.0), waves, strict=True):
