@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.batch import Batch
+from hbll_seq.kernels.buffers import give
 from hbll_seq.kernels.cross_entropy import linear_cross_entropy
 from hbll_seq.kernels.roll import fused
 from hbll_seq.models.recurrent import SequenceModel
@@ -42,6 +43,7 @@ class LocalLoss:
             mask = mask if batch.mask is None else batch.mask.unsqueeze(-1)
             self._y, self._mask = (to_blocks(one, block, copy=False) for one in (y, mask))
             self._count = max(int(mask.sum()), 1)
+        self._lent: Tensor | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -92,10 +94,18 @@ class LocalLoss:
         readout, h = self._model.readout, outputs.reshape(-1, outputs.shape[-1])
         weights = mask.flatten().float() / self._count
         y = y.squeeze(-1).masked_fill(~mask, 0).flatten()
+        self._return()
         out = linear_cross_entropy(h, readout.weight, readout.bias, y, weights, gradients=gradients)
         self.loss += float(self._note(first, stop, out.losses.view(mask.shape), mask))
         self._add([g for g in (out.weight, out.bias if readout.bias is not None else None) if g is not None])
+        self._lent = out.dh
         return out.dh.view(outputs.shape)
+
+    def _return(self) -> None:
+        """Give the work buffer of the last gradient back: who asks for the next one, or is done, needs it no more."""
+        if self._lent is not None:
+            give(self._lent)
+        self._lent = None
 
     def _note(self, first: int, stop: int, each: Tensor, mask: Tensor) -> Tensor:
         """Keep the sums of the losses `(K, m, B)`; returns their part of the mean."""
@@ -136,7 +146,8 @@ class LocalLoss:
         return torch.where(self._counts > 0, self._sums / self._counts, math.nan).float()
 
     def accumulate(self) -> None:
-        """Add the read-out's gradients to `.grad`."""
+        """Add the read-out's gradients to `.grad`; gradients handed out are gone after that."""
+        self._return()
         add_gradients(list(self._model.readout.parameters()), [*self._grads])
 
 

@@ -1,7 +1,8 @@
 """Learning rules: one protocol and a registry (`base`), the built-in rules, and what a rule of your own needs.
 
-`Batch` is what a rule's `step` is handed. `forward_backward(model, batch, execute)` predicts, scores and differentiates,
-the recurrent layers run by `execute`, of type `Execute`; `sequential` runs them as the deployed chain does.
+`Batch` is what a rule's `step` is handed. `forward_backward(model, batch, execute)` predicts, scores and
+differentiates, the recurrent layers run by `execute`, of type `Execute`; `sequential` runs them as the deployed chain
+does.
 """
 
 from hbll_seq.batch import Batch as Batch
