@@ -90,7 +90,7 @@ def wave(a: argparse.Namespace) -> Task:
 
 
 def train(name: str, task: Task, a: argparse.Namespace, lr: float, seed: int) -> dict[str, Any]:
-    """A line for the log."""
+    """A line for the log; with `--sample` also what the model says."""
     model = task.model(seed)
     rule = {"block_size": a.block} if name == "tbptt" else {}
     run = hs.fit(
@@ -101,7 +101,7 @@ def train(name: str, task: Task, a: argparse.Namespace, lr: float, seed: int) ->
     seconds = _training_seconds(h)
     curve = [[seconds[int(step) - 1], v] for step, v in zip(h["val_step"], h[what], strict=True)]
     line = {
-        **{k: v for k, v in vars(a).items() if k not in ("rules", "seeds", "lr")},
+        **{k: v for k, v in vars(a).items() if k not in ("rules", "seeds", "lr", "sample")},
         "rule": name,
         "lr": lr,
         "seed": seed,
@@ -111,7 +111,33 @@ def train(name: str, task: Task, a: argparse.Namespace, lr: float, seed: int) ->
     with LOG.open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(f"{a.task} {name} lr {lr} seed {seed}: {_shown(a, line['final'])}, {line['seconds']:.0f} s", flush=True)
+    if a.sample:
+        sample(model, task, a)
     return line
+
+
+def sample(model: Any, task: Task, a: argparse.Namespace) -> None:
+    """A second of sound made by a wave model, as WAV and as a spectrogram beside a second of what was held out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    made = model.eval().generate(model.rate, temperature=0.95, seed=1)
+    hs.audio.write(a.sample + ".wav", made, model.rate)
+    real = hs.audio.mu_law_decode(task.held, a.levels)[: model.rate]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+    for ax, sound, title in zip(axes, (real, made), ("recorded, held out", "generated"), strict=True):
+        power = torch.stft(sound, 256, 64, window=torch.hann_window(256), return_complex=True).abs().square()
+        shown = ax.imshow(
+            10 * torch.log10(power + 1e-4), origin="lower", aspect="auto", extent=(0, 1, 0, model.rate / 2000),
+            cmap="cividis", vmin=-30, vmax=30,
+        )  # fmt: skip
+        ax.set(title=title, xlabel="time (s)")
+    axes[0].set_ylabel("frequency (kHz)")
+    figure.colorbar(shown, ax=axes, label="power (dB)")
+    figure.savefig(a.sample + ".png", dpi=150)
+    plt.close(figure)
 
 
 def _training_seconds(h: dict[str, list[float]]) -> list[float]:
@@ -142,6 +168,7 @@ def main() -> None:
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--speaker", default="jackson")
     p.add_argument("--logmel", action="store_true", help="strings by log-mel in place of raw frames")
+    p.add_argument("--sample", metavar="NAME", help="wave: also write NAME.wav and NAME.png of each run's model")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
