@@ -78,6 +78,7 @@ def train(
     losses, cosines, curve, seconds = [], [], [], []
     metrics: dict[str, list[float]] = {}
     for i in range(steps):
+        rule.progress = i / steps
         batch = task.sample(g)
         if cosine and i % cosine == 0:
             exact = gradient(rules.make("bptt"), model, batch)

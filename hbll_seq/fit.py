@@ -208,6 +208,7 @@ def fit(
                 rate = lr * factor(i)
                 for group in opt.param_groups:
                     group["lr"] = rate
+                learner.progress = i / total
                 if measure_cosine and i % measure_cosine == 0:
                     run.add(gradient_cosine=gradient_cosine(model, batch, learner, reseed), cosine_step=i + 1)
                 torch._foreach_copy_(before, [p.detach() for p in weights])

@@ -40,10 +40,13 @@ class Rule(Generic[M]):
     Attributes:
         name: what `fit(..., rule=...)` calls it.
         family: of the models it trains, "recurrent" or "layered".
+        progress: share of the run that is done, 0 at the first step, near 1 at the last. `fit` sets it before every step; a
+            loop of your own may, or leave it at 1/2.
     """
 
     name: ClassVar[str]
     family: ClassVar[str] = "recurrent"
+    progress: float = 0.5
 
     def expect(self, longest: int | None) -> None:
         """Called once by `fit`, before `setup`, with the steps of the longest sequence, where that is known."""

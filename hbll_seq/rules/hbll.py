@@ -34,7 +34,6 @@ from hbll_seq.scheduler import activation_bytes, memory_bytes, to_blocks
 from hbll_seq.solve import Effort
 from hbll_seq.tree import ROWS, auto_block
 
-OWN = 0.5  # "auto" discount of a block with targets of its own
 EXECUTIONS = ("auto", "parallel", "sequential")
 CARRIES = ("calibrated", "own", "learned", "blended", "none")
 
@@ -64,8 +63,9 @@ class HBLL(Rule[SequenceModel]):
         check_every: steps between two comparisons with the deployed chain; 0 for never.
         discount: factor on the feedback message that enters a block. 1 is the whole credit of BPTT; 0 leaves each
             block its own loss, the credit of truncated BPTT at less cost; in between, credit from k
-            blocks ahead counts discount^k. "auto": 1/2 for blocks that have targets of their own, 1 for those that
-            have none, so that credit for a distant outcome is whole (docs/notes on truncation).
+            blocks ahead counts discount^k. "auto": 1 for blocks without targets of their own, so that credit for a
+            distant outcome is whole; for the others it rises from 0 to 1 over the run (`Rule.progress`): a block learns
+            first from what it sees itself, then from what is asked further and further on (docs/notes on truncation).
     """
 
     name = "hbll"
@@ -164,9 +164,9 @@ class HBLL(Rule[SequenceModel]):
         if model.task == "sequence":
             return 1.0
         if batch.mask is None:
-            return OWN
+            return self.progress
         counted = to_blocks(batch.mask.unsqueeze(-1).float(), block).amax(0)  # (n, B, 1): any target in the block
-        return 1.0 - (1.0 - OWN) * counted
+        return 1.0 - (1.0 - self.progress) * counted
 
     def _in_order(self, model: SequenceModel, batch: Batch) -> bool:
         """Whether this step goes through the blocks one after the other."""
