@@ -61,8 +61,11 @@ def bernoulli_posterior(a: Tensor, cost: Cost, step: float | None = None) -> Ten
         return torch.sigmoid(torch.logit(a, EDGE) - g.clamp(-LIMIT, LIMIT))
 
 
-def gaussian_mismatch(predicted: Tensor, target: Tensor, variance: float = 1.0) -> Tensor:
-    """`|predicted - target|^2 / (2 s^2)` over everything but the first two axes, `(m, B)`: a KL of equal variances."""
+def gaussian_mismatch(predicted: Tensor, target: Tensor, variance: float | Tensor = 1.0) -> Tensor:
+    """`|predicted - target|^2 / (2 s^2)` over everything but the first two axes, `(m, B)`: a KL of equal variances.
+
+    `variance` is s^2, a number or `(m, B)`.
+    """
     return (predicted - target).flatten(2).square().sum(-1) / (2 * variance)
 
 

@@ -297,3 +297,13 @@ def test_arrays_come_in_many_containers():
     loader = hs.evaluate(net, torch.utils.data.DataLoader(dataset, batch_size=12))
     assert loader == pytest.approx(expected)
     assert hs.predict(net, x[0]).shape == (1, 4) and hs.predict(net, x, probabilities=True).sum() == pytest.approx(12)
+
+
+def test_a_mismatch_does_not_outgrow_the_states_it_is_about():
+    net = networks()["vit"]
+    with torch.no_grad():
+        for layer in net.layers:
+            layer.out.weight *= 1e4
+            layer.mlp[-1].weight *= 1e4
+    _, result = gradients(make(), net, data(net))
+    assert 0 < result.metrics["mismatch"] < 4 * 12  # per token, in units of a squared deviation for each of 12 units

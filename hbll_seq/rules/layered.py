@@ -43,7 +43,8 @@ class LayeredHBLL(Rule[Layered]):
         step: how far states move along the right message: 0 not at all, up to 1 (in units of the nodes'
             variance), or None for the measured posterior mean.
         noise: standard deviation of what is added to the tree's states while training.
-        variance: of Gaussian nodes, s^2.
+        variance: s^2 of Gaussian nodes, at least: where a node's states have a larger mean square, that is its variance
+            as a target, so that a mismatch never outgrows the states it is about.
         batched: False runs a height module by module (the reference for tests; same results).
     """
 
@@ -154,7 +155,9 @@ class LayeredHBLL(Rule[Layered]):
     def _mismatch(self, model: Layered, predicted: Tensor, target: Tensor) -> Tensor:
         if model.nodes == "bernoulli":
             return bernoulli_mismatch(predicted, target)
-        return gaussian_mismatch(predicted, target, self.variance)
+        # a module's mismatch bootstraps from its own output elsewhere: in absolute units it drives states apart without end
+        size = target.detach().flatten(2).square().mean(-1)
+        return gaussian_mismatch(predicted, target, size.clamp(min=self.variance))
 
     def _posterior(self, model: Layered, a: Tensor, cost: Cost) -> Tensor:
         if model.nodes == "bernoulli":
