@@ -40,8 +40,8 @@ class Rule(Generic[M]):
     Attributes:
         name: what `fit(..., rule=...)` calls it.
         family: of the models it trains, "recurrent" or "layered".
-        progress: share of the run that is done, 0 at the first step, near 1 at the last. `fit` sets it before every step; a
-            loop of your own may, or leave it at 1/2.
+        progress: share of the run that is done, 0 at the first step, near 1 at the last. `fit` sets it before every
+            step; a loop of your own may, or leave it at 1/2.
     """
 
     name: ClassVar[str]

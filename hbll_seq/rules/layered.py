@@ -155,7 +155,7 @@ class LayeredHBLL(Rule[Layered]):
     def _mismatch(self, model: Layered, predicted: Tensor, target: Tensor) -> Tensor:
         if model.nodes == "bernoulli":
             return bernoulli_mismatch(predicted, target)
-        # a module's mismatch bootstraps from its own output elsewhere: in absolute units it drives states apart without end
+        # a module's mismatch bootstraps from its own output elsewhere: in absolute units that can grow without end
         size = target.detach().flatten(2).square().mean(-1)
         return gaussian_mismatch(predicted, target, size.clamp(min=self.variance))
 
