@@ -77,7 +77,7 @@ class HBLL(Rule[SequenceModel]):
         feedback: int | str = "auto",
         pull: float | str = "auto",
         *,
-        tolerance: float = 1e-3,
+        tolerance: float = 3e-4,
         feedback_tolerance: float = 1e-3,
         carry: str = "calibrated",
         execution: str = "parallel",
