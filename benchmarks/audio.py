@@ -112,11 +112,11 @@ def train(name: str, task: Task, a: argparse.Namespace, lr: float, seed: int) ->
         file.write(json.dumps(line) + "\n")
     print(f"{a.task} {name} lr {lr} seed {seed}: {_shown(a, line['final'])}, {line['seconds']:.0f} s", flush=True)
     if a.sample:
-        sample(model, task, a)
+        sample(model, task, a, f"{a.sample}-{name}")
     return line
 
 
-def sample(model: Any, task: Task, a: argparse.Namespace) -> None:
+def sample(model: Any, task: Task, a: argparse.Namespace, name: str) -> None:
     """A second of sound made by a wave model, as WAV and as a spectrogram beside a second of what was held out."""
     import matplotlib
 
@@ -124,7 +124,7 @@ def sample(model: Any, task: Task, a: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
 
     made = model.eval().generate(model.rate, temperature=0.95, seed=1)
-    hs.audio.write(a.sample + ".wav", made, model.rate)
+    hs.audio.write(name + ".wav", made, model.rate)
     real = hs.audio.mu_law_decode(task.held, a.levels)[: model.rate]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
     for ax, sound, title in zip(axes, (real, made), ("recorded, held out", "generated"), strict=True):
@@ -136,7 +136,7 @@ def sample(model: Any, task: Task, a: argparse.Namespace) -> None:
         ax.set(title=title, xlabel="time (s)")
     axes[0].set_ylabel("frequency (kHz)")
     figure.colorbar(shown, ax=axes, label="power (dB)")
-    figure.savefig(a.sample + ".png", dpi=150)
+    figure.savefig(name + ".png", dpi=150)
     plt.close(figure)
 
 
@@ -168,7 +168,7 @@ def main() -> None:
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--speaker", default="jackson")
     p.add_argument("--logmel", action="store_true", help="strings by log-mel in place of raw frames")
-    p.add_argument("--sample", metavar="NAME", help="wave: also write NAME.wav and NAME.png of each run's model")
+    p.add_argument("--sample", metavar="NAME", help="wave: also write NAME-RULE.wav and .png of the last model")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
