@@ -17,7 +17,8 @@ def lm(**options):
 
 
 def test_history_json_round_trip_and_views(tmp_path):
-    run = hs.fit(lm(), TEXT, rule="hbll", validation=0.2, measure_cosine=3, record_every=2, **QUICK)
+    whole = dict(discount=1.0)  # credit whole from the start: the gradient is near BPTT's at every step
+    run = hs.fit(lm(), TEXT, rule="hbll", validation=0.2, measure_cosine=3, record_every=2, **QUICK, **whole)
     again = hs.History.from_json(run.to_json(tmp_path / "h.json"))
     assert again.history == run.history and again.config == run.config and (tmp_path / "h.json").exists()
     assert min(run.history["gradient_cosine"]) > 0.99 and run.history["cosine_step"] == [1, 4]
@@ -32,6 +33,7 @@ def test_every_list_of_a_run_is_as_long_as_it_says():
     for name in ("loss", "lr", "grad_norm", "seconds", "sweeps", "inconsistency", "depth"):
         assert len(h[name]) == 6 and all(isinstance(v, float) for v in h[name]), name
     assert len(h["val_loss"]) == len(h["val_accuracy"]) == 2 and h["seconds"] == sorted(h["seconds"])
+    assert h["discount"] == pytest.approx([i / 6 for i in range(6)])  # targets at every step: credit grows
     assert h["lr"] == pytest.approx([4e-3 * (1 - i / 6) for i in range(6)])
     assert run.config["rule"] == "hbll" and run.config["objective"] == "cross_entropy" and run.config["steps"] == 6
     assert run.versions["torch"] == torch.__version__ and run.versions["threads"] == 1 and run.model is not None
