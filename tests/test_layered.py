@@ -63,7 +63,7 @@ def test_the_objective_is_the_sum_of_the_nodes_own():
     """Written out once more for N = 4, plain loops, no message: nodes 2; 1 and 3; then two sweeps."""
     net = MLP(6, 3, hidden=5, layers=4).double()
     batch = Batch(torch.randn(4, 6).double(), torch.full((4,), 1), torch.tensor([0, 1, 2, 0]), None)
-    ours, result = gradients(make(right=0.1, tree=0.3), net, batch)
+    ours, result = gradients(make(right=0.1, tree=0.3, sweeps="auto"), net, batch)
     f = {n: net.layers[n - 1] for n in (1, 2, 3)}
     cross = nn.functional.cross_entropy
 
@@ -132,7 +132,9 @@ def test_the_depth_is_logarithmic(layers):
         len(levels) == (layers - 1).bit_length() and [sorted(c) for c in calls if sorted(c) in levels][0] == levels[0]
     )
     assert len(calls) <= 2 * len(levels)  # forward messages and right arcs, one call a height each
-    assert make().step(net, batch).metrics["depth"] == 2 * len(levels)
+    assert make(sweeps="auto").step(net, batch).metrics["depth"] == 2 * len(levels)
+    rule = make()
+    assert [rule.step(net, batch).metrics["depth"] for _ in range(3)] == [2 * len(levels)] + 2 * [len(levels) + 1]
 
 
 def test_enough_sweeps_are_the_full_path():
@@ -142,6 +144,60 @@ def test_enough_sweeps_are_the_full_path():
     exact = nn.functional.cross_entropy(net(batch.x), batch.y)
     assert result.loss == pytest.approx(float(exact.detach()), rel=1e-12)
     assert len(result.block_loss) == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_on_its_way_meets_the_full_paths_states(kind):
+    """With weights that stand still, node n's loss is that of path 1..n on the batch of n - 1 steps ago."""
+    net = networks(6)[kind].double()
+    rule, seen = make(), [data(net, rows, seed) for seed, rows in enumerate((5, 5, 3, 5, 4, 5, 5))]
+    for batch in seen:
+        grads, result = gradients(rule, net, batch)
+    total = 0.0
+    for n in range(1, 6):
+        batch = seen[-n]
+        with torch.no_grad():
+            z = net.embed(batch.x)
+            for module in net.layers[: n - 1]:
+                z = module(z)
+        if n == 1:
+            z = net.embed(batch.x)
+        loss = hbll_seq.objective.objective(net.objective, net.head(net.layers[n - 1](z)), batch)[0]
+        assert float(result.block_loss[n - 1]) == pytest.approx(float(loss.detach()), rel=1e-5)
+        total = total + loss
+    assert result.loss == float(result.block_loss[-1])
+    # what the path adds to the gradient is that of these losses, each to its own module
+    tree, _ = gradients(make(sweeps=0), net, seen[-1])
+    path = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
+    for g, t, p in zip(grads, tree, path, strict=True):
+        torch.testing.assert_close(g, t + (torch.zeros_like(g) if p is None else p))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gpt"])
+def test_what_is_on_its_way_survives_a_checkpoint(kind, tmp_path):
+    net, other = networks(6)[kind], networks(6)[kind]
+    if kind == "gpt":
+        x, y = torch.arange(400) % SYMBOLS, None
+    else:
+        x, y = torch.randn(50, *net.input_shape), torch.randint(0, 4, (50,))
+    options = dict(rule="hbll", batch_size=16, lr=1e-2, steps=12, progress=False)
+    whole = hs.fit(net, x, y, **options)
+    stop = type("Stop", (), {"on_step_end": lambda self, run, step: step == 5})()
+    kept = dict(checkpoint=tmp_path / "c", checkpoint_every=5)
+    hs.fit(other, x, y, callbacks=[stop], **kept, **options)
+    again = networks(6)[kind]
+    resumed = hs.fit(again, x, y, resume=True, **kept, **options)
+    assert resumed.history["loss"] == whole.history["loss"]
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+
+
+def test_another_model_starts_with_nothing_on_its_way():
+    rule, (one, two) = make(), (MLP(6, 3, hidden=5, layers=4, seed=s) for s in (0, 1))
+    batch = Batch(torch.randn(4, 6), torch.full((4,), 1), torch.tensor([0, 1, 2, 0]), None)
+    rule.step(one, batch)
+    ours, _ = gradients(rule, two, batch)
+    for a, b in zip(ours, gradients(make(), two, batch)[0], strict=True):
+        assert torch.equal(a, b)
 
 
 def test_modules_of_different_kinds_run_too():

@@ -1,4 +1,4 @@
-"""`hbll` for layered networks: Algorithm 1 of the paper over the tree of depth, and sweeps over the full path.
+"""`hbll` for layered networks: Algorithm 1 of the paper over the tree of depth, and local losses along the full path.
 
 z_0 is the embedded input, the target stands at node N. All nodes n of a height, each between parents i < n < j:
 
@@ -7,17 +7,19 @@ z_0 is the embedded input, the target stands at node N. All nodes n of a height,
     l_n = CE(head(a_n), y) + right * mismatch(f_j(z_n), z_j)     (+ mismatch(a_n, z_n) with a right message)
 
 with z_i, z_n, z_j constants; the mismatch is CE(head(z_n), y) where j = N. The tree trains every arc of every path, but
-each from the states of shortest routes; on the full path a module meets what its neighbours make of theirs. So,
-as the paper does over time, S Jacobi sweeps z_n <- f_n(z_{n-1}) move the states, all at once, towards the full
-path's, and the last one has the head's loss on every node. Every term trains one module (and the shared head, and the
-embedding where i = 0): no gradient crosses a node. Depth: log2 N batched calls for the tree, S for the sweeps.
+each from the states of shortest routes; on the full path a module meets what its neighbours make of theirs. So the full
+path is visited too, with the head's loss on every node, all nodes at once. Either every node reads the state that its
+left neighbour had at the step before, of the batch of that step (`hbll_seq.flight`): one call, and the full path's own
+states. Or S Jacobi sweeps z_n <- f_n(z_{n-1}), as the paper does over time, move the tree's states towards it: S calls,
+the loss after the last. Every term trains one module (and the shared head, and the embedding where i = 0): no gradient
+crosses a node. Depth: log2 N batched calls for the tree, and 1 or S.
 
 The paper does not write l_n out. That of the right message only the target's side is used by default is ours, and
 measured (docs/notes on layered networks): states that know the label train modules for inputs they never meet.
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from hbll_seq import paths
 from hbll_seq.bank import Bank
 from hbll_seq.batch import Batch
 from hbll_seq.errors import InputError
+from hbll_seq.flight import Flight, alike
 from hbll_seq.inverse import Cost, bernoulli_mismatch, bernoulli_posterior, gaussian_mismatch, gaussian_posterior
 from hbll_seq.models.layered import Layered
 from hbll_seq.objective import objective, per_sequence
@@ -37,7 +40,9 @@ class LayeredHBLL(Rule[Layered]):
     """Hierarchical block-local learning over depth.
 
     Args:
-        sweeps: S, sweeps over the full path, or "auto" for ceil(log2 N); 0 for Algorithm 1 alone.
+        sweeps: "pipelined": one call for the full path, node n on the batch of n - 1 steps ago; the first step
+            fills the pipeline by sweeps. Or S, sweeps over the full path, "auto" for ceil(log2 N); 0 for Algorithm 1
+            alone.
         tree: weight of the tree's losses beside the full path's.
         right: weight of a node's mismatch with its right parent.
         step: how far states move along the right message: 0 not at all, up to 1 (in units of the nodes'
@@ -52,11 +57,12 @@ class LayeredHBLL(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(
-        self, *, sweeps: int | str = "auto", tree: float = 0.3, right: float = 0.1, step: float | None = 0.0,
+        self, *, sweeps: int | str = "pipelined", tree: float = 0.3, right: float = 0.1, step: float | None = 0.0,
         noise: float = 0.0, variance: float = 1.0, batched: bool = True,
     ) -> None:  # fmt: skip
-        if sweeps != "auto" and (not isinstance(sweeps, int) or isinstance(sweeps, bool) or sweeps < 0):
-            raise InputError("sweeps", repr(sweeps), 'an integer >= 0 or "auto"')
+        number = isinstance(sweeps, int) and not isinstance(sweeps, bool) and sweeps >= 0
+        if sweeps not in ("pipelined", "auto") and not number:
+            raise InputError("sweeps", repr(sweeps), 'an integer >= 0, "auto" or "pipelined"')
         for name, value in (("tree", tree), ("right", right), ("noise", noise)):
             if not (isinstance(value, int | float) and value >= 0):
                 raise InputError(name, repr(value), "a number >= 0")
@@ -67,9 +73,20 @@ class LayeredHBLL(Rule[Layered]):
         self.sweeps, self.tree, self.right, self.message_step = sweeps, tree, right, step
         self.noise, self.variance, self.batched = noise, float(variance), batched
         self._bank: tuple[Layered, Bank] | None = None
+        self._flight = Flight()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Rule.state_dict`."""
+        return self._flight.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Rule.load_state_dict`."""
+        self._flight.load_state_dict(state)
 
     def _modules(self, model: Layered) -> Bank:
         if self._bank is None or self._bank[0] is not model:
+            if self._bank is not None:
+                self._flight = Flight()  # what is under way is another model's
             self._bank = (model, Bank(list(model.layers), self.batched))
         return self._bank[1]
 
@@ -79,21 +96,21 @@ class LayeredHBLL(Rule[Layered]):
         start = model.embed(batch.x)
         levels = paths.level_nodes(model.depth)
         z, total, mismatch = self._tree(model, bank, start, batch, levels)
-        total, sweeps = self.tree * total, self._sweeps(model)
-        loss, per_node = math.nan, None
-        if sweeps:
-            path, losses = self._path(model, bank, start, z, batch, sweeps)
-            total, per_node, loss = total + path, torch.tensor(losses), losses[-1]
+        total = self.tree * total
+        loss, per_node, calls = math.nan, None, 0
+        if self.sweeps != 0:
+            states, batches, calls = self._path(model, bank, start, z, batch)
+            each = [objective(model.objective, model.head(s), b)[0] for s, b in zip(states, batches, strict=True)]
+            total = total + torch.stack(each).sum()
+            per_node = torch.stack(each).detach().cpu()
+            loss = float(per_node[-1])
         total.backward()
         metrics = {
             "objective": float(total.detach()),
             "mismatch": mismatch,
-            "depth": float(len(levels) + sweeps),  # batched calls one after the other
+            "depth": float(len(levels) + calls),  # batched calls one after the other
         }
-        return StepResult(loss if sweeps else metrics["objective"], metrics, per_node)
-
-    def _sweeps(self, model: Layered) -> int:
-        return (model.depth - 1).bit_length() if isinstance(self.sweeps, str) else self.sweeps
+        return StepResult(loss if calls else metrics["objective"], metrics, per_node)
 
     def _tree(
         self, model: Layered, bank: Bank, start: Tensor, batch: Batch, levels: list[list[int]]
@@ -139,18 +156,36 @@ class LayeredHBLL(Rule[Layered]):
         return cost
 
     def _path(
-        self, model: Layered, bank: Bank, start: Tensor, z: dict[int, Tensor], batch: Batch, sweeps: int
-    ) -> tuple[Tensor, list[float]]:
-        """S Jacobi sweeps over the full path from the tree's states, and the head's loss on every node."""
+        self, model: Layered, bank: Bank, start: Tensor, z: dict[int, Tensor], batch: Batch
+    ) -> tuple[list[Tensor], list[Batch], int]:
+        """States of nodes 1..N-1 on the full path, with gradients to their own modules; their targets; calls made."""
+        pipelined = self.sweeps == "pipelined"
+        if pipelined and self._flight.under_way(start):
+            return self._pipelined(bank, start, batch)
         nodes = list(range(1, model.depth))
+        sweeps = self.sweeps if isinstance(self.sweeps, int) else (model.depth - 1).bit_length()
         states = torch.stack([z[n] for n in nodes])
         for k in range(sweeps):
             final = k + 1 == sweeps
             first = start if final else start.detach()
             with torch.set_grad_enabled(final):
                 states = bank(nodes, torch.cat([first.unsqueeze(0), states[:-1]]))
-        losses = [objective(model.objective, model.head(one), batch)[0] for one in states]
-        return torch.stack(losses).sum(), [float(one.detach()) for one in losses]
+        batches = [batch] * len(nodes)
+        if pipelined:
+            self._flight.keep(list(states), batches)
+        return list(states), batches, sweeps
+
+    def _pipelined(self, bank: Bank, start: Tensor, batch: Batch) -> tuple[list[Tensor], list[Batch], int]:
+        inputs = self._flight.board(start, batch)
+        states = [start] * len(inputs)
+        groups = alike(inputs)  # one, but for the steps after a batch of another size
+        for group in groups:
+            out = bank([i + 1 for i in group], torch.stack([inputs[i][0] for i in group]))
+            for i, state in zip(group, out, strict=True):
+                states[i] = state
+        batches = [b for _, b in inputs]
+        self._flight.keep(states, batches)
+        return states, batches, len(groups)
 
     def _mismatch(self, model: Layered, predicted: Tensor, target: Tensor) -> Tensor:
         if model.nodes == "bernoulli":
