@@ -14,6 +14,7 @@ curve over seconds (training alone, held-out passes left out) to benchmarks/out/
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -101,7 +102,7 @@ def train(name: str, task: Task, a: argparse.Namespace, lr: float, seed: int) ->
     seconds = _training_seconds(h)
     curve = [[seconds[int(step) - 1], v] for step, v in zip(h["val_step"], h[what], strict=True)]
     line = {
-        **{k: v for k, v in vars(a).items() if k not in ("rules", "seeds", "lr", "sample")},
+        **{k: v for k, v in vars(a).items() if k not in ("rules", "seeds", "lr", "sample", "plot")},
         "rule": name,
         "lr": lr,
         "seed": seed,
@@ -140,6 +141,32 @@ def sample(model: Any, task: Task, a: argparse.Namespace, name: str) -> None:
     plt.close(figure)
 
 
+def plot(lines: list[dict[str, Any]], file: str) -> None:
+    """Held-out figure over seconds of training: every seed thin, the mean of a rule over its seeds bold."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    names = list(dict.fromkeys(line["rule"] for line in lines))
+    for name, colour, marker in zip(names, hs.plot.COLOURS, "os^D", strict=False):
+        curves = torch.tensor([line["curve"] for line in lines if line["rule"] == name])  # (seeds, points, 2)
+        if lines[0]["task"] == "wave":
+            curves[..., 1] /= math.log(2)
+        else:
+            curves[..., 1] *= 100
+        for curve in curves:
+            ax.plot(*curve.T, color=colour, linewidth=0.7, alpha=0.5)
+        ax.plot(*curves.mean(0).T, color=colour, marker=marker, markersize=4, label=f"{name}, {len(curves)} seeds")
+    what = "bits a sample, held out" if lines[0]["task"] == "wave" else "held-out accuracy (%)"
+    ax.set(xlabel="seconds of training", ylabel=what)
+    ax.set_xlim(left=0)
+    ax.legend(frameon=False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
 def _training_seconds(h: dict[str, list[float]]) -> list[float]:
     """Seconds of training after every step, without the held-out passes: the step after one counts as the median."""
     taken = [b - a for a, b in zip([0.0, *h["seconds"]], h["seconds"], strict=False)]
@@ -151,7 +178,7 @@ def _training_seconds(h: dict[str, list[float]]) -> list[float]:
 
 
 def _shown(a: argparse.Namespace, value: float) -> str:
-    return f"{value / 0.6931471805599453:.3f} bits" if a.task == "wave" else f"{100 * value:.1f} %"
+    return f"{value / math.log(2):.3f} bits" if a.task == "wave" else f"{100 * value:.1f} %"
 
 
 def main() -> None:
@@ -169,18 +196,23 @@ def main() -> None:
     p.add_argument("--speaker", default="jackson")
     p.add_argument("--logmel", action="store_true", help="strings by log-mel in place of raw frames")
     p.add_argument("--sample", metavar="NAME", help="wave: also write NAME-RULE.wav and .png of the last model")
+    p.add_argument("--plot", metavar="FILE", help="a picture of the held-out figures over seconds of training")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     task = {"raw": raw, "strings": strings, "wave": wave}[a.task](a)
+    shown: list[dict[str, Any]] = []
     for name in a.rules:
         tried = [train(name, task, a, lr, a.seeds[0]) for lr in a.lr]
         best = min(tried, key=lambda line: line["loss"])
         lines = [best] + [train(name, task, a, best["lr"], seed) for seed in a.seeds[1:]]
+        shown += lines
         finals = [line["final"] for line in lines]
         spread = f"{_shown(a, statistics.mean(finals))} ({_shown(a, min(finals))} .. {_shown(a, max(finals))})"
         seconds = statistics.mean(line["seconds"] for line in lines)
         print(f"| {a.task} | {name} | {best['lr']:g} | {len(lines)} seeds | {spread} | {seconds:.0f} s |", flush=True)
+    if a.plot:
+        plot(shown, a.plot)
 
 
 if __name__ == "__main__":
