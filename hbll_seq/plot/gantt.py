@@ -34,7 +34,8 @@ def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int =
     edge = min(0.6, 0.15 * tall) if n <= 32 else 0
 
     def bar(start: float, width: float, low: float, high: float, what: str) -> None:
-        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=edge))
+        lw = 0 if what == "scan" else edge  # a level is a hair's breadth beside a roll: an edge would hide it
+        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=lw))
 
     upper = 1.25 * n  # the blocks of BPTT are drawn above those of hbll
     for i in range(n):
