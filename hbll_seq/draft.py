@@ -19,7 +19,8 @@ class Draft(NamedTuple):
 
     Attributes:
         text: prompt and continuation, as text or as a tensor, whichever the prompt was.
-        proposed, accepted: symbols the draft proposed, and those the check agreed with.
+        proposed: symbols the draft proposed.
+        accepted: those the check agreed with.
         calls: calls of the checking path.
     """
 

@@ -114,10 +114,12 @@ def fit(
 
     Args:
         model: a `SequenceModel`, `CharLM`, `MLP`, `ViT`, `GPT`, `Layered`; trained in place.
-        x, y: see `hbll_seq.inputs` and `hbll_seq.targets` for every form they may have.
+        x: sequences, in any form of docs/howto/data.md (`hbll_seq.inputs`).
+        y: their targets (`hbll_seq.targets`); None for next-step prediction.
         rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`; its options (`block_size`, `sweeps`, `feedback`, `pull`,
             ...) are further keywords.
-        steps, epochs: length of training; one of the two (default: 1 epoch).
+        steps: length of training in steps; one of the two.
+        epochs: length of training in passes over the data, 1 where neither is given.
         batch_size: sequences a step (a DataLoader brings its own).
         window: steps of the windows cut from one long text; None for 256, or the model's context.
         lr: peak learning rate.
@@ -130,13 +132,15 @@ def fit(
         warmup: steps of linear warm-up.
         clip: largest norm of the gradient; None for no clipping.
         validate_every: steps between validations; "auto" makes about ten.
-        mask, ignore_index: which per-step targets count.
+        mask: which per-step targets count.
+        ignore_index: the label of per-step targets that do not.
         seed: of data order and of whatever the model draws; the global random state is untouched.
         device: "auto" (the model's own; a GPU where there is one and the model is on the CPU), or a name.
         callbacks: see `hbll_seq.callbacks`.
         progress: show a bar.
-        checkpoint, checkpoint_every, resume: file for the state of the run, steps between writes, and
-            whether to go on from it; a resumed run equals one that was never stopped.
+        checkpoint: file for the state of the run.
+        checkpoint_every: steps between writes.
+        resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped.
         record_every: steps between records of every block's loss.
         measure_cosine: steps between comparisons with the exact BPTT gradient (costs one BPTT step each).
 

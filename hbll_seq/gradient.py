@@ -23,7 +23,10 @@ def gradient(
 
     Args:
         model: its weights, `.grad`, buffers and mode stay as they are.
-        x, y, mask, ignore_index: as for `fit`; a long text is cut into windows that follow each other.
+        x: as for `fit`; a long text is cut into windows that follow each other.
+        y: as for `fit`.
+        mask: as for `fit`.
+        ignore_index: as for `fit`.
         rule: a name with its options as further keywords, or a `Rule` after `setup`, whose state stays as it is.
         window: steps of the windows cut from one long text.
         seed: of what the rule draws and of dropout; the global random state is untouched.

@@ -62,7 +62,8 @@ def evaluate_paths(
 
     Args:
         model: trained or not.
-        x, y: as for `evaluate`; x an array or tensor.
+        x: as for `evaluate`, an array or tensor.
+        y: as for `evaluate`.
         which: the paths; None for every one there is.
         options: further ones of `evaluate`.
 

@@ -1,11 +1,14 @@
 """Every figure draws on its own axes only and names what it shows, with units."""
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import hbll_seq as hs
 from hbll_seq.plot.growth import crossings
@@ -22,12 +25,13 @@ def run():
 
 @pytest.fixture(scope="module")
 def found():
-    lm = hs.models.CharLM(6, hidden=8)
+    lm, net = hs.models.CharLM(6, hidden=8), hs.models.MLP(4, 2, hidden=6, layers=7)
     x = torch.randint(0, 6, (2, 50), generator=torch.Generator().manual_seed(0))
     return {
         **{kind: hs.credit(lm, x, kind=kind, block_size=8) for kind in ("knockout", "posterior", "gradient")},
         "lag": hs.lag_map(lm, x, block_size=8),
-        "depth": hs.credit(hs.models.MLP(4, 2, hidden=6, layers=7), torch.randn(3, 4), torch.zeros(3).long()),
+        "depth": hs.credit(net, torch.randn(3, 4), torch.zeros(3).long()),
+        "paths": hs.evaluate_paths(net, torch.randn(30, 4), torch.arange(30) % 2),
     }
 
 
@@ -52,6 +56,9 @@ FIGURES = {
     "lag_map": lambda run, found, ax: hs.plot.lag_map(found["lag"], ax=ax),
     "schedule": lambda run, found, ax: hs.plot.schedule(100, 16, ax=ax),
     "one block": lambda run, found, ax: hs.plot.schedule(10, 16, ax=ax),
+    "paths": lambda run, found, ax: hs.plot.paths(found["paths"], ax=ax),
+    "flops": lambda run, found, ax: hs.plot.paths(found["paths"], over="flops", ax=ax),
+    "text": lambda run, found, ax: hs.plot.credit_text(found["knockout"], TEXT, ax=ax),
     "scaling": lambda run, found, ax: hs.plot.scaling(RECORDS, ax=ax),
     "memory": lambda run, found, ax: hs.plot.scaling(RECORDS, what="MiB", ax=ax),
 }
@@ -62,8 +69,40 @@ def test_figures_draw_on_the_axes_given_and_name_their_units(name, run, found):
     figure = Figure()
     ax = figure.subplots()
     assert FIGURES[name](run, found, ax) is ax
-    assert ax.get_xlabel() and (ax.get_ylabel() or ax.get_yticklabels())
+    assert name == "text" or (ax.get_xlabel() and (ax.get_ylabel() or ax.get_yticklabels()))
     figure.canvas.draw()
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+@pytest.mark.parametrize("size", [(3.3, 2.4), (6.4, 4.0)], ids=["paper", "notebook"])
+def test_figures_fit_a_column_of_a_paper(name, size, run, found):
+    figure = Figure(figsize=size, layout="constrained")
+    ax = FIGURES[name](run, found, figure.subplots())
+    figure.draw_without_rendering()  # twice, as `savefig` does: the layout needs the labels that it makes
+    figure.canvas.draw()
+    box = figure.get_tightbbox()
+    assert box.x0 > -0.02 and box.y0 > -0.02 and box.x1 < size[0] + 0.02 and box.y1 < size[1] + 0.02, "cut off"
+    said = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+    assert min(t.get_fontsize() for t in said) >= 6
+    for one in figure.axes:  # ticks are apart
+        for axis in (one.xaxis, one.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_text()]
+            boxes = [t.label2 if t.label2.get_visible() else t.label1 for t in ticks]
+            boxes = [b.get_window_extent() for b in boxes]
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)), (one, axis.axis_name)
+    assert ax.figure is figure
+
+
+def test_small_axes_leave_the_letters_of_others_alone(run):
+    figure = Figure(figsize=(6.4, 4.0))
+    wide, narrow = figure.subplots(1, 2, width_ratios=[4, 1])
+    hs.plot.learning_curve(run, ax=narrow)
+    hs.plot.learning_curve(run, ax=wide)
+    hs.plot.learning_curve(run, ax=narrow)  # drawn on twice: not smaller twice
+    assert wide.xaxis.label.get_fontsize() == 10 and narrow.xaxis.label.get_fontsize() == 6.5
+    with rc_context({"font.size": 5}):  # whoever wants it smaller still
+        assert hs.plot.inconsistency(run, ax=Figure(figsize=(3, 2)).subplots()).xaxis.label.get_fontsize() == 5
 
 
 def test_the_text_figure_has_every_character_on_its_blocks_colour(found):
@@ -114,6 +153,8 @@ def test_the_tree_figure_shows_means_over_nodes():
         (lambda run, found: hs.plot.credit_text(found["knockout"], "short"), "text: got 5 characters"),
         (lambda run, found: hs.plot.credit_html(found["knockout"], "short"), "text: got 5 characters"),
         (lambda run, found: hs.plot.learning_curves({}), "runs"),
+        (lambda run, found: hs.plot.paths([]), "costs"),
+        (lambda run, found: hs.plot.paths(found["paths"], over="money"), "over: got 'money'"),
         (lambda run, found: hs.plot.scaling([]), "records"),
         (lambda run, found: hs.plot.scaling(RECORDS, what="joules"), "what: got 'joules'"),
         (lambda run, found: hs.plot.inconsistency(hs.History(None, {"rule": "bptt"}, {})), "history: got a run"),

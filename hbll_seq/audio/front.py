@@ -19,7 +19,8 @@ class Front:
 
     Attributes:
         size: D.
-        window: samples a step sees. hop: samples between two steps.
+        window: samples a step sees.
+        hop: samples between two steps.
     """
 
     size: int
@@ -87,7 +88,8 @@ class LogMel(Front):
     Args:
         rate: samples a second.
         mels: D.
-        window, hop: milliseconds.
+        window: milliseconds that a step sees.
+        hop: milliseconds between two steps.
     """
 
     def __init__(self, rate: int, mels: int = 40, window: int = 32, hop: int = 16) -> None:
@@ -122,7 +124,8 @@ class MFCC(LogMel):
         rate: samples a second.
         coefficients: D, at most `mels`.
         mels: bands below them.
-        window, hop: milliseconds.
+        window: milliseconds that a step sees.
+        hop: milliseconds between two steps.
     """
 
     def __init__(self, rate: int, coefficients: int = 13, mels: int = 40, window: int = 32, hop: int = 16) -> None:

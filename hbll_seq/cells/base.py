@@ -62,8 +62,10 @@ class Cell(ABC):
     """One recurrent layer's cell: a view on the parameters of an ordinary torch module.
 
     Attributes:
-        input_size, hidden_size: D and d.
-        state_size, memory_size: S and M; S = M + d for an LSTM, S = M = d otherwise.
+        input_size: D.
+        hidden_size: d.
+        state_size: S; M + d for an LSTM, d otherwise.
+        memory_size: M, which is d in every cell of the package.
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
         chain_from: batch times units from which a CPU runs blocks faster one after the other than all at once,
             measured (docs/notes on execution).
@@ -143,7 +145,8 @@ class Cell(ABC):
 
         Args:
             p: `(K, N, P)` projected inputs.
-            start, end: `(N, S)`.
+            start: `(N, S)`.
+            end: `(N, S)`.
             outputs: `(K, N, d)`.
         """
         raise TypeError(f"{type(self).__name__} rolls step by step and knows its carry already")

@@ -39,8 +39,11 @@ def lag_map(
         x: `(B, T)` symbols or `(B, T, D)` features.
         y: one target a step, `(B, T)` (-100 is ignored) or `(B, T, C)`; or one a sequence, then read at every block's
             end; None for next-step models.
-        block_size, exact, withheld, donors, rolled: as for `credit`; within the withheld block itself, "skip" leaves
-            every step the state before the block.
+        block_size: as for `credit`.
+        exact: as for `credit`.
+        withheld: as for `credit`; within the withheld block itself "skip" leaves every step the state before the block.
+        donors: as for `credit`.
+        rolled: as for `credit`.
 
     Raises:
         InputError: wrong shapes or arguments, a missing target, a layered model.

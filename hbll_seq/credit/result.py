@@ -52,7 +52,9 @@ class LagMap(NamedTuple):
         values: `(B, n, n)` float64, row i the withheld block, column j the block whose loss changes (mean over its
             counted steps; for one label a sequence: the label's loss read at the end of block j).
             Exactly zero where j < i; NaN in columns without any target.
-        block_size, steps, unit: as in `Credit`.
+        block_size: as in `Credit`.
+        steps: as in `Credit`.
+        unit: of `values`.
     """
 
     values: Tensor

@@ -36,7 +36,8 @@ def load_digitstrings(
         digits: in a string, at least 1.
         delay: samples between the end of the first digit and the question; room for the others, 4,096 each.
         samples_per_step: D.
-        n, n_test: strings for training and test.
+        n: strings for training.
+        n_test: strings for the test.
         held_out: the speaker whose takes the test strings are made of; the training strings are of all others.
         noise: standard deviation; digits are scaled to a root mean square of 0.2.
         seed: same seed, same strings; the global random state is not touched.

@@ -16,7 +16,9 @@ class Text:
     """A character-level text, split into contiguous train, valid and test parts.
 
     Attributes:
-        train, valid, test: `(characters,)` int64 symbol numbers, in text order.
+        train: `(characters,)` int64 symbol numbers, in text order.
+        valid: what follows, likewise.
+        test: the end.
         symbols: the characters of the whole text (so that `valid` has no unknown one), sorted;
             symbol number i is `symbols[i]`.
         sha256: of the whole text in UTF-8. Quote it: "pydoc" and "stdlib" change with Python's version.
@@ -93,13 +95,14 @@ class Text:
     def bits_per_character(self) -> dict[str, float]:
         """How hard `valid` is for methods that learn nothing: the values to print beside a model's own.
 
-        Returns (all in bits per character of `valid`):
-            - `"unigram"`: cross-entropy under the symbol frequencies of `train`, one added to each count.
-            - `"gzip"`, `"xz"`: the cost of `valid` *given* `train`, the fair one beside a trained model:
-              `(size(compress(train + valid)) - size(compress(train))) * 8 / len(valid)`, gzip at level 9,
-              xz at its default level 6. gzip looks back 32 kB only, so it uses little of `train`;
-              xz looks back 8 MiB.
-            - `"gzip_alone"`, `"xz_alone"`: `size(compress(valid)) * 8 / len(valid)`.
+        All in bits per character of `valid`:
+
+        - `"unigram"`: cross-entropy under the symbol frequencies of `train`, one added to each count.
+        - `"gzip"`, `"xz"`: the cost of `valid` *given* `train`, the fair one beside a trained model:
+          `(size(compress(train + valid)) - size(compress(train))) * 8 / len(valid)`, gzip at level 9,
+          xz at its default level 6. gzip looks back 32 kB only, so it uses little of `train`;
+          xz looks back 8 MiB.
+        - `"gzip_alone"`, `"xz_alone"`: `size(compress(valid)) * 8 / len(valid)`.
 
         Takes seconds for millions of characters.
         """

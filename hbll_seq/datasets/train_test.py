@@ -11,12 +11,12 @@ class TrainTest:
     """Labelled sequences in two parts; one label a sequence.
 
     Attributes:
-        train_x, test_x: `(n, T, D)` float32, zeros after each length.
-        train_y, test_y: `(n,)` int64 class numbers.
-        train_lengths, test_lengths: `(n,)` int64, or None when every sequence fills all T steps.
+        train_x: `(n, T, D)` float32, zeros after each length; `test_x` likewise.
+        train_y: `(n,)` int64 class numbers; `test_y` likewise.
+        train_lengths: `(n,)` int64, or None when every sequence fills all T steps; `test_lengths` likewise.
         classes: number of classes.
         source: what the data and the split are, in words.
-        train_cause, test_cause: `(n,)` int64 step that the answer depends on, where it is known, or None.
+        train_cause: `(n,)` int64 step that the answer depends on, or None where unknown; `test_cause` likewise.
         order: `(T,)` int64 or None: step t shows pixel `order[t]`, where the loader permuted them.
     """
 

@@ -16,7 +16,9 @@ class Waves(NamedTuple):
     """What `AudioClassifier.prepare` takes, part by part.
 
     Attributes:
-        train, validation, test: see `Part`; no speaker is in two of them.
+        train: see `Part`; no speaker is in two parts.
+        validation: for choosing settings.
+        test: for the last word.
         names: of the labels, in order.
         rate: samples a second.
         source: what the data and the split are, in words.

@@ -45,7 +45,8 @@ class CharLM(SymbolText, SequenceModel):
             length: symbols to add, >= 1.
             temperature: 0 takes the most likely symbol, 1 samples from the model as it is.
             seed: of the sampling; the global random state is not touched.
-            encode, decode: text to tensor and back, where the model has no `symbols`.
+            encode: text to tensor, where the model has no `symbols`.
+            decode: tensor to text, likewise.
 
         Returns:
             Prompt and continuation, as text or as a tensor, whichever the prompt was.

@@ -36,7 +36,8 @@ class MLP(Layered):
         hidden: width.
         layers: N: N - 1 hidden layers after the embedding, and the head.
         activation: "sigmoid", "tanh", "relu" or "gelu".
-        residual, norm: skip connections, layer normalisation; the plain network has neither.
+        residual: skip connections; the plain network has none.
+        norm: layer normalisation; nor that.
         objective: "cross_entropy" or "mse".
         nodes: "gaussian", or "bernoulli" (sigmoid without residual): how messages are combined.
         seed: of the initialisation; the global random state is not touched.

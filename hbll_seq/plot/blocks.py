@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.style import axes
+from hbll_seq.plot.style import axes, fit_letters, inches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,11 +42,13 @@ def tree(
                 nodes.append((level, i, min(i + 2**level, n), sum(part) / len(part)))
     norm = Normalize(min(v for *_, v in nodes), max(v for *_, v in nodes))
     cmap = colormaps["cividis"]
+    width = inches(ax)[0]
+    least = 20 / 72 / width * n  # blocks as wide as four figures of 7 points
     for level, i, j, v in nodes:
         colour = cmap(norm(v))
         box = Rectangle((i * block_size, level - 0.46), (j - i) * block_size, 0.92, fc=colour, ec="white", lw=1)
         ax.add_patch(box)
-        if (j - i) * 14 >= n:
+        if j - i >= least:
             light = sum(colour[:3]) > 1.5
             ax.text((i + j) / 2 * block_size, level, f"{v:.2f}", ha="center", va="center", fontsize=7,
                     color="black" if light else "white")  # fmt: skip
@@ -54,7 +56,9 @@ def tree(
     ax.set_ylim(-0.6, height + 0.6)
     ax.set_yticks(range(height + 1), ["blocks"] + [f"level {k}" for k in range(1, height)] + ["root"] * (height > 0))
     ax.set_xlabel("time (steps)")
-    ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, label=label, pad=0.01)
+    bar = ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, label=label, pad=0.01)
+    fit_letters(ax, width)
+    fit_letters(bar.ax, width)
     return ax
 
 

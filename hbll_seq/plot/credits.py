@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.style import axes
+from hbll_seq.plot.style import axes, fit_letters, inches, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,19 +37,53 @@ def scale(values: np.ndarray, signed: bool, log: bool = True) -> tuple[Normalize
 
 
 def colour_bar(ax: Axes, norm: Normalize, name: str, label: str, **options: Any) -> None:
-    """A colour bar whose ticks do not run into each other where the scale is logarithmic about zero."""
-    from matplotlib import colormaps
+    """A colour bar whose label fits beside it and whose ticks do not run into each other about zero."""
+    from matplotlib import colormaps, rcParams
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import SymLogNorm
 
+    flat = options.get("location") in ("bottom", "top")
+    width, height = inches(ax)
+    length = 72 * options.get("shrink", 1.0) * (width if flat else height)  # of the bar, in points
+    if not flat:
+        label = _in_lines(label, _letters(ax))
     bar = ax.figure.colorbar(ScalarMappable(norm, colormaps[name]), ax=ax, label=label, **options)
+    fit_letters(bar.ax, width)
     if isinstance(norm, SymLogNorm):
-        top = float(norm.vmax or 1.0)
-        high = 10.0 ** np.floor(np.log10(top) + 1e-9)
-        ticks = [t for t in (high, high / 10, high / 100) if t >= top / DECADES]
-        both = [*(-t for t in ticks), 0.0, *reversed(ticks)] if (norm.vmin or 0.0) < 0 else [0.0, *reversed(ticks)]
-        bar.set_ticks(both, labels=[f"{t:g}" for t in both])
+        high = np.floor(np.log10(float(norm.vmax or 1.0)) + 1e-9)
+        plain = -1 <= high <= 3
+        room = points(width, rcParams["ytick.labelsize"]) * (1.3 if not flat else 3.6 if plain else 2.6)
+        ticks, at = [], float(norm(0.0)) + room / length
+        for exponent in (high - 2, high - 1, high):  # from zero outwards, while there is room
+            if at <= float(norm(10.0**exponent)):
+                ticks.append(10.0**exponent)
+                at = float(norm(10.0**exponent)) + room / length
+        both = [*(-t for t in reversed(ticks)), 0.0, *ticks] if (norm.vmin or 0.0) < 0 else [0.0, *ticks]
+        bar.set_ticks(both, labels=[_number(t, plain) for t in both])
         bar.minorticks_off()
+
+
+def _letters(ax: Axes) -> int:
+    """How many letters of a label fit along the height of `ax`."""
+    from matplotlib import rcParams
+
+    width, height = inches(ax)
+    return int(72 * height / (0.55 * points(width, rcParams["axes.labelsize"])))
+
+
+def _in_lines(label: str, most: int) -> str:
+    """`label` in two lines, where one would be longer than `most` characters: broken near its middle."""
+    gaps = [i for i, c in enumerate(label) if c == " "]
+    if len(label) <= most or not gaps:
+        return label
+    i = min(gaps, key=lambda i: abs(i - len(label) / 2))
+    return f"{label[:i]}\n{label[i + 1 :]}"
+
+
+def _number(value: float, plain: bool) -> str:
+    """A tick's label: plain figures, or a power of ten."""
+    sign = "\N{MINUS SIGN}" if value < 0 else ""
+    return f"{sign}{abs(value):g}" if plain or value == 0 else f"{sign}$10^{{{np.log10(abs(value)):.0f}}}$"
 
 
 def row_of(result: Credit, row: int) -> list[np.ndarray]:
@@ -107,8 +141,10 @@ def credit(
     names = [f"{2**h}" for h in range(height)] + [f"all {nodes[0].size}"]
     ax.set_yticks(range(height + 1), names)
     ax.set_ylabel("blocks a node" if result.axis == "step" else "modules a node")
-    if text is not None and _characters_fit(ax, result):
-        _write_text(ax, result, text)
+    fit_letters(ax)
+    columns = _columns(ax, result, bar)
+    if text is not None and columns >= 3 and result.axis == "step":
+        _write_text(ax, result, text, columns)
     elif result.axis == "module":
         ax.set_xticks([i + 0.5 for i in range(result.steps)], [str(i + 1) for i in range(result.steps)])
         ax.set_xlabel("module")
@@ -119,19 +155,14 @@ def credit(
     return ax
 
 
-def _characters_fit(ax: Axes, result: Credit) -> bool:
-    return _columns(ax, result) >= 3 and result.axis == "step"
+def _columns(ax: Axes, result: Credit, bar: bool) -> int:
+    """Characters of 6.5 points that fit side by side in one block, beside a colour bar."""
+    width = inches(ax)[0] - 0.5 * bar
+    return int(width * 72 * result.block_size / result.steps / 4.2)
 
 
-def _columns(ax: Axes, result: Credit) -> int:
-    """Characters of 6.5 points that fit side by side in one block."""
-    inches = ax.get_window_extent().width / ax.figure.dpi
-    return int(inches * 72 * result.block_size / result.steps / 4.2)
-
-
-def _write_text(ax: Axes, result: Credit, text: str) -> None:
+def _write_text(ax: Axes, result: Credit, text: str, width: int) -> None:
     k, n = result.block_size, result.block.shape[1]
-    width = _columns(ax, result)
     parts = [text[i * k : min((i + 1) * k, result.steps)].replace("\n", "↵").replace(" ", "·") for i in range(n)]
     lines = ["\n".join(p[i : i + width] for i in range(0, len(p), width)) for p in parts]
     middles = [sum(result.span(0, i)) / 2 for i in range(n)]
@@ -152,17 +183,22 @@ def lag_map(
         bar: draw a colour bar.
         ax: axes to draw on.
     """
-    ax = axes(ax, (6.6, 4.8))
+    from matplotlib.ticker import MaxNLocator
+
+    ax = axes(ax, (6.2, 4.8))
     values = result.values.mean(0) if row is None else result.values[row]
     shown = values.detach().cpu().numpy().copy()
     n = len(shown)
     shown[np.tril_indices(n, -1)] = np.nan
     norm, name = scale(shown, True, log)  # late lags are small, and count
     t = n * result.block_size
-    ax.imshow(shown, norm=norm, cmap=name, extent=(0, t, t, 0), aspect="equal", interpolation="none")
+    ax.imshow(shown, norm=norm, cmap=name, extent=(0, t, t, 0), aspect="auto", interpolation="none")
     ax.set_facecolor("#eeeeee")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set_xlabel("time of the outcome (steps)")
-    ax.set_ylabel("time of the block withheld (steps)")
+    ax.set_ylabel(_in_lines("time of the block withheld (steps)", _letters(ax)))
+    fit_letters(ax)
     if bar:
         colour_bar(ax, norm, name, f"loss without the block, minus loss ({result.unit})", pad=0.02)
     return ax

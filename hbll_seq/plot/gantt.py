@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hbll_seq.plot.style import COLOURS, axes
+from hbll_seq.plot.style import COLOURS, axes, fit_letters, inches, points
 from hbll_seq.tree import Tree
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int =
     n, k = tree.blocks, tree.block
     colours = {"forward": COLOURS[0], "backward": COLOURS[1], "scan": COLOURS[4]}
 
+    tall = inches(ax)[1] * 72 / (2.5 * n)  # of one block, in points
+    edge = min(0.6, 0.15 * tall) if n <= 32 else 0
+
     def bar(start: float, width: float, low: float, high: float, what: str) -> None:
-        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=0.6 if n <= 32 else 0))
+        lw = 0 if what == "scan" else edge  # a level is a hair's breadth beside a roll: an edge would hide it
+        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=lw))
 
     upper = 1.25 * n  # the blocks of BPTT are drawn above those of hbll
     for i in range(n):
@@ -52,19 +56,20 @@ def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int =
                 bar(now, width, i, i + 1 if n <= 32 else n, what)
         now += width
     total = tree.depth(sweeps, corrections)
-    ax.text(
-        now + 0.02 * steps, n / 2, f"{total} in sequence,\n{2 * steps / total:.1f} times less", va="center", fontsize=9
-    )
-    ax.text(steps, upper + 0.12 * n, f"{2 * steps} in sequence", va="center", ha="center", fontsize=9)
+    size = points(inches(ax)[0], 9)
+    said = f"{total:,} in sequence,\n{2 * steps / total:.1f} times less"
+    ax.text(now + 0.02 * steps, n / 2, said, va="center", fontsize=size)
+    ax.text(steps, upper + 0.12 * n, f"{2 * steps:,} in sequence", va="center", ha="center", fontsize=size)
     ax.set_xlim(0, max(2 * steps, now * 1.3))
     ax.set_ylim(-0.1 * n, upper + 1.1 * n)
     ax.set_yticks([n / 2, upper + n / 2], [f"hbll\n{n} blocks\nat once", f"bptt\n{n} blocks\nin turn"])
-    ax.set_xlabel("sequential depth (steps of a roll, levels of a scan)")
-    names = {"forward": "forward roll", "backward": "backward roll", "scan": "scan, a bar a level"}
+    ax.set_xlabel("sequential depth (steps and scan levels)")
+    names = {"forward": "forward roll", "backward": "backward roll", "scan": "scan level"}
     ax.legend(
         [Patch(fc=c) for c in colours.values()], names.values(), frameon=False, ncols=3, loc="lower center",
-        bbox_to_anchor=(0.5, 1.0), fontsize=9,
+        bbox_to_anchor=(0.5, 1.0), handlelength=1.0, handletextpad=0.5, columnspacing=1.0,
     )  # fmt: skip
+    fit_letters(ax)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     return ax

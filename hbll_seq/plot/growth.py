@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.style import COLOURS, axes
+from hbll_seq.plot.style import COLOURS, axes, fit_letters, inches, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,8 @@ def scaling(
                     xytext=(9, -13) if place else (-8, 9),
                     textcoords="offset points",
                     ha="left" if place else "right",
-                    fontsize=9,
+                    fontsize=points(inches(ax)[0], 9),
+                    bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.5),
                 )
         target.set_xscale("log", base=2)
         target.set_yscale("log")
@@ -68,11 +69,14 @@ def scaling(
         target.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         target.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if decades < 2 else NullFormatter())
         target.set_ylabel(COLUMNS[column])
+        fit_letters(target)
     ax.set_xlabel("length of the sequences T (steps)")
     ax.grid(alpha=0.25)
     lines = [line for a in ax.figure.axes for line in a.lines if a.bbox.bounds == ax.bbox.bounds]
     lines = [line for line in lines if not str(line.get_label()).startswith("_")]
-    ax.legend(lines, [str(line.get_label()) for line in lines], frameon=False, fontsize=9)
+    above: dict[str, Any] = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2) if what == "both" else {}
+    ax.legend(lines, [str(line.get_label()) for line in lines], frameon=False, **above)
+    fit_letters(ax)
     return ax
 
 

@@ -62,13 +62,16 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
     left, tall = 70, 26
     scale_x = (width - left - 10) / result.steps
     boxes = []
+    what, first = ("block", 0) if result.axis == "step" else ("module", 1)
     for height, values in enumerate(nodes):
         y = (len(nodes) - 1 - height) * tall
-        what = "blocks" if result.axis == "step" else "modules"
-        boxes.append(f'<text x="{left - 8}" y="{y + 17}" text-anchor="end">{2**height} {what}</text>')
+        count = f"all {nodes[0].size}" if height + 1 == len(nodes) else f"{2**height} {what}{'s' * (height > 0)}"
+        boxes.append(f'<text x="{left - 8}" y="{y + 17}" text-anchor="end">{count}</text>')
         for k, v in enumerate(values):
             start, stop = result.span(height, k)
-            said = f"{result.axis}s {start} to {stop - 1}: " + (f"{v:.4g} {result.unit}" if np.isfinite(v) else "none")
+            said = f"{result.axis}s {start + first} to {stop - 1 + first}: " + (
+                f"{v:.4g} {result.unit}" if np.isfinite(v) else "none"
+            )
             said += "" if text is None else "\n" + _shorten(text[start:stop])
             place = (
                 f'x="{left + start * scale_x:.1f}" y="{y}" width="{(stop - start) * scale_x:.1f}" height="{tall - 2}"'
@@ -76,10 +79,14 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
             boxes.append(f'<rect {place} fill="{colour(v)[0]}"><title>{html.escape(said)}</title></rect>')
     bottom = len(nodes) * tall
     ticks = [round(result.steps * q / 4) for q in range(5)]
-    for q, t in enumerate(ticks):
-        anchor = ("start", "middle", "middle", "middle", "end")[q]
-        boxes.append(f'<text x="{left + t * scale_x:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{t}</text>')
-    name = "time (steps)" if result.axis == "step" else "module"
+    places: list[tuple[float, int, str]] = [
+        (t, t, ("start", "middle", "middle", "middle", "end")[q]) for q, t in enumerate(ticks)
+    ]
+    if first:  # a module is counted, a moment is measured
+        places = [(i + 0.5, i + 1, "middle") for i in range(0, result.steps, -(-result.steps // 24))]
+    for at, t, anchor in places:
+        boxes.append(f'<text x="{left + at * scale_x:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{t}</text>')
+    name = "module" if first else "time (steps)"
     boxes.append(f'<text x="{(width + left) / 2}" y="{bottom + 30}" text-anchor="middle">{name}</text>')
     style = (
         ".hbll rect{stroke:#fff;stroke-width:1}.hbll rect:hover{stroke:#000;stroke-width:2}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.style import COLOURS, axes
+from hbll_seq.plot.style import COLOURS, axes, fit_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,7 @@ def learning_curve(
     ax.set_ylabel("mean squared error" if history.config.get("objective") == "mse" else "loss (nats)")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
+    fit_letters(ax)
     return ax
 
 
@@ -68,6 +69,7 @@ def learning_curves(runs: Mapping[str, Sequence[History]], *, held_out: bool = T
     ax.set_ylabel(("held-out " if held_out else "training ") + unit)
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
+    fit_letters(ax)
     return ax
 
 
@@ -95,6 +97,7 @@ def inconsistency(history: History, *, ax: Axes | None = None, colour: str | Non
     ax.set_ylabel("boundary inconsistency\n(share of the states' variance)")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
+    fit_letters(ax)
     return ax
 
 
@@ -125,6 +128,7 @@ def gradient_cosine(history: History, *, ax: Axes | None = None, label: str | No
     ax.grid(alpha=0.25)
     if label is not None:
         ax.legend(frameon=False)
+    fit_letters(ax)
     return ax
 
 

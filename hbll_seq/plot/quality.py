@@ -3,43 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hbll_seq.plot.style import COLOURS, axes
+from hbll_seq.errors import InputError
+from hbll_seq.plot.style import COLOURS, axes, fit_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from hbll_seq.path_costs import PathCost
 
+COSTS: dict[str, tuple[str, Callable[[PathCost], float]]] = {
+    "modules": ("modules on the path", lambda c: len(c.nodes)),
+    "parameters": ("parameters on the path", lambda c: c.parameters),
+    "flops": ("arithmetic of one input (flop)", lambda c: c.flops),
+}
 
-def paths(costs: Sequence[PathCost], *, ax: Axes | None = None, total: int | None = None) -> Axes:
-    """Quality of every path over its cost; the best at each number of modules is joined by a line.
+
+def paths(
+    costs: Sequence[PathCost], *, over: str = "modules", total: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Quality of every path over its cost; the best at each cost is joined by a line.
 
     Args:
         costs: from `evaluate_paths`.
-        ax: where to draw.
+        over: what a path costs: "modules" (those that wait for one another), "parameters" or "flops".
         total: modules of the full path, to mark it; None for the longest path there is.
+        ax: axes to draw on.
+
+    Raises:
+        InputError: no costs, an unknown `over`.
     """
+    if not costs:
+        raise InputError("costs", "none", "at least one path")
+    if over not in COSTS:
+        raise InputError("over", repr(over), f"one of {tuple(COSTS)}")
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     ax = axes(ax)
+    label, cost = COSTS[over]
     classify = not math.isnan(costs[0].accuracy)
     values = [100 * c.accuracy if classify else c.loss for c in costs]
-    counts = [len(c.nodes) for c in costs]
-    ax.scatter(counts, values, s=18, color=COLOURS[0], alpha=0.6, linewidths=0, label="every path")
-    best = {
-        n: (max if classify else min)(v for v, m in zip(values, counts, strict=True) if m == n) for n in set(counts)
-    }
-    ax.plot(sorted(best), [best[n] for n in sorted(best)], color=COLOURS[1], lw=1.5, label="best of that length")
-    longest = max(counts) if total is None else total
-    for n, v in zip(counts, values, strict=True):
-        if n == longest:
-            ax.scatter([n], [v], s=60, facecolors="none", edgecolors="black", label="full path")
-    ax.set_xlabel("modules on the path")
-    ax.set_ylabel("held-out accuracy (%)" if classify else "held-out loss")
+    spent = [cost(c) for c in costs]
+    ax.scatter(spent, values, s=18, color=COLOURS[0], alpha=0.6, linewidths=0, label="every path")
+    best = {n: (max if classify else min)(v for v, m in zip(values, spent, strict=True) if m == n) for n in set(spent)}
+    ax.plot(sorted(best), [best[n] for n in sorted(best)], color=COLOURS[1], lw=1.5, label="best at that cost")
+    longest = max(len(c.nodes) for c in costs) if total is None else total
+    for c, at, v in zip(costs, spent, values, strict=True):
+        if len(c.nodes) == longest:
+            ax.scatter([at], [v], s=60, facecolors="none", edgecolors="black", label="full path")
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, 1.5M
+    ax.set_ylabel("held-out accuracy (%)" if classify else "held-out mean squared error")
     ax.grid(alpha=0.25)
-    low, high = ax.get_ylim()
-    share = min(0.5, 0.8 * ax.figure.dpi / ax.get_window_extent().height)  # of 0.8 inches, for the legend
-    ax.set_ylim(low - share / (1 - share) * (high - low), high)  # hundreds of paths leave no corner free: make one
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(  # hundreds of paths leave no corner free
+        frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.4, columnspacing=1.2
+    )
+    fit_letters(ax)
     return ax

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hbll_seq.errors import InputError
 from hbll_seq.plot.credits import colour_bar, label_of, row_of, scale
-from hbll_seq.plot.style import axes
+from hbll_seq.plot.style import axes, inches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ def credit_text(
     text: str,
     *,
     row: int = 0,
-    width: int = 64,
+    width: int | None = None,
     log: bool = True,
     bar: bool = True,
     ax: Axes | None = None,
@@ -30,7 +30,7 @@ def credit_text(
         result: from `hbll_seq.credit`.
         text: one character a step, at least `result.steps` of them.
         row: which sequence of the batch.
-        width: characters a line.
+        width: characters a line; None for what fits in letters of 7 points, at most 64, in whole blocks if it can be.
         log: colours logarithmic, as for `credit`.
         bar: draw a colour bar.
         ax: axes to draw on; its ticks and frame are removed.
@@ -46,12 +46,15 @@ def credit_text(
     values = row_of(result, row)[0]
     norm, name = scale(values, result.kind == "knockout", log)
     cmap = colormaps[name]
+    if width is None:
+        width = 64 if ax is None else max(8, min(64, int(inches(ax)[0] * 72 / (0.62 * 7.0))))
+        width -= width % result.block_size if result.block_size <= width else 0
     lines = -(-result.steps // width)
     ax = axes(ax, (8.0, 1.0 + 0.26 * lines))
     ax.set_xlim(0, width)
     ax.set_ylim(lines, 0)
-    size = ax.get_window_extent()
-    cell = min(size.width / width / 0.62, size.height / lines / 1.25) / ax.figure.dpi * 72  # points
+    across, down = inches(ax)
+    cell = 72 * min(across / width / 0.62, down / lines / 1.25)  # points
     for i, letter in enumerate(text[: result.steps]):
         colour = cmap(norm(values[i // result.block_size]))
         x, y = i % width, i // width

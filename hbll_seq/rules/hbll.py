@@ -65,7 +65,7 @@ class HBLL(Rule[SequenceModel]):
             block its own loss, the credit of truncated BPTT at less cost; in between, credit from k
             blocks ahead counts discount^k. "auto": 1 for blocks without targets of their own, so that credit for a
             distant outcome is whole; for the others it rises from 0 to 1 over the run (`Rule.progress`): a block learns
-            first from what it sees itself, then from what is asked further and further on (docs/notes on truncation).
+            first from what it sees itself, then from what is asked further and further on (see docs/notes).
     """
 
     name = "hbll"
