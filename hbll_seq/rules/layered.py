@@ -57,7 +57,7 @@ class LayeredHBLL(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(
-        self, *, sweeps: int | str = "pipelined", tree: float = 0.3, right: float = 0.1, step: float | None = 0.0,
+        self, *, sweeps: int | str = "pipelined", tree: float = 1.0, right: float = 0.1, step: float | None = 0.0,
         noise: float = 0.0, variance: float = 1.0, batched: bool = True,
     ) -> None:  # fmt: skip
         number = isinstance(sweeps, int) and not isinstance(sweeps, bool) and sweeps >= 0
