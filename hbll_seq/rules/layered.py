@@ -41,9 +41,9 @@ class LayeredHBLL(Rule[Layered]):
 
     Args:
         sweeps: "pipelined": one call for the full path, node n on the batch of n - 1 steps ago; the first step
-            fills the pipeline by sweeps. Or S, sweeps over the full path, "auto" for ceil(log2 N); 0 for Algorithm 1
-            alone.
-        tree: weight of the tree's losses beside the full path's.
+            fills the pipeline by sweeps, and the loss reported later is that of the batch which arrives at node N-1.
+            Or S, sweeps over the full path, "auto" for ceil(log2 N); 0 for Algorithm 1 alone.
+        tree: weight of the tree's losses beside the full path's. Less favours the full path over short ones.
         right: weight of a node's mismatch with its right parent.
         step: how far states move along the right message: 0 not at all, up to 1 (in units of the nodes'
             variance), or None for the measured posterior mean.
