@@ -52,8 +52,8 @@ def make(**options):
 def test_a_height_in_one_batched_call_equals_node_by_node(kind, step):
     net = networks()[kind].double()
     batch = data(net)
-    together, one = gradients(make(step=step), net, batch)
-    singly, two = gradients(make(step=step, batched=False), net, batch)
+    together, one = gradients(make(step=step, right=0.1), net, batch)
+    singly, two = gradients(make(step=step, right=0.1, batched=False), net, batch)
     assert one.loss == pytest.approx(two.loss, rel=1e-12)
     for a, b in zip(together, singly, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
@@ -123,7 +123,7 @@ def test_the_depth_is_logarithmic(layers):
     net = MLP(6, 3, hidden=5, layers=layers)
     batch = Batch(torch.randn(4, 6), torch.full((4,), 1), torch.tensor([0, 1, 2, 0]), None)
     calls = []
-    rule = make(sweeps=0)
+    rule = make(sweeps=0, right=0.1)
     bank = rule._modules(net)
     rule._bank = (net, lambda nodes, x: calls.append(list(nodes)) or bank(nodes, x))
     assert rule.step(net, batch).metrics["depth"] == (layers - 1).bit_length()
@@ -361,5 +361,5 @@ def test_a_mismatch_does_not_outgrow_the_states_it_is_about():
         for layer in net.layers:
             layer.out.weight *= 1e4
             layer.mlp[-1].weight *= 1e4
-    _, result = gradients(make(), net, data(net))
+    _, result = gradients(make(right=0.1), net, data(net))
     assert 0 < result.metrics["mismatch"] < 4 * 12  # per token, in units of a squared deviation for each of 12 units

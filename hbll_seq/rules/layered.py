@@ -14,8 +14,9 @@ states. Or S Jacobi sweeps z_n <- f_n(z_{n-1}), as the paper does over time, mov
 the loss after the last. Every term trains one module (and the shared head, and the embedding where i = 0): no gradient
 crosses a node. Depth: log2 N batched calls for the tree, and 1 or S.
 
-The paper does not write l_n out. That of the right message only the target's side is used by default is ours, and
-measured (docs/notes on layered networks): states that know the label train modules for inputs they never meet.
+The paper does not write l_n out; this reading is ours, measured in docs/notes on layered networks. By default neither
+side of the right message is used (`right=0`, `step=0`): states that know the label train modules for inputs they never
+meet, and a right parent as target makes states grow. The shared head on every node is what drives learning.
 """
 
 import math
@@ -44,7 +45,8 @@ class LayeredHBLL(Rule[Layered]):
             fills the pipeline by sweeps, and the loss reported later is that of the batch which arrives at node N-1.
             Or S, sweeps over the full path, "auto" for ceil(log2 N); 0 for Algorithm 1 alone.
         tree: weight of the tree's losses beside the full path's. Less favours the full path over short ones.
-        right: weight of a node's mismatch with its right parent.
+        right: weight of a node's mismatch with its right parent. Off by default: its target is the same module's output
+            elsewhere, and chasing it makes the states of transformers grow.
         step: how far states move along the right message: 0 not at all, up to 1 (in units of the nodes'
             variance), or None for the measured posterior mean.
         noise: standard deviation of what is added to the tree's states while training.
@@ -57,7 +59,7 @@ class LayeredHBLL(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(
-        self, *, sweeps: int | str = "pipelined", tree: float = 1.0, right: float = 0.1, step: float | None = 0.0,
+        self, *, sweeps: int | str = "pipelined", tree: float = 1.0, right: float = 0.0, step: float | None = 0.0,
         noise: float = 0.0, variance: float = 1.0, batched: bool = True,
     ) -> None:  # fmt: skip
         number = isinstance(sweeps, int) and not isinstance(sweeps, bool) and sweeps >= 0
