@@ -1,9 +1,9 @@
 """A cell whose products are bfloat16 and whose everything else is float32 (`precision="bf16"` of the rule `hbll`).
 
 The products W x and W h of every step, and the two that each of them has on the way back, read both factors rounded to
-bfloat16 (2^-9 relative) and give float32. Weights are float32 masters, rounded once a training step. Biases, gates and
-the state that goes from step to step stay float32: in bfloat16 a gate of 0.999 is 1, and a unit that should forget over
-a thousand steps never would. Gradients of the weights are summed over steps and blocks in float32.
+bfloat16 (by 2^-8 relative at most) and give float32. Weights are float32 masters, rounded once a training step. Biases,
+gates and the state that goes from step to step stay float32: in bfloat16 a gate of 0.999 is 1, and a unit that should
+forget over a thousand steps never would. Gradients of the weights are summed over steps and blocks in float32.
 
 A cell of your own runs under `torch.autocast`. That rounds the same products, and leaves their results, and what is
 computed from them, in bfloat16 until they meet a float32 tensor. A gate that keeps a unit for more than some hundred

@@ -36,8 +36,8 @@ from hbll_seq.tree import ROWS, auto_block
 
 EXECUTIONS = ("auto", "parallel", "sequential")
 CARRIES = ("calibrated", "own", "learned", "blended", "none")
-# Finest tolerances with bfloat16 products. Rounding alone left 1e-8 .. 4e-6 on fresh and trained cells, 3e-5 with the
-# recurrent weights doubled; boundaries that agree to 1e-4 cost the gradient less than bfloat16 does.
+# Finest tolerances with bfloat16 products. Rounding leaves 1e-10 .. 6e-6 on fresh and trained cells, up to 1e-4 with
+# the recurrent weights doubled; boundaries that agree to 1e-4 cost the gradient less than bfloat16 does (docs/notes).
 FINEST_BF16 = 1e-4
 
 
