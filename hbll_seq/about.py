@@ -63,11 +63,11 @@ def about() -> About:
 
 def _gpu_rolls() -> str:
     if scan.runs_on("triton", "cuda"):
-        return "GRU by Triton, one launch a level (float32); other cells by PyTorch operations"
+        return "GRU by Triton, one launch a level (float32, or bf16 products); other cells by PyTorch operations"
     return "PyTorch operations, step by step (Triton is not installed)"
 
 
 def _rolls() -> str:
     t = machine.target()
     team = "on torch's own threads" if t.team else "on one thread"
-    return f"compiled by LLVM, vectors of {t.width} float32, {team} (float64: PyTorch operations)"
+    return f"compiled by LLVM, vectors of {t.width} float32, {team} (float64, bf16: PyTorch operations)"

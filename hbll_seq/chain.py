@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.batch import Batch
-from hbll_seq.cells import Cell, Roll, SymbolCell
+from hbll_seq.cells import Cell, Roll, SymbolCell, in_precision
 from hbll_seq.local import LayerPlan, LayerRecord
 from hbll_seq.local_loss import LocalLoss, add_gradients
 from hbll_seq.models.recurrent import SequenceModel
@@ -23,6 +23,7 @@ from hbll_seq.scheduler import from_blocks, to_blocks
 
 def run_chain(cell: Cell, x: Tensor, state: Tensor, plan: LayerPlan, record: LayerRecord) -> Tensor:
     """Outputs `(B, T, d)` of a layer from inputs `(B, T, D)` and start state `(B, S)`; arguments as for `run_layer`."""
+    cell = in_precision(cell, plan.precision)
     result = _Chain.apply(x, state, cell, plan, record, *cell.parameters())
     assert isinstance(result, Tensor)
     return result
@@ -33,7 +34,7 @@ def step_chain(model: SequenceModel, batch: Batch, plan: LayerPlan, record: Laye
 
     Adds the batch's gradients to `.grad`; returns the mean loss and the mean loss of each block.
     """
-    (cell,) = model.cells
+    cell = in_precision(model.cells[0], plan.precision)
     x = batch.x
     if model.embedding is not None:
         cell, x = SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.batch import Batch
-from hbll_seq.cells import SymbolCell
+from hbll_seq.cells import SymbolCell, in_precision
 from hbll_seq.local import LayerPlan, LayerRecord, solve_layer_feedback, solve_layer_states
 from hbll_seq.local_loss import LocalLoss, add_gradients
 from hbll_seq.models.recurrent import SequenceModel
@@ -29,7 +29,7 @@ def step_grouped(
         plan: with or without `group`.
         record: filled.
     """
-    (cell,) = model.cells
+    cell = in_precision(model.cells[0], plan.precision)
     x = batch.x
     if model.embedding is not None:
         cell, x = SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.cells import Cell
+from hbll_seq.cells import Cell, in_precision
 from hbll_seq.jump import Jump
 from hbll_seq.scan import prefix_scan
 from hbll_seq.scheduler import Depth, Level, Loss, from_blocks, to_blocks
@@ -37,6 +37,7 @@ class LayerPlan:
             0 and 0 are Jacobi sweeps.
         jump: the learned forward message: first guess of the boundaries, and the learned carry.
         group: blocks in flight, or None for all.
+        precision: of the products inside blocks, see `cells.mixed`; states and messages are float32 with either.
     """
 
     block: int
@@ -48,6 +49,7 @@ class LayerPlan:
     learned: Tensor | float = 0.0
     jump: Jump | None = None
     group: int | None = None
+    precision: str = "float32"
 
 
 @dataclass
@@ -81,6 +83,7 @@ def run_layer(
     cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: LayerPlan, record: LayerRecord
 ) -> Tensor:
     """Outputs `(B, T, d)` of a layer from inputs `(B, T, D)` and start state `(B, S)`, block-local in backward."""
+    cell = in_precision(cell, plan.precision)
     result = _BlockLocal.apply(x, state, cell, lengths, plan, record, *cell.parameters())
     assert isinstance(result, Tensor)
     return result

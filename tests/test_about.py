@@ -14,7 +14,7 @@ def test_it_names_versions_device_and_kernels():
     assert found.threads == torch.get_num_threads()
     assert set(found.scans) == set(scan.backends())
     text = str(found)
-    assert all(name in text for name in ("python", "numba", "rolls", "device"))
+    assert all(name in text for name in ("python", "numba", "rolls", "bf16", "device"))
 
 
 def test_a_package_that_is_missing_is_said_to_be(monkeypatch):

@@ -33,7 +33,10 @@ class Stop:
         return step == self.at
 
 
-@pytest.mark.parametrize("rule,options", [*((r, {}) for r in RULES), ("hbll", {"carry": "blended"}), ("hbll-v1", {})])
+@pytest.mark.parametrize(
+    "rule,options",
+    [*((r, {}) for r in RULES), ("hbll", {"carry": "blended"}), ("hbll", {"precision": "bf16"}), ("hbll-v1", {})],
+)
 def test_stopped_and_resumed_equals_never_stopped(rule, options, tmp_path):
     whole, parts, file = (
         lm(layers=1 if rule == "hbll-v1" else 2),

@@ -39,6 +39,32 @@ for k, n, d in (1, 1, 1), (3, 5, 7), (2, 17, 16), (4, 33, 70):
             close(one.flatten(), two.flatten())
 """
 
+BF16 = """
+import torch
+from torch import nn
+from hbll_seq.kernels.gru import GRURoll
+from hbll_seq.kernels.triton_gru import TritonGRURoll
+
+k, n, d = 4, 33, 70
+torch.manual_seed(0)
+net = nn.GRU(d, d)
+w, b = net.weight_hh_l0.detach(), net.bias_hh_l0.detach()
+gi, h, dout = torch.randn(k, n, 3 * d), torch.randn(n, d).tanh(), torch.randn(k, n, d)
+
+def everything(kind, bf16):
+    roll = kind(gi, w, b, h, keep=True, bf16=bf16)
+    found = [roll.outputs.clone(), roll.end, roll.carry, roll.backward_state(dout, h)]
+    return found + [one.clone() for one in roll.weight_grads()]
+
+by_triton, by_torch, exact = everything(TritonGRURoll, True), everything(GRURoll, True), everything(GRURoll, False)
+error = lambda p, q: float((p - q).norm() / q.norm())
+for p, q, r in zip(by_triton, by_torch, exact, strict=True):
+    assert p.dtype == q.dtype == torch.float32
+    # the same factors, but torch rounds the products once more, and the interpreter cuts off where a GPU rounds
+    assert error(p, q) < 6e-3 and error(p, r) < 1e-2
+assert error(by_triton[0], exact[0]) > 2e-4
+"""
+
 STEP = """
 import torch
 import hbll_seq as hs
@@ -75,6 +101,6 @@ torch.testing.assert_close(by_triton, compiled, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.parametrize("script", [ROLL, STEP], ids=["roll", "step"])
+@pytest.mark.parametrize("script", [ROLL, BF16, STEP], ids=["roll", "bf16", "step"])
 def test_by_the_interpreter(script):
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"TRITON_INTERPRET": "1"})

@@ -9,4 +9,7 @@ from hbll_seq.cells.base import Cell as Cell
 from hbll_seq.cells.base import Roll as Roll
 from hbll_seq.cells.initialise import chrono_ as chrono_
 from hbll_seq.cells.mingru import MinGRU as MinGRU
+from hbll_seq.cells.mixed import PRECISIONS as PRECISIONS
+from hbll_seq.cells.mixed import MixedCell as MixedCell
+from hbll_seq.cells.mixed import in_precision as in_precision
 from hbll_seq.cells.symbols import SymbolCell as SymbolCell

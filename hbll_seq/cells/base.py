@@ -18,10 +18,12 @@ trained model is a plain torch module and nothing needs copying back.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hbll_seq.kernels.recipes import Recipe
 
@@ -70,6 +72,7 @@ class Cell(ABC):
         chain_from: batch times units from which a CPU runs blocks faster one after the other than all at once,
             measured (docs/notes on execution).
         recipe: formulas of the compiled roll, or None where there is none.
+        product: `W x + b` of `project` and `advance`; `mixed` puts another in its place.
     """
 
     input_size: int
@@ -79,6 +82,7 @@ class Cell(ABC):
     bound: float | None = None
     chain_from: float = math.inf
     recipe: Recipe | None = None
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = staticmethod(functional.linear)
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:

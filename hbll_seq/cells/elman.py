@@ -5,7 +5,6 @@ Carry: (1 - h'^2) W_hh[j,j] (relu: W_hh[j,j] where the unit is on).
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hbll_seq.cells.base import Advance, Cell, Roll, SequenceRoll
 from hbll_seq.cells.fused import DenseRoll
@@ -38,7 +37,7 @@ class ElmanCell(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., d)`."""
-        return functional.linear(x, self.w_ih, self.b_ih)
+        return self.product(x, self.w_ih, self.b_ih)
 
     def projected(self, x: Tensor) -> Tensor:
         """See `Cell.projected`."""
@@ -50,7 +49,7 @@ class ElmanCell(Cell):
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """See the module docstring."""
-        drive = p + functional.linear(state, self.w_hh, self.b_hh)
+        drive = p + self.product(state, self.w_hh, self.b_hh)
         new = torch.relu(drive) if self.relu else torch.tanh(drive)
         slope = (new > 0).to(new.dtype) if self.relu else 1 - new * new
         return Advance(new, (slope * self.w_hh.diagonal()).detach(), None)

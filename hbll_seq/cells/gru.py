@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hbll_seq import scan
 from hbll_seq.cells.base import Advance, Cell, Roll
 from hbll_seq.cells.fused import DenseRoll
 from hbll_seq.kernels import recipes
 from hbll_seq.kernels.buffers import linear
-from hbll_seq.kernels.gru import GRURoll
+from hbll_seq.kernels.gru import GRURoll, product
 from hbll_seq.kernels.roll import fused
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class GRUCell(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., 3d)`."""
-        return functional.linear(x, self.w_ih, self.b_ih)
+        return self.product(x, self.w_ih, self.b_ih)
 
     def projected(self, x: Tensor) -> Tensor:
         """See `Cell.projected`."""
@@ -59,7 +58,7 @@ class GRUCell(Cell):
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """See the module docstring."""
         d = self.hidden_size
-        gh = functional.linear(state, self.w_hh, self.b_hh)  # (N, 3d)
+        gh = self.product(state, self.w_hh, self.b_hh)  # (N, 3d)
         r = torch.sigmoid(p[:, :d] + gh[:, :d])
         z = torch.sigmoid(p[:, d : 2 * d] + gh[:, d : 2 * d])
         n = torch.tanh(p[:, 2 * d :] + r * gh[:, 2 * d :])
@@ -108,16 +107,18 @@ def _roll_kind(state: Tensor, units: int) -> "type[GRURoll] | type[TritonGRURoll
 
 
 class TorchGRURoll:
-    """`Roll` of a GRU on any device and in any dtype: PyTorch operations, or Triton."""
+    """`Roll` of a GRU on any device and in any dtype: PyTorch operations, or Triton; with `bf16` see `cells.mixed`."""
 
     link: Tensor | None = None
 
-    def __init__(self, cell: GRUCell, x: Tensor, state: Tensor, given: Tensor, *, keep: bool) -> None:
-        self._cell, self._x = cell, x
+    def __init__(
+        self, cell: GRUCell, x: Tensor, state: Tensor, given: Tensor, *, keep: bool, bf16: bool = False
+    ) -> None:
+        self._cell, self._x, self._bf16 = cell, x, bf16
         with torch.no_grad():
             b_hh = cell.b_hh if cell.b_hh is not None else cell.w_hh.new_zeros(3 * cell.hidden_size)
             kind = _roll_kind(state, cell.hidden_size)
-            self._roll = kind(given, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep)
+            self._roll = kind(given, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep, bf16=bf16)
         self.outputs: Tensor | None = self._roll.outputs
         self.end: Tensor = self._roll.end
         self.carry: Tensor = self._roll.carry
@@ -131,8 +132,8 @@ class TorchGRURoll:
         with torch.no_grad():
             dgi, dw_hh, db_hh = self._roll.weight_grads()
             flat = dgi.flatten(0, 1)  # (K*N, 3d)
-            dx = (flat @ self._cell.w_ih).view_as(self._x) if inputs else None
-            grads: list[Tensor | None] = [flat.T @ self._x.flatten(0, 1), dw_hh]
+            dx = product(flat, self._cell.w_ih, self._bf16).view_as(self._x) if inputs else None
+            grads: list[Tensor | None] = [product(flat.T, self._x.flatten(0, 1), self._bf16), dw_hh]
             if self._cell.b_ih is not None:
                 grads += [flat.sum(0), db_hh]
             return dx, grads

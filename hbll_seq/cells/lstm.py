@@ -39,7 +39,7 @@ class LSTMCell(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., 4d)`."""
-        return functional.linear(x, self.w_ih, self.b_ih)
+        return self.product(x, self.w_ih, self.b_ih)
 
     def projected(self, x: Tensor) -> Tensor:
         """See `Cell.projected`."""
@@ -53,7 +53,7 @@ class LSTMCell(Cell):
         """See the module docstring."""
         d = self.hidden_size
         c, h = state[:, :d], state[:, d:]
-        i, f, g, o = (p + functional.linear(h, self.w_hh, self.b_hh)).chunk(4, 1)
+        i, f, g, o = (p + self.product(h, self.w_hh, self.b_hh)).chunk(4, 1)
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
         new = f * c + i * g
         squashed = torch.tanh(new)

@@ -7,7 +7,6 @@ Linear in h, so the carry 1 - z is the exact Jacobian and one consistency sweep 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
 from hbll_seq.cells.fused import ProjectedRoll
@@ -47,7 +46,7 @@ class MinGRUCell(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """`(..., D) -> (..., 2d)`: keep gate 1 - z and write z * c."""
-        gate, candidate = functional.linear(x, self.w_ih, self.b_ih).chunk(2, -1)
+        gate, candidate = self.product(x, self.w_ih, self.b_ih).chunk(2, -1)
         z = torch.sigmoid(gate)
         return torch.cat([1 - z, z * candidate], -1)
 

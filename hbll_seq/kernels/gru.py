@@ -13,13 +13,19 @@ Backward, per step, with g the gradient on h':
     gradient on h = g z + dgh W_hh      one (N, 3d) x (3d, d) product
 
 Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. In torch, for any device and dtype;
-float32 on the CPU has a compiled roll of its own (`roll.py`).
+float32 on the CPU has a compiled roll of its own (`roll.py`). With `bf16` the factors of these three products are
+rounded to bfloat16, and everything between them stays as it is (`cells/mixed.py` says why).
 """
 
 import torch
 from torch import Tensor
 
 from hbll_seq.kernels.buffers import give, take
+
+
+def product(a: Tensor, b: Tensor, bf16: bool) -> Tensor:
+    """`a @ b` `(M, N)`; with `bf16` of factors rounded to bfloat16, the result in a's dtype again."""
+    return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if bf16 else a @ b
 
 
 class GRURoll:
@@ -31,11 +37,14 @@ class GRURoll:
         carry: `(N, d)` product over the steps of the Jacobian's diagonal.
     """
 
-    def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool) -> None:
+    def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool, bf16: bool = False) -> None:
         k, n, d = gi.shape[0], gi.shape[1], h0.shape[1]
-        self._shape, self._w = (k, n, d), w_hh.contiguous()
+        self._shape, self._bf16 = (k, n, d), bf16
         gi, weight, b_hh = gi.contiguous(), w_hh.t().contiguous(), b_hh.contiguous()
         diagonal = w_hh.view(3, d, d).diagonal(dim1=1, dim2=2).contiguous()  # (3, d)
+        self._w = w_hh.contiguous()
+        if bf16:  # once, not every step
+            self._w, weight = self._w.bfloat16(), weight.bfloat16()
         self.carry = torch.ones_like(h0)
         gh = take((n, 3 * d), gi)
         self._dgh: Tensor | None = None
@@ -47,7 +56,10 @@ class GRURoll:
         at = 0
         for step in range(k):
             to = step + 1 if keep else 1 + step % 2
-            torch.mm(states[at], weight, out=gh)
+            if bf16:
+                gh.copy_(product(states[at], weight, bf16))
+            else:
+                torch.mm(states[at], weight, out=gh)
             self._forward(gi[step], gh, b_hh, states[at], states[to], saved[step if keep else 0], diagonal, keep)
             at = to
         give(gh)
@@ -103,7 +115,10 @@ class GRURoll:
             else:
                 torch.add(rest, dout[step], out=dh)
             self._backward(dh, self._saved[step], self._states[step], self._dgh[step], self._din[step], rest)
-            rest.addmm_(self._dgh[step], self._w)
+            if self._bf16:
+                rest += product(self._dgh[step], self._w, self._bf16)
+            else:
+                rest.addmm_(self._dgh[step], self._w)
         give(dh)
         self._fresh = True
         return rest
@@ -113,7 +128,7 @@ class GRURoll:
         assert self._dgh is not None and self._din is not None and self._fresh, "backward_state comes first, once each"
         k, n, d = self._shape
         flat = self._dgh.view(k * n, 3 * d)
-        dw, db = flat.t() @ self._states[:-1].view(k * n, d), flat.sum(0)
+        dw, db = product(flat.t(), self._states[:-1].view(k * n, d), self._bf16), flat.sum(0)
         self._dgh[..., 2 * d :] = self._din  # gi_n is not behind the reset gate
         self._fresh = False
         return self._dgh, dw, db

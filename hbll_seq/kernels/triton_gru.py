@@ -3,13 +3,15 @@
 A program owns `ROWS` rows (blocks times sequences) and takes them through all steps, so nothing waits for other
 programs. States and gradients go through global memory between two steps (they are kept anyway, and stay in the
 cache); a barrier makes them visible to the program's own threads. The products run on the tensor cores, in the
-precision that `torch.get_float32_matmul_precision()` allows; everything else, states and messages, is float32.
+precision that `torch.get_float32_matmul_precision()` allows, or with `bf16` on factors rounded to bfloat16 (sums in
+float32); everything else, states and messages, is float32.
 
 Import this module only where triton is installed. With TRITON_INTERPRET=1 set before the import the same code runs on
 the CPU, slowly; the tests do that. **It has not been run on a GPU yet.**
 """
 
 import contextlib
+import os
 
 import torch
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional, comes with CUDA builds of torch
@@ -17,12 +19,25 @@ import triton.language as tl  # type: ignore[import-not-found,import-untyped,unu
 from torch import Tensor
 
 from hbll_seq.kernels.buffers import give, take
+from hbll_seq.kernels.gru import product
 
 ROWS, UNITS = 16, 64  # a tile; 16 rows are the least that a tensor core takes
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]  # triton has no types
-def _forward(  # type: ignore[no-untyped-def]  # triton reads this
+def _dot(a, b, total, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]  # triton reads this
+    """total + a b, a float32, b float32 or bfloat16, as PRECISION says: "ieee", "tf32", "bf16", "bf16 by hand"."""
+    if PRECISION == "bf16":
+        total = tl.dot(a.to(tl.bfloat16), b, total)
+    elif PRECISION == "bf16 by hand":  # the interpreter cannot multiply bfloat16
+        total = tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
+    else:
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]  # as above
+def _forward(  # type: ignore[no-untyped-def]  # as above
     gi, weight, bias, diagonal, states, saved, carry, steps, n, d,
     KEEP: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
@@ -48,9 +63,9 @@ def _forward(  # type: ignore[no-untyped-def]  # triton reads this
                 h = tl.load(source + row[:, None] * d + k[None, :], mask=here[:, None] & (k < d)[None, :], other=0.0)
                 w = weight + k[:, None] * (3 * d) + j[None, :]
                 both = (k < d)[:, None] & known[None, :]
-                r = tl.dot(h, tl.load(w, mask=both, other=0.0), r, input_precision=PRECISION)
-                z = tl.dot(h, tl.load(w + d, mask=both, other=0.0), z, input_precision=PRECISION)
-                a = tl.dot(h, tl.load(w + 2 * d, mask=both, other=0.0), a, input_precision=PRECISION)
+                r = _dot(h, tl.load(w, mask=both, other=0.0), r, PRECISION)
+                z = _dot(h, tl.load(w + d, mask=both, other=0.0), z, PRECISION)
+                a = _dot(h, tl.load(w + 2 * d, mask=both, other=0.0), a, PRECISION)
             x = given + row[:, None] * (3 * d) + j[None, :]
             r = tl.sigmoid(r + tl.load(bias + j, mask=known, other=0.0)[None, :] + tl.load(x, mask=live, other=0.0))
             z += tl.load(bias + d + j, mask=known, other=0.0)[None, :]
@@ -116,33 +131,34 @@ def _backward(  # type: ignore[no-untyped-def]  # as above
                 g = tl.load(from_, mask=here[:, None] & (k < 3 * d)[None, :], other=0.0)
                 both = (k < 3 * d)[:, None] & (j < d)[None, :]
                 w = tl.load(weight + k[:, None] * d + j[None, :], mask=both, other=0.0)
-                total = tl.dot(g, w, total, input_precision=PRECISION)
+                total = _dot(g, w, total, PRECISION)
             tl.store(rest + at, total, mask=live)
         tl.debug_barrier()
 
 
-def _launch(kernel, n: int, like: Tensor, *arguments, **constants) -> None:  # type: ignore[no-untyped-def]  # triton's
-    exact = torch.get_float32_matmul_precision() == "highest"
+def _launch(kernel, n: int, like: Tensor, bf16: bool, *arguments, **constants) -> None:  # type: ignore[no-untyped-def]  # triton's
+    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    if bf16:
+        precision = "bf16 by hand" if os.environ.get("TRITON_INTERPRET") == "1" else "bf16"
     with torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext():
-        kernel[(triton.cdiv(n, ROWS),)](
-            *arguments, PRECISION="ieee" if exact else "tf32", ROWS=ROWS, UNITS=UNITS, **constants
-        )
+        kernel[(triton.cdiv(n, ROWS),)](*arguments, PRECISION=precision, ROWS=ROWS, UNITS=UNITS, **constants)
 
 
 class TritonGRURoll:
     """As `gru.GRURoll`, float32."""
 
-    def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool) -> None:
+    def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool, bf16: bool = False) -> None:
         k, n, d = gi.shape[0], gi.shape[1], h0.shape[1]
-        self._shape, self._w = (k, n, d), w_hh.contiguous()
+        self._shape, self._bf16 = (k, n, d), bf16
         self.carry = torch.ones_like(h0)
         self._grads: Tensor | None = None
         self._states = take((k + 1 if keep else 2, n, d), gi)
         self._saved = take((k, n, 4 * d) if keep else (1,), gi)
         self._states[0] = h0
         diagonal = w_hh.view(3, d, d).diagonal(dim1=1, dim2=2).contiguous()
+        self._w = w_hh.bfloat16() if bf16 else w_hh
         _launch(
-            _forward, n, gi, gi.contiguous(), w_hh.t().contiguous(), b_hh.contiguous(), diagonal, self._states,
+            _forward, n, gi, bf16, gi.contiguous(), self._w.t().contiguous(), b_hh.contiguous(), diagonal, self._states,
             self._saved, self.carry, k, n, d, KEEP=keep,
         )  # fmt: skip
         self.outputs = self._states[1:] if keep else None
@@ -165,7 +181,7 @@ class TritonGRURoll:
         weight = torch.cat([self._w[2 * d :], self._w[: 2 * d]])  # rows n, r, z as the gradients' columns
         seen = rest if dout is None else dout.contiguous()
         _launch(
-            _backward, n, rest, seen, rest, self._saved, self._states, weight, self._grads, k, n, d,
+            _backward, n, rest, self._bf16, seen, rest, self._saved, self._states, weight, self._grads, k, n, d,
             HAS=dout is not None,
         )  # fmt: skip
         self._fresh = True
@@ -178,6 +194,6 @@ class TritonGRURoll:
         self._fresh = False
         flat = self._grads.view(k * n, 4 * d)
         inner = flat[:, : 3 * d]
-        dw, db = inner.t() @ self._states[:-1].view(k * n, d), inner.sum(0)
+        dw, db = product(inner.t(), self._states[:-1].view(k * n, d), self._bf16), inner.sum(0)
         back = torch.cat([torch.arange(d, 3 * d), torch.arange(d)]).to(dw.device)  # r, z, n
         return self._grads[..., d:], dw[back], db[back]

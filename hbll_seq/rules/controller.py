@@ -23,14 +23,19 @@ PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which the prototype's figures 
 class Controller:
     """Effort, tolerance, pull and carry calibration, all adjusted by measurement.
 
+    Args:
+        tolerance, feedback_tolerance, most: see `HBLL`.
+        finest: what the tolerance is never tightened below, where that is more than a hundredth of its initial value.
+
     Attributes:
-        tolerance: relative inconsistency aimed at; between a hundredth and once its initial value.
+        tolerance: relative inconsistency aimed at; between a hundredth (or `finest`) and once its initial value.
         pull: weight of the consistency term.
         steps: training steps seen.
     """
 
-    def __init__(self, tolerance: float, feedback_tolerance: float, most: int) -> None:
+    def __init__(self, tolerance: float, feedback_tolerance: float, most: int, finest: float = 0.0) -> None:
         self.initial = self.tolerance = tolerance
+        self.least = max(tolerance * 0.01, finest)
         self.feedback_tolerance, self.most = feedback_tolerance, most
         self.pull = 0.0
         self.steps = 0
@@ -97,7 +102,7 @@ class Controller:
         """Tighten the tolerance where the tree's loss is not the deployed chain's, relax it where it is."""
         gap = abs(deployed - tree) / max(abs(deployed), 1e-12)
         if gap > 0.01:
-            self.tolerance = max(self.tolerance * 0.5, self.initial * 0.01)
+            self.tolerance = max(self.tolerance * 0.5, self.least)
         elif gap < 0.003:
             self.tolerance = min(self.tolerance * 1.25, self.initial)
 
@@ -114,7 +119,8 @@ class Controller:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.tolerance, self.pull, self.steps = state["tolerance"], state["pull"], int(state["steps"])
+        self.tolerance = max(state["tolerance"], self.least)  # it may come from a run in another precision
+        self.pull, self.steps = state["pull"], int(state["steps"])
         self._needed = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["needed"].items()}
         self._corrections = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["corrections"].items()}
         self._products = {int(k.split(".")[1]): v for k, v in state.items() if k.startswith("products.")}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.batch import Batch
-from hbll_seq.cells import Cell, SymbolCell
+from hbll_seq.cells import PRECISIONS, Cell, SymbolCell, in_precision
 from hbll_seq.chain import run_chain, step_chain
 from hbll_seq.errors import InputError
 from hbll_seq.grouped import deployed_loss, step_grouped
@@ -36,6 +36,9 @@ from hbll_seq.tree import ROWS, auto_block
 
 EXECUTIONS = ("auto", "parallel", "sequential")
 CARRIES = ("calibrated", "own", "learned", "blended", "none")
+# Finest tolerances with bfloat16 products. Rounding leaves 1e-10 .. 6e-6 on fresh and trained cells, up to 1e-4 with
+# the recurrent weights doubled; boundaries that agree to 1e-4 cost the gradient less than bfloat16 does (docs/notes).
+FINEST_BF16 = 1e-4
 
 
 @register
@@ -66,6 +69,10 @@ class HBLL(Rule[SequenceModel]):
             blocks ahead counts discount^k. "auto": 1 for blocks without targets of their own, so that credit for a
             distant outcome is whole; for the others it rises from 0 to 1 over the run (`Rule.progress`): a block learns
             first from what it sees itself, then from what is asked further and further on (see docs/notes).
+        precision: "float32", or "bf16": the products inside blocks, forward and back, take factors rounded to
+            bfloat16 (`cells.mixed`). Weights, gates, states, messages, scans, losses and gradients stay float32, the
+            read-out and the deployed chain too. The two tolerances are then at least 1e-4. On a CPU it gives up the
+            compiled rolls: it is meant for GPUs, and has not been measured on one.
     """
 
     name = "hbll"
@@ -86,15 +93,21 @@ class HBLL(Rule[SequenceModel]):
         most: int = 8,
         check_every: int = 50,
         discount: float | str = "auto",
+        precision: str = "float32",
     ) -> None:
         _whole("block_size", block_size, 1)
         _whole("sweeps", sweeps, 0)
         _whole("feedback", feedback, 0)
         if pull != "auto" and not (isinstance(pull, int | float) and pull >= 0):
             raise InputError("pull", repr(pull), 'a number >= 0 or "auto"')
+        if precision not in PRECISIONS:
+            raise InputError("precision", repr(precision), f"one of {PRECISIONS}")
+        finest = FINEST_BF16 if precision == "bf16" else 0.0
         for name, value in (("tolerance", tolerance), ("feedback_tolerance", feedback_tolerance)):
             if not value > 0:
                 raise InputError(name, value, "a number > 0")
+            if value < finest:
+                raise InputError(name, f'{value} with precision="bf16"', f"at least {finest}: rounding leaves no less")
         if carry not in CARRIES:
             raise InputError("carry", repr(carry), f"one of {CARRIES}")
         if execution not in EXECUTIONS:
@@ -109,14 +122,16 @@ class HBLL(Rule[SequenceModel]):
         self.discount = discount
         self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
         self.carry, self.group, self.check_every = carry, group, check_every
-        self.execution = execution
-        self.controller = Controller(tolerance, feedback_tolerance, most)
+        self.execution, self.precision = execution, precision
+        self.controller = Controller(tolerance, feedback_tolerance, most, finest)
         self.jumps: list[Jump] = []
         self.records: list[LayerRecord] = []
         self.keep_solutions = False  # records keep states and messages (for credit diagrams and tests)
 
     def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
-        """Make the jump encoders, where the carry needs them."""
+        """Make the jump encoders, where the carry needs them; refuse a model that cannot have the precision."""
+        for cell in model.cells:
+            in_precision(cell, self.precision)
         if self.carry in ("learned", "blended"):
             like = next(model.parameters())
             self.jumps = [Jump(cell, generator).to(like) for cell in model.cells]
@@ -155,7 +170,9 @@ class HBLL(Rule[SequenceModel]):
         group = self.group
         if self.memory is not None:
             group = max(1, self.memory // (activation_bytes(cell, like.dtype) * block * size))
-        return LayerPlan(block, sweeps, feedback, pull, discount, own, learned, jump=jump, group=group)
+        return LayerPlan(
+            block, sweeps, feedback, pull, discount, own, learned, jump=jump, group=group, precision=self.precision
+        )
 
     def _discounts(self, model: SequenceModel, batch: Batch, block: int) -> float | Tensor:
         """A number, or `(n, B, 1)`: what every block does to the message that enters it."""
@@ -173,7 +190,8 @@ class HBLL(Rule[SequenceModel]):
         if self.execution != "auto" or self.keep_solutions:
             return self.execution == "sequential" and not self.keep_solutions
         asked = (self.block_size, self.sweeps, self.feedback, self.pull) != ("auto",) * 4
-        if asked or self.group is not None or self.memory is not None or self.carry != "calibrated":
+        asked = asked or self.carry != "calibrated" or self.precision != "float32"
+        if asked or self.group is not None or self.memory is not None:
             return False
         cells = model.cells
         return batch.x.device.type == "cpu" and all(len(batch.x) * c.hidden_size >= c.chain_from for c in cells)
@@ -185,7 +203,7 @@ class HBLL(Rule[SequenceModel]):
         if not in_order and (self.group is not None or self.memory is not None):
             return True
         cell, table = model.cells[0], model.embedding
-        if cell.recipe is None or not fused(model.readout.weight):
+        if self.precision != "float32" or cell.recipe is None or not fused(model.readout.weight):
             return False
         return table is None or SymbolCell.pays(cell, table.weight, batch.x.numel())
 
@@ -211,7 +229,8 @@ class HBLL(Rule[SequenceModel]):
             inside = step_chain if in_order else step_grouped
             loss, losses = inside(model, batch, plan, self.records[0])
         else:
-            loss, per_step = forward_backward(model, batch, execute, lookup=not self.jumps)
+            lookup = not self.jumps and self.precision == "float32"
+            loss, per_step = forward_backward(model, batch, execute, lookup=lookup)
             losses = per_block(per_step, batch.mask, block)
         if not in_order:
             self.controller.observe(self.records)
