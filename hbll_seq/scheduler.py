@@ -127,7 +127,9 @@ class Level:
     def release(self) -> None:
         """Hand the projected inputs back (`kernels.buffers`); nothing can be rolled or differentiated after it."""
         if self._projected is not None:
-            give(self._projected)
+            # a cell without a projection has its input itself there, which may be the caller's
+            if self._projected.untyped_storage().data_ptr() != self._x.untyped_storage().data_ptr():
+                give(self._projected)
             self._projected = self._whole = None
 
     def _roll(self, i: int, j: int, keep: bool) -> Roll:

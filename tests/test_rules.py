@@ -6,6 +6,7 @@ from cases import ALL, batch, gradient, model
 from torch import nn
 
 import hbll_seq as hs
+from hbll_seq.batch import Batch
 from hbll_seq.local import LayerRecord
 from hbll_seq.rules.controller import Controller
 from hbll_seq.rules.execute import forward_backward, per_block
@@ -256,3 +257,26 @@ def test_the_automatic_discount_keeps_credit_whole_where_blocks_have_no_targets(
     early = data._replace(mask=data.mask & (torch.arange(48)[None] % 24 >= 16))  # in blocks 2 and 5
     mixed = gradient(hs.rules.make("hbll", **options), net, early)
     assert cosine(mixed, gradient(hs.rules.make("bptt"), net, early)) < 0.9999
+
+
+def test_the_callers_input_never_becomes_a_work_buffer():
+    """A cell without an input projection has the input itself where others have a buffer."""
+    from hbll_seq.kernels import buffers
+
+    class Plain(nn.Module):
+        input_size, hidden_size = 3, 4
+
+        def __init__(self):
+            super().__init__()
+            self.map = nn.Linear(7, 4)
+
+        def forward(self, x, h):
+            return torch.tanh(self.map(torch.cat([x, h], -1)))
+
+    x = torch.randn(1, 64, 3)
+    net = hs.models.SequenceModel(3, 2, cell=Plain(), task="sequence", input_kind="features")
+    learner = hs.rules.make("hbll", block_size=64)
+    learner.setup(net, torch.Generator().manual_seed(0))
+    learner.step(net, Batch(x, torch.tensor([64]), torch.tensor([1]), None))
+    mine = x.untyped_storage().data_ptr()
+    assert all(one.untyped_storage().data_ptr() != mine for one in buffers._waiting)
