@@ -31,9 +31,9 @@ class Flight:
 
     def keep(self, states: list[Tensor], batches: list[Batch]) -> None:
         """The states of nodes 1..N-1 after a step; the last one has arrived and is dropped."""
-        # the inputs are not needed any more, and would hold N - 1 batches in memory
+        # the inputs are not needed any more; a slice of them would keep N - 1 batches in memory
         self._held = [
-            (z.detach(), b._replace(x=b.x[:0])) for z, b in zip(states[:-1], batches[:-1], strict=True)
+            (z.detach(), b._replace(x=b.x.new_empty(0))) for z, b in zip(states[:-1], batches[:-1], strict=True)
         ]  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
