@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.batch import Batch
-from hbll_seq.cells import SymbolCell, in_precision
+from hbll_seq.cells import SymbolCell, captured, in_precision
 from hbll_seq.local import LayerPlan, LayerRecord, solve_layer_feedback, solve_layer_states
 from hbll_seq.local_loss import LocalLoss, add_gradients
 from hbll_seq.models.recurrent import SequenceModel
@@ -33,6 +33,7 @@ def step_grouped(
     x = batch.x
     if model.embedding is not None:
         cell, x = SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
+    cell = captured(cell, plan.captures)
     state = cell.initial(len(x), model.readout.weight)
     states = solve_layer_states(cell, x, state, batch.lengths, plan, record, outputs=plan.group is None)
     loss = LocalLoss(model, batch, plan.block)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.cells import Cell, in_precision
+from hbll_seq.cells import Captures, Cell, captured, in_precision
 from hbll_seq.jump import Jump
 from hbll_seq.scan import prefix_scan
 from hbll_seq.scheduler import Depth, Level, Loss, from_blocks, to_blocks
@@ -38,6 +38,7 @@ class LayerPlan:
         jump: the learned forward message: first guess of the boundaries, and the learned carry.
         group: blocks in flight, or None for all.
         precision: of the products inside blocks, see `cells.mixed`; states and messages are float32 with either.
+        captures: where rolls recorded as CUDA graphs are kept (`cells.captured`), or None to launch them step by step.
     """
 
     block: int
@@ -50,6 +51,7 @@ class LayerPlan:
     jump: Jump | None = None
     group: int | None = None
     precision: str = "float32"
+    captures: Captures | None = None
 
 
 @dataclass
@@ -83,7 +85,7 @@ def run_layer(
     cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: LayerPlan, record: LayerRecord
 ) -> Tensor:
     """Outputs `(B, T, d)` of a layer from inputs `(B, T, D)` and start state `(B, S)`, block-local in backward."""
-    cell = in_precision(cell, plan.precision)
+    cell = captured(in_precision(cell, plan.precision), plan.captures)
     result = _BlockLocal.apply(x, state, cell, lengths, plan, record, *cell.parameters())
     assert isinstance(result, Tensor)
     return result

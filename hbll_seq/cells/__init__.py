@@ -7,6 +7,8 @@ from hbll_seq.cells.base import Advance as Advance
 from hbll_seq.cells.base import AutogradRoll as AutogradRoll
 from hbll_seq.cells.base import Cell as Cell
 from hbll_seq.cells.base import Roll as Roll
+from hbll_seq.cells.captured import Captures as Captures
+from hbll_seq.cells.captured import captured as captured
 from hbll_seq.cells.initialise import chrono_ as chrono_
 from hbll_seq.cells.mingru import MinGRU as MinGRU
 from hbll_seq.cells.mixed import PRECISIONS as PRECISIONS

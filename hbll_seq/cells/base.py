@@ -44,8 +44,10 @@ class Roll(Protocol):
         end: `(N, S)` state after the last step.
         carry: `(N, M)` product of the steps' carries, G.
         link: `(N, d)` link of the last step, or None.
+        step_by_step: whether every step of it starts work on the device, which is what recording it saves (`captured`).
     """
 
+    step_by_step: bool
     outputs: Tensor | None
     end: Tensor
     carry: Tensor
@@ -218,6 +220,8 @@ class _GraphRoll:
 class AutogradRoll(_GraphRoll):
     """The roll of any cell, step by step: the reference for all others."""
 
+    step_by_step = True
+
     def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
         with torch.set_grad_enabled(keep):
             self._leaves(cell, x, state, keep)
@@ -243,6 +247,8 @@ class SequenceRoll(_GraphRoll):
     The carry is not among what such a call gives back; the cell works it out afterwards, for all steps at
     once, from the outputs (`block_carry`).
     """
+
+    step_by_step = False
 
     def __init__(
         self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True

@@ -26,6 +26,7 @@ class CellRoll(FusedRoll):
         keep, carry, index: as for `FusedRoll`.
     """
 
+    step_by_step = False
     _made: Tensor | None = None
 
     def __init__(

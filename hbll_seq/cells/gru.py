@@ -118,6 +118,7 @@ class TorchGRURoll:
         with torch.no_grad():
             b_hh = cell.b_hh if cell.b_hh is not None else cell.w_hh.new_zeros(3 * cell.hidden_size)
             kind = _roll_kind(state, cell.hidden_size)
+            self.step_by_step = kind is GRURoll
             self._roll = kind(given, cell.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep, bf16=bf16)
         self.outputs: Tensor | None = self._roll.outputs
         self.end: Tensor = self._roll.end

@@ -20,7 +20,7 @@ class UserCell(Cell):
         self.module = module
         self.input_size = input_size
         self.hidden_size = self.state_size = self.memory_size = hidden_size
-        self._signs = torch.Generator().manual_seed(0)
+        self._signs: dict[tuple[torch.Size, torch.dtype, torch.device], Tensor] = {}
 
     def parameters(self) -> list[nn.Parameter]:
         """All parameters of the user's module."""
@@ -48,7 +48,10 @@ class UserCell(Cell):
 
     def _estimate(self, x: Tensor, state: Tensor) -> Tensor:
         """Diagonal of the step's Jacobian, one number a unit, the same for all rows."""
-        self._signs.manual_seed(0)  # the same signs at every step and call: results repeat
-        signs = torch.randint(0, 2, state.shape, generator=self._signs).to(state) * 2 - 1
+        kind = (state.shape, state.dtype, state.device)
+        if kind not in self._signs:  # the same signs at every step and call: results repeat
+            g = torch.Generator().manual_seed(0)
+            self._signs[kind] = torch.randint(0, 2, state.shape, generator=g).to(state) * 2 - 1
+        signs = self._signs[kind]
         product = torch.func.jvp(lambda h: self.module(x, h), (state,), (signs,))[1]
         return (product * signs).mean(0, keepdim=True).expand_as(state)

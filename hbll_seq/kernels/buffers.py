@@ -5,11 +5,26 @@ than the arithmetic that fills it. Buffers are handed out by size and come back 
 done; at most `KEPT` wait here, the oldest go first.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 KEPT = 16
 _waiting: list[Tensor] = []
+_shared = True
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """Inside it buffers are new and none come back: what is recorded (`graphs`) must not share memory with anyone."""
+    global _shared
+    before, _shared = _shared, False
+    try:
+        yield
+    finally:
+        _shared = before
 
 
 def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -17,7 +32,7 @@ def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
     size = 1
     for s in shape:
         size *= s
-    for i, flat in enumerate(_waiting):
+    for i, flat in enumerate(_waiting if _shared else []):
         if flat.dtype == like.dtype and flat.device == like.device and size <= flat.numel() <= 2 * size:
             return _waiting.pop(i)[:size].view(shape)
     return torch.empty(size, dtype=like.dtype, device=like.device).view(shape)
@@ -25,6 +40,8 @@ def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 def give(buffer: Tensor) -> None:
     """Hand a buffer from `take` back; the caller must not touch it again."""
+    if not _shared:
+        return
     base = buffer._base if buffer._base is not None else buffer
     _waiting.append(base.view(-1))
     del _waiting[:-KEPT]

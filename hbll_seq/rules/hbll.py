@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from hbll_seq.batch import Batch
-from hbll_seq.cells import PRECISIONS, Cell, SymbolCell, in_precision
+from hbll_seq.cells import PRECISIONS, Captures, Cell, SymbolCell, in_precision
 from hbll_seq.chain import run_chain, step_chain
 from hbll_seq.errors import InputError
 from hbll_seq.grouped import deployed_loss, step_grouped
 from hbll_seq.jump import Jump
+from hbll_seq.kernels import graphs
 from hbll_seq.kernels.roll import fused
 from hbll_seq.local import LayerPlan, LayerRecord, run_layer
 from hbll_seq.models.recurrent import SequenceModel, sequential
@@ -73,6 +74,9 @@ class HBLL(Rule[SequenceModel]):
             bfloat16 (`cells.mixed`). Weights, gates, states, messages, scans, losses and gradients stay float32, the
             read-out and the deployed chain too. The two tolerances are then at least 1e-4. On a CPU it gives up the
             compiled rolls: it is meant for GPUs, and has not been measured on one.
+        capture: record the rolls of cells that are rolled step by step (your own, minGRU, a GRU of more than 512 units)
+            as CUDA graphs, so that a level is one launch (`cells.captured`). On CUDA only, float32 products only; a
+            recording is made for every shape of batch and keeps its activations. Not yet run on a GPU.
     """
 
     name = "hbll"
@@ -94,6 +98,7 @@ class HBLL(Rule[SequenceModel]):
         check_every: int = 50,
         discount: float | str = "auto",
         precision: str = "float32",
+        capture: bool = False,
     ) -> None:
         _whole("block_size", block_size, 1)
         _whole("sweeps", sweeps, 0)
@@ -119,6 +124,10 @@ class HBLL(Rule[SequenceModel]):
         self.memory = None if memory is None else memory_bytes(memory)
         if discount != "auto" and not (isinstance(discount, int | float) and 0 <= discount <= 1):
             raise InputError("discount", repr(discount), 'a number in 0..1 or "auto"')
+        if capture and (precision != "float32" or execution == "sequential"):
+            beside = f'precision="{precision}"' if precision != "float32" else 'execution="sequential"'
+            raise InputError("capture", f"True beside {beside}", "float32 products and blocks in parallel")
+        self.captures = Captures() if capture else None
         self.discount = discount
         self.block_size, self.sweeps, self.feedback, self.pull = block_size, sweeps, feedback, pull
         self.carry, self.group, self.check_every = carry, group, check_every
@@ -132,6 +141,9 @@ class HBLL(Rule[SequenceModel]):
         """Make the jump encoders, where the carry needs them; refuse a model that cannot have the precision."""
         for cell in model.cells:
             in_precision(cell, self.precision)
+        device = next(model.parameters()).device
+        if self.captures is not None and graphs.recorder(device) is None:
+            raise InputError("capture", f"True on device {device.type!r}", "a CUDA device, or capture=False")
         if self.carry in ("learned", "blended"):
             like = next(model.parameters())
             self.jumps = [Jump(cell, generator).to(like) for cell in model.cells]
@@ -171,8 +183,9 @@ class HBLL(Rule[SequenceModel]):
         if self.memory is not None:
             group = max(1, self.memory // (activation_bytes(cell, like.dtype) * block * size))
         return LayerPlan(
-            block, sweeps, feedback, pull, discount, own, learned, jump=jump, group=group, precision=self.precision
-        )
+            block, sweeps, feedback, pull, discount, own, learned, jump=jump, group=group, precision=self.precision,
+            captures=None if self.keep_solutions else self.captures,  # what is kept must outlast the next replay
+        )  # fmt: skip
 
     def _discounts(self, model: SequenceModel, batch: Batch, block: int) -> float | Tensor:
         """A number, or `(n, B, 1)`: what every block does to the message that enters it."""
@@ -190,7 +203,7 @@ class HBLL(Rule[SequenceModel]):
         if self.execution != "auto" or self.keep_solutions:
             return self.execution == "sequential" and not self.keep_solutions
         asked = (self.block_size, self.sweeps, self.feedback, self.pull) != ("auto",) * 4
-        asked = asked or self.carry != "calibrated" or self.precision != "float32"
+        asked = asked or self.carry != "calibrated" or self.precision != "float32" or self.captures is not None
         if asked or self.group is not None or self.memory is not None:
             return False
         cells = model.cells

@@ -1,0 +1,209 @@
+"""A cell whose rolls are CUDA graphs: K steps of all blocks are one launch (`capture=True` of the rule `hbll`).
+
+A cell of your own, minGRU, and a GRU too wide for the Triton roll are rolled step by step, a dozen launches each. A GPU
+finishes small ones faster than Python starts them. Here a roll is recorded once per shape, forward, and back from any
+gradients, and then replayed. Cells that are rolled in one launch anyway (LSTM and Elman by cuDNN, GRU by Triton) are
+left as they are. Weights are read where they are: an optimizer's in-place updates need no new recording.
+"""
+
+from collections import OrderedDict
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.cells.base import Advance, Cell, Roll
+from hbll_seq.errors import InputError
+from hbll_seq.kernels import buffers, graphs
+
+KEPT = 8  # recordings kept; each holds the activations of a roll
+
+
+class Captures:
+    """Recordings by cell, shape and kind of roll; the one not used for longest goes first."""
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[tuple[Any, ...], _Recording | None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Recordings in memory."""
+        return sum(one is not None for one in self._by_key.values())
+
+    def get(self, cell: Cell, x: Tensor, state: Tensor, projected: Tensor | None, keep: bool) -> "_Recording | None":
+        """The recording of such a roll, made now if need be; None where rolls are one launch already."""
+        where = tuple(p.data_ptr() for p in cell.parameters())
+        given = None if projected is None else projected.shape
+        key = (type(cell), where, x.shape, x.dtype, state.shape, state.dtype, given, keep)
+        if key not in self._by_key:
+            self._by_key[key] = _record(cell, x, state, projected, keep)
+            if len(self._by_key) > KEPT:
+                self._by_key.popitem(last=False)
+        self._by_key.move_to_end(key)
+        return self._by_key[key]
+
+
+class CapturedCell(Cell):
+    """`inner`, rolled by recordings.
+
+    Args:
+        inner: any cell.
+        captures: where the recordings are; they outlive the cell, which is made anew every step.
+    """
+
+    def __init__(self, inner: Cell, captures: Captures) -> None:
+        self.inner, self.captures = inner, captures
+        self.input_size, self.hidden_size = inner.input_size, inner.hidden_size
+        self.state_size, self.memory_size = inner.state_size, inner.memory_size
+        self.bound, self.chain_from, self.recipe = inner.bound, inner.chain_from, inner.recipe
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The inner cell's."""
+        return self.inner.parameters()
+
+    def project(self, x: Tensor) -> Tensor:
+        """The inner cell's."""
+        return self.inner.project(x)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """The inner cell's."""
+        return self.inner.projected(x)
+
+    def projects_first(self) -> bool:
+        """The inner cell's."""
+        return self.inner.projects_first()
+
+    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
+        """The inner cell's."""
+        return self.inner.recurrent()
+
+    def advance(self, p: Tensor, state: Tensor) -> Advance:
+        """The inner cell's."""
+        return self.inner.advance(p, state)
+
+    def roll(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
+    ) -> Roll:
+        """A replay, or the inner cell's own roll where that is one launch."""
+        recording = self.captures.get(self.inner, x, state, projected, keep)
+        if recording is None:
+            return self.inner.roll(x, state, keep=keep, projected=projected, carry=carry)
+        return CapturedRoll(recording, x, state, projected)
+
+
+class CapturedRoll:
+    """`Roll` by replays. `outputs` is good until the recording is replayed for another roll."""
+
+    step_by_step = False
+
+    def __init__(self, recording: "_Recording", x: Tensor, state: Tensor, projected: Tensor | None) -> None:
+        self._recording, self._given = recording, (x, state, projected)
+        self._turn = recording.forward(x, state, projected)
+        roll = recording.roll
+        self.outputs: Tensor | None = roll.outputs
+        self.end, self.carry = roll.end.clone(), roll.carry.clone()
+        self.link: Tensor | None = None if roll.link is None else roll.link.clone()
+
+    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
+        """See `Roll.backward_state`."""
+        if self._turn != self._recording.turn:  # another roll was here since: its activations are in our memory
+            self._turn = self._recording.forward(*self._given)
+        return self._recording.backward(dout, dend).clone()
+
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
+        """See `Roll.gradients`."""
+        assert self._turn == self._recording.turn, "backward_state comes first"
+        dx, parameters = self._recording.gradients(inputs)
+        # copies: what is summed over groups or left in `.grad` must outlast the next replay
+        return None if dx is None else dx.clone(), [None if p is None else p.clone() for p in parameters]
+
+
+class _Recording:
+    """One roll with its memory: forward, backward to the start, gradients.
+
+    Attributes:
+        roll: the roll that was recorded; its tensors are written by every replay.
+        turn: counts forward replays.
+    """
+
+    def __init__(self, tools: graphs.Recorder, cell: Cell, x: Tensor, state: Tensor, projected: Tensor | None) -> None:
+        self._tools, self.turn = tools, 0
+        self._x, self._state = x.detach().clone(), state.detach().clone()
+        self._projected = None if projected is None else projected.detach().clone()
+        self._cell = cell  # what it made while warming up has to stay
+
+    def record(self, keep: bool) -> bool:
+        """Warm up and record; False where the roll is one launch already."""
+        plain = self._plain(keep)
+        if not plain.step_by_step:
+            return False
+        with buffers.private():
+            self._tools.warm(lambda: self._whole(keep))
+            self._forward, self.roll = self._tools.record(lambda: self._plain(keep))
+            if keep:
+                assert self.roll.outputs is not None
+                self._dout, self._dend = torch.zeros_like(self.roll.outputs), torch.zeros_like(self.roll.end)
+                self._backward, self._start = self._tools.record(self._to_start)
+                # both now: once weights or inputs have changed in place, autograd takes no new gradients of this roll
+                self._finals: dict[bool, tuple[graphs.Replay, Any]] = {}
+                for inputs in (True, False):
+                    self._finals[inputs] = self._tools.record(partial(self.roll.gradients, inputs))
+                    self._tools.record(self._to_start)  # not kept: a roll by hand takes gradients once a backward
+        return True
+
+    def _plain(self, keep: bool) -> Roll:
+        return self._cell.roll(self._x, self._state, keep=keep, projected=self._projected)
+
+    def _whole(self, keep: bool) -> None:
+        roll = self._plain(keep)
+        if keep:
+            assert roll.outputs is not None
+            roll.backward_state(torch.zeros_like(roll.outputs), torch.zeros_like(roll.end))
+            roll.gradients()
+
+    def _to_start(self) -> Tensor:
+        return self.roll.backward_state(self._dout, self._dend)
+
+    def forward(self, x: Tensor, state: Tensor, projected: Tensor | None) -> int:
+        """Replay from new inputs; the number of this turn."""
+        self._x.copy_(x)
+        self._state.copy_(state)
+        if self._projected is not None and projected is not None:
+            self._projected.copy_(projected)
+        self._forward()
+        self.turn += 1
+        return self.turn
+
+    def backward(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
+        """Replay the way back; the gradient on the start state."""
+        for memory, given in ((self._dout, dout), (self._dend, dend)):
+            memory.zero_() if given is None else memory.copy_(given)
+        self._backward()
+        return self._start
+
+    def gradients(self, inputs: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Replay the products of the latest `backward`."""
+        replay, result = self._finals[inputs]
+        replay()
+        return result
+
+
+def _record(cell: Cell, x: Tensor, state: Tensor, projected: Tensor | None, keep: bool) -> _Recording | None:
+    tools = graphs.recorder(state.device)
+    if tools is None:
+        raise InputError("capture", f"True on device {state.device.type!r}", "a CUDA device, or capture=False")
+    recording = _Recording(tools, cell, x, state, projected)
+    try:
+        return recording if recording.record(keep) else None
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            "capture", f"True for a cell that cannot be recorded ({error})",
+            "a cell that neither waits for the device nor copies from the host, or capture=False",
+        ) from error  # fmt: skip
+
+
+def captured(cell: Cell, captures: Captures | None) -> Cell:
+    """`cell` rolled by recordings kept in `captures`, or `cell` itself for None."""
+    return cell if captures is None else CapturedCell(cell, captures)
