@@ -56,6 +56,8 @@ def make(name: str, batch: Batch, d: int, cell: str) -> Step:
         options["execution"] = how
     if how == "memory":
         options["memory"] = "256MB"
+    if how == "measured":
+        options["block_size"] = how
     if how.isdigit():  # `benchmarks.speed --blocks`
         options["block_size"] = int(how)
     rule = rules.make(base, **options)

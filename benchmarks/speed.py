@@ -93,18 +93,19 @@ def times(a: argparse.Namespace) -> None:
 
 
 def blocks(a: argparse.Namespace) -> None:
-    """The time of every block size beside that of the one chosen by "auto"."""
+    """The time of every block size beside those of the ones chosen by "auto" and "measured"."""
     print(f"{a.cell}, {a.threads} threads, medians of {a.repeats}, alternating; ms (sweeps) by block size")
     for b in a.batch:
         for d in a.hidden:
             for t in a.steps:
                 sizes = [2**i for i in range(3, 15) if 2**i <= t and 4 <= b * t // 2**i <= 1024]
-                result = measure(["hbll", *(f"hbll-{k}" for k in sizes)], b, t, d, a.repeats, a.cell)
+                result = measure(["hbll", "hbll-measured", *(f"hbll-{k}" for k in sizes)], b, t, d, a.repeats, a.cell)
                 ms = {name.removeprefix("hbll-"): 1e3 * found["seconds"] for name, found in result.items()}
-                auto = ms.pop("hbll")
+                auto, measured = ms.pop("hbll"), ms.pop("measured")
                 best = min(ms, key=lambda k: ms[k] if int(k) < t else float("inf"))
                 row = [f"{k}: {v:.1f} ({result[f'hbll-{k}']['sweeps']:.0f})" for k, v in ms.items()]
-                chosen = f"auto {auto:.1f}, {100 * (auto / ms[best] - 1):+.0f} % over {best}"
+                over = [f"{100 * (one / ms[best] - 1):+.0f} %" for one in (auto, measured)]
+                chosen = f"auto {auto:.1f} ({over[0]} over {best}), measured {measured:.1f} ({over[1]})"
                 print(f"B={b} T={t} d={d}: {chosen}; " + ", ".join(row), flush=True)
                 _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, blocks=result)
 

@@ -63,8 +63,8 @@ def about() -> About:
 
 def _gpu_rolls() -> str:
     if scan.runs_on("triton", "cuda"):
-        return "GRU by Triton, one launch a level (float32, or bf16 products); other cells by PyTorch operations (capture=True: CUDA graphs)"
-    return "PyTorch operations, step by step, or CUDA graphs with capture=True (Triton is not installed)"
+        return "GRU by Triton, one launch a level (float32, or bf16 products); others step by step, or capture=True"
+    return "PyTorch operations, step by step, or capture=True (Triton is not installed)"
 
 
 def _rolls() -> str:

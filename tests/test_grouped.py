@@ -83,5 +83,5 @@ def test_a_budget_shortens_the_blocks_until_a_group_fills_the_machine():
     rule = hs.rules.make("hbll", memory="8MB", check_every=0)
     loss = rule.step(net, data).loss
     wide = hs.rules.make("hbll", check_every=0)
-    assert rule._block(net, 8192, 1) < wide._block(net, 8192, 1)
+    assert rule._block(net, batch(1, 8192)) < wide._block(net, batch(1, 8192))
     assert loss == pytest.approx(wide.step(net, data).loss, rel=1e-3)

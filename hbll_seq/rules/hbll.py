@@ -11,6 +11,7 @@ How many sweeps and corrections are spent, and how hard the boundaries are pulle
 by what is measured (`controller.py`), unless given.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -28,6 +29,7 @@ from hbll_seq.kernels.roll import fused
 from hbll_seq.local import LayerPlan, LayerRecord, run_layer
 from hbll_seq.models.recurrent import SequenceModel, sequential
 from hbll_seq.objective import objective
+from hbll_seq.rules import fastest_block
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.controller import Controller
 from hbll_seq.rules.execute import forward_backward, per_block
@@ -47,7 +49,8 @@ class HBLL(Rule[SequenceModel]):
     """Hierarchical block-local learning.
 
     Args:
-        block_size: steps a block K, or "auto" (from length and batch).
+        block_size: steps a block K, or "auto" (from length and batch), or "measured": what takes the least time on this
+            machine for this model and shape, tried on copies at the first batch (`fastest_block`).
         sweeps: consistency sweeps S, or "auto": as many as the tolerance needs.
         feedback: feedback corrections c, or "auto".
         pull: weight of the pull to the posterior, or "auto": only where sweeps cannot close the gaps.
@@ -100,7 +103,10 @@ class HBLL(Rule[SequenceModel]):
         precision: str = "float32",
         capture: bool = False,
     ) -> None:
-        _whole("block_size", block_size, 1)
+        if block_size != "measured":
+            _whole("block_size", block_size, 1, 'an integer >= 1, "auto" or "measured"')
+        elif execution != "parallel" or group is not None or memory is not None:
+            raise InputError("block_size", '"measured" beside execution, group or memory', "one of them alone")
         _whole("sweeps", sweeps, 0)
         _whole("feedback", feedback, 0)
         if pull != "auto" and not (isinstance(pull, int | float) and pull >= 0):
@@ -133,6 +139,7 @@ class HBLL(Rule[SequenceModel]):
         self.carry, self.group, self.check_every = carry, group, check_every
         self.execution, self.precision = execution, precision
         self.controller = Controller(tolerance, feedback_tolerance, most, finest)
+        self.measured: dict[str, int] = {}  # block sizes found, by steps (up to a power of two) and sequences
         self.jumps: list[Jump] = []
         self.records: list[LayerRecord] = []
         self.keep_solutions = False  # records keep states and messages (for credit diagrams and tests)
@@ -152,15 +159,34 @@ class HBLL(Rule[SequenceModel]):
         """Of the jump encoders."""
         return [p for jump in self.jumps for p in jump.parameters()]
 
-    def _block(self, model: SequenceModel, steps: int, batch: int) -> int:
+    def _block(self, model: SequenceModel, data: Batch) -> int:
+        batch, steps = data.x.shape[:2]
         if isinstance(self.block_size, int):
             return min(self.block_size, steps)
+        if self.block_size == "measured":
+            return min(self._measured(model, data), steps)
         block = min(auto_block(steps, batch), steps)
         if self.memory is not None:  # a group has to have rows enough for the machine too
             rows = self.memory // max(activation_bytes(cell, torch.float32) for cell in model.cells)
             while block > 16 and block * ROWS > rows:
                 block //= 2
         return block
+
+    def _measured(self, model: SequenceModel, batch: Batch) -> int:
+        def twin(block: int) -> HBLL:
+            rule = copy.copy(self)
+            rule.block_size, rule.check_every = block, 0
+            rule.controller, rule.jumps = copy.deepcopy(self.controller), copy.deepcopy(self.jumps)
+            rule.captures = None if self.captures is None else Captures()
+            return rule
+
+        shape = fastest_block.shape(batch)
+        if shape not in self.measured:
+            c = self.controller
+            options = (self.sweeps, self.feedback, self.pull, self.carry, self.precision, self.captures is not None,
+                       c.initial, c.feedback_tolerance, c.most)  # fmt: skip
+            self.measured[shape] = fastest_block.measured(model, batch, options, twin)
+        return self.measured[shape]
 
     def plan(
         self, layer: int, cell: Cell, batch: Batch, like: Tensor, block: int, discount: float | Tensor = 1.0
@@ -224,7 +250,7 @@ class HBLL(Rule[SequenceModel]):
         """See `Rule.step`."""
         self.records = []
         pull = self.controller.pull if isinstance(self.pull, str) else float(self.pull)  # of this step
-        block = self._block(model, batch.x.shape[1], batch.x.shape[0])
+        block = self._block(model, batch)
         discount, in_order = self._discounts(model, batch, block), self._in_order(model, batch)
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
@@ -289,15 +315,16 @@ class HBLL(Rule[SequenceModel]):
     def state_dict(self) -> dict[str, Any]:
         """The controller's state and the jump encoders."""
         jumps = {f"jump.{i}.{k}": v for i, jump in enumerate(self.jumps) for k, v in jump.state_dict().items()}
-        return {**self.controller.state_dict(), **jumps}
+        return {**self.controller.state_dict(), **jumps, "blocks": dict(self.measured)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the controller and the jump encoders (after `setup`)."""
         self.controller.load_state_dict(state)
+        self.measured = {name: int(block) for name, block in state.get("blocks", {}).items()}
         for i, jump in enumerate(self.jumps):
             jump.load_state_dict({k: state[f"jump.{i}.{k}"] for k in jump.state_dict()})
 
 
-def _whole(name: str, value: int | str, least: int) -> None:
+def _whole(name: str, value: int | str, least: int, expected: str | None = None) -> None:
     if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-        raise InputError(name, repr(value), f'an integer >= {least} or "auto"')
+        raise InputError(name, repr(value), expected or f'an integer >= {least} or "auto"')
