@@ -91,11 +91,12 @@ def run_layer(
     return result
 
 
-def valid_boundaries(steps: int, block: int, batch: int, lengths: Tensor | None, like: Tensor) -> Tensor:
-    """`(n-1, B, 1)`: 1 where the boundary lies inside its sequence."""
+def valid_boundaries(steps: int, block: int, lengths: Tensor | None, like: Tensor) -> Tensor | None:
+    """`(n-1, B, 1)`: 1 where the boundary lies inside its sequence; None where every one does."""
+    last = (steps - 1) // block * block
+    if lengths is None or int(lengths.min()) > last:
+        return None
     starts = torch.arange(block, max(steps, block), block)  # (n-1,)
-    if lengths is None:
-        return torch.ones(len(starts), batch, 1, dtype=like.dtype, device=like.device)
     return (starts[:, None] < lengths.cpu()[None]).to(like).unsqueeze(-1)
 
 
@@ -129,11 +130,14 @@ def solve_layer_states(
     def observe(start: Tensor, end: Tensor, own: Tensor) -> None:
         m = cell.memory_size
         p, e = own * start[..., :m], end[..., :m]
-        q = torch.zeros_like(p) if learned is None else learned[1:] * start[..., :m]
-        for row, (one, two) in enumerate(((p, p), (p, q), (q, q), (p, e), (q, e))):
+        rows = {0: (p, p), 3: (p, e)}
+        if learned is not None:
+            q = learned[1:] * start[..., :m]
+            rows |= {1: (p, q), 2: (q, q), 4: (q, e)}
+        for row, (one, two) in rows.items():
             products[row] += (one * two).sum((0, 1))
 
-    valid = valid_boundaries(x.shape[1], plan.block, b, lengths, state)
+    valid = valid_boundaries(x.shape[1], plan.block, lengths, state)
     states = solve_states(cell, make, guess, valid, plan.sweeps, depth=record.depth, carry_of=carry_of, observe=observe)
     if plan.jump is not None and plan.jump.training and n > 1:
         with torch.enable_grad():

@@ -94,14 +94,16 @@ class Feedback(NamedTuple):
     corrections: int
 
 
-def inconsistency(gap: Tensor, end: Tensor, valid: Tensor) -> float:
+def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
     """Mean square of the gaps over the variance of the states, over valid boundaries only.
 
     Args:
         gap: `(n-1, B, S)`, zero where not valid.
         end: `(n-1, B, S)` block ends.
-        valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence.
+        valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence; None where all do.
     """
+    if valid is None:
+        return float(gap.square().mean() / end.flatten(0, 1).var(0, correction=0).mean().clamp(min=1e-12))
     count = valid.sum().clamp(min=1) * end.shape[-1]
     mean = (end * valid).sum((0, 1)) / valid.sum().clamp(min=1)
     variance = ((end - mean).square() * valid).sum() / count
@@ -109,7 +111,7 @@ def inconsistency(gap: Tensor, end: Tensor, valid: Tensor) -> float:
 
 
 def solve_states(
-    cell: Cell, make: MakeLevel, guess: Tensor, valid: Tensor, effort: Effort, *,
+    cell: Cell, make: MakeLevel, guess: Tensor, valid: Tensor | None, effort: Effort, *,
     depth: Depth, carry_of: Callable[[Tensor], Tensor], observe: Observe | None = None,
 ) -> States:  # fmt: skip
     """Consistency sweeps from `guess` until the boundaries agree with the blocks between them.
@@ -118,7 +120,7 @@ def solve_states(
         cell: the layer's cell (for its state layout and range).
         make: rolls all blocks from given starts.
         guess: `(n, B, S)`; row 0 is the given initial state and stays.
-        valid: `(n-1, B, 1)`.
+        valid: `(n-1, B, 1)`, or None where every boundary lies inside its sequence.
         effort: see `Effort`.
         depth: counter.
         carry_of: the carry to use, from the cells' own measured on this roll, both `(n, B, M)`.
@@ -136,7 +138,9 @@ def solve_states(
         carry = carry_of(level.carry)
         if observe is not None and last is not None:
             observe(h[1:] - last_start[1:], (level.end - last.end)[1:], last.carry[1:])
-        gap = (level.end[:-1] - h[1:]) * valid
+        gap = level.end[:-1] - h[1:]
+        if valid is not None:
+            gap = gap * valid
         size = gap.square().mean(-1, keepdim=True)  # (n-1, B, 1)
         if before is not None:
             worse = size > before

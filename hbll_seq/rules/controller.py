@@ -42,6 +42,7 @@ class Controller:
         self._needed: dict[int, deque[int]] = {}
         self._corrections: dict[int, deque[int]] = {}
         self._products: dict[int, Tensor] = {}  # (5, M), see LayerRecord.statistics
+        self._mixed: dict[tuple[int, bool], tuple[Tensor | float, Tensor | float]] = {}  # of these products
 
     def sweeps(self, layer: int) -> Effort:
         """Effort of the consistency sweeps."""
@@ -57,9 +58,14 @@ class Controller:
         Units that hardly moved keep (1, 0). Weights stay in [0, 1.5]: a carry that predicts nothing is
         dropped (a Jacobi sweep), never reversed.
         """
-        products = self._products.get(layer)
-        if products is None:
+        if layer not in self._products:
             return 1.0, 0.0
+        if (layer, learned) not in self._mixed:
+            self._mixed[layer, learned] = self._mix(self._products[layer], learned)
+        return self._mixed[layer, learned]
+
+    @staticmethod
+    def _mix(products: Tensor, learned: bool) -> tuple[Tensor | float, Tensor | float]:
         pp, pq, qq, pe, qe = products
         prior = 0.05 * (pp.mean() + qq.mean()) + 1e-20
         pp, pe = pp + prior, pe + prior  # as if p had also predicted perfectly a little
@@ -90,6 +96,7 @@ class Controller:
         if record.statistics is not None and bool(record.statistics[0].any()):
             old = self._products.get(layer)
             self._products[layer] = record.statistics if old is None else 0.9 * old + 0.1 * record.statistics
+            self._mixed.clear()
 
     def _pull(self, records: list[LayerRecord]) -> None:
         """More pull while a layer's boundaries stay apart after the last sweep allowed, less otherwise."""
@@ -124,6 +131,7 @@ class Controller:
         self._needed = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["needed"].items()}
         self._corrections = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["corrections"].items()}
         self._products = {int(k.split(".")[1]): v for k, v in state.items() if k.startswith("products.")}
+        self._mixed.clear()
 
 
 def _least(seen: deque[int] | None, default: int) -> int:
