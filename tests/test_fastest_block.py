@@ -99,7 +99,9 @@ def test_a_resumed_run_keeps_the_size(tmp_path, cache):
             return step == 3
 
     first = model("gru").float()
-    hs.fit(first, text[:, :-1], text[:, 1:], steps=6, checkpoint=file, checkpoint_every=3, callbacks=[Stop()], **options)
+    hs.fit(
+        first, text[:, :-1], text[:, 1:], steps=6, checkpoint=file, checkpoint_every=3, callbacks=[Stop()], **options
+    )
     cache.write_text(
         json.dumps({name: 8 for name in json.loads(cache.read_text())})
     )  # the machine thinks otherwise now
