@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hbll_seq.cells.base import Advance, Cell, Roll
+from hbll_seq.cells.base import Cell, Roll
+from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
 from hbll_seq.kernels import buffers, graphs
 
@@ -43,7 +44,7 @@ class Captures:
         return self._by_key[key]
 
 
-class CapturedCell(Cell):
+class CapturedCell(WrappedCell):
     """`inner`, rolled by recordings.
 
     Args:
@@ -52,18 +53,8 @@ class CapturedCell(Cell):
     """
 
     def __init__(self, inner: Cell, captures: Captures) -> None:
-        self.inner, self.captures = inner, captures
-        self.input_size, self.hidden_size = inner.input_size, inner.hidden_size
-        self.state_size, self.memory_size = inner.state_size, inner.memory_size
-        self.bound, self.chain_from, self.recipe = inner.bound, inner.chain_from, inner.recipe
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The inner cell's."""
-        return self.inner.parameters()
-
-    def project(self, x: Tensor) -> Tensor:
-        """The inner cell's."""
-        return self.inner.project(x)
+        super().__init__(inner)
+        self.captures = captures
 
     def projected(self, x: Tensor) -> Tensor:
         """The inner cell's."""
@@ -72,14 +63,6 @@ class CapturedCell(Cell):
     def projects_first(self) -> bool:
         """The inner cell's."""
         return self.inner.projects_first()
-
-    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
-        """The inner cell's."""
-        return self.inner.recurrent()
-
-    def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """The inner cell's."""
-        return self.inner.advance(p, state)
 
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True

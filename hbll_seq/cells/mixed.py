@@ -18,10 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
 from hbll_seq.cells.gru import GRUCell, TorchGRURoll
+from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
@@ -32,7 +33,7 @@ def in_precision(cell: Cell, precision: str) -> Cell:
     return MixedCell(cell) if precision == "bf16" else cell
 
 
-class MixedCell(Cell):
+class MixedCell(WrappedCell):
     """See the module docstring.
 
     Args:
@@ -48,15 +49,9 @@ class MixedCell(Cell):
                 raise InputError("precision", f'"bf16" for a model in {p.dtype}', "float32 weights, or its default")
             if not torch.amp.is_autocast_available(p.device.type):
                 raise InputError("precision", f'"bf16" on device {p.device.type!r}', "a device with torch.autocast")
-        self.inner = copy.copy(inner)  # a view of our own: the caller's goes on in float32
+        super().__init__(copy.copy(inner))  # a view of our own: the caller's goes on in float32
         self.inner.product = _Products()
-        self.input_size, self.hidden_size = inner.input_size, inner.hidden_size
-        self.state_size, self.memory_size = inner.state_size, inner.memory_size
-        self.bound, self.chain_from = inner.bound, inner.chain_from
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The inner cell's, float32."""
-        return self.inner.parameters()
+        self.recipe = None  # the compiled rolls know float32 only
 
     def project(self, x: Tensor) -> Tensor:
         """The inner cell's, `(..., P)` float32."""

@@ -8,12 +8,13 @@ numbers as embedding first, up to rounding. The compiled rolls look the rows up 
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
+from hbll_seq.cells.base import AutogradRoll, Cell, Roll
 from hbll_seq.cells.fused import CellRoll
+from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.kernels.roll import fused
 
 
-class SymbolCell(Cell):
+class SymbolCell(WrappedCell):
     """Inputs are int64 symbols `(..., 1)`.
 
     Args:
@@ -23,11 +24,9 @@ class SymbolCell(Cell):
 
     def __init__(self, inner: Cell, table: Tensor) -> None:
         assert isinstance(table, nn.Parameter)
-        self.inner, self.table = inner, table
+        super().__init__(inner)
+        self.table, self.input_size = table, 1
         self._rows: Tensor | None = None
-        self.input_size, self.hidden_size = 1, inner.hidden_size
-        self.state_size, self.memory_size = inner.state_size, inner.memory_size
-        self.bound, self.chain_from, self.recipe = inner.bound, inner.chain_from, inner.recipe
 
     @staticmethod
     def pays(inner: Cell, table: Tensor, rows: int) -> bool:
@@ -52,14 +51,6 @@ class SymbolCell(Cell):
             with torch.no_grad():
                 self._rows = self.inner.project(self.table)
         return self._rows
-
-    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
-        """See `Cell.recurrent`."""
-        return self.inner.recurrent()
-
-    def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """The inner cell's."""
-        return self.inner.advance(p, state)
 
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
