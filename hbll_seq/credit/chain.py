@@ -9,11 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hbll_seq.errors import InputError
+from hbll_seq.credit.withheld import Way
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
-
-WITHHELD = ("skip", "swap", "mean", "zero")
 
 
 class Chain(Protocol):
@@ -23,18 +21,20 @@ class Chain(Protocol):
         count: n.
         states: `(n+1, B, S)`, the first given, the last read out.
         source: `(S,)` int64; entry s of a jump's change comes from entry `source[s]` of what it is applied to.
+        ways: W stand-ins for the input that is withheld.
     """
 
     count: int
     states: Tensor
     source: Tensor
+    ways: tuple[Way, ...]
 
     def advance(self, maps: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
         """States `(m, R, B, S)` through map `maps[k]` each: ends and carries g, both `(m, R, B, S)`."""
         ...
 
     def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
-        """`(m, B, S)`: the state after maps i..j-1 of each span when their input is withheld, all before it as it was.
+        """`(m, W, B, S)`: the state after maps i..j-1 of each span with their input withheld, all before it as it was.
 
         Only the last span may be shorter than the others.
         """
@@ -52,18 +52,12 @@ class TimeChain:
         model: in float64.
         x: `(B, T)` or `(B, T, D)`.
         block: steps a block K; the last one may be shorter.
-        how: "skip" the block never happened: its map is the identity; "mean" and "zero": the block
+        ways: "skip" the block never happened: its map is the identity; "mean" and "zero": the block
             runs, on the mean embedded input of the batch, or on zeros; "swap": on that of another sequence.
-
-    Attributes:
-        shift: for "swap", the sequence `shift` rows before gives its input.
     """
 
-    def __init__(self, model: SequenceModel, x: Tensor, block: int, how: str) -> None:
-        if how not in WITHHELD:
-            raise InputError("withheld", repr(how), f"one of {WITHHELD}")
-        self.model, self.cells, self.how, self.block = model, model.cells, how, block
-        self.shift = 1
+    def __init__(self, model: SequenceModel, x: Tensor, block: int, ways: tuple[Way, ...]) -> None:
+        self.model, self.cells, self.ways, self.block = model, model.cells, ways, block
         with torch.no_grad():
             self.x = model.embed(x).transpose(0, 1)  # (T, B, D)
         self.steps, self.rows = self.x.shape[0], self.x.shape[1]
@@ -119,17 +113,21 @@ class TimeChain:
         out = h.view(k, *shape) if outputs else None
         return torch.cat(ends, 1).view(shape), torch.cat(carries, 1).view(shape), out
 
-    def substitute(self, maps: list[int]) -> Tensor:
+    def substitute(self, maps: list[int], way: Way) -> Tensor:
         """`(K, m, B, D)` what blocks are given instead of their input ("swap", "mean", "zero")."""
-        if self.how == "swap":
-            return self.inputs(maps).roll(self.shift, 2)
-        fill = self.x.mean((0, 1)) if self.how == "mean" else torch.zeros_like(self.x[0, 0])
+        if way.how == "swap":
+            return self.inputs(maps).roll(way.shift, 2)
+        fill = self.x.mean((0, 1)) if way.how == "mean" else torch.zeros_like(self.x[0, 0])
         return fill.expand_as(self.inputs(maps))
 
     def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
         """See `Chain`."""
+        return torch.stack([self.withheld_by(way, spans) for way in self.ways], 1)
+
+    def withheld_by(self, way: Way, spans: list[tuple[int, int]]) -> Tensor:
+        """`(m, B, S)`: `withheld` by one way."""
         states = torch.stack([self.states[i] for i, _ in spans]).unsqueeze(1)
-        if self.how == "skip":
+        if way.how == "skip":
             return states[:, 0]
         for q in range(max(j - i for i, j in spans)):
             active = [i + q for i, j in spans if i + q < j]
@@ -138,7 +136,7 @@ class TimeChain:
             new, at = [], 0
             for group in groups:
                 part = states[at : at + len(group)]
-                new.append(self.roll(self.substitute(group), part, outputs=False)[0])
+                new.append(self.roll(self.substitute(group, way), part, outputs=False)[0])
                 at += len(group)
             states = torch.cat([*new, states[at:]])
         return states[:, 0]
@@ -161,6 +159,7 @@ class DepthChain:
 
     def __init__(self, model: Layered, x: Tensor) -> None:
         self.model = model
+        self.ways: tuple[Way, ...] = (Way("skip"),)
         self.count = len(model.layers)
         with torch.no_grad():
             states = [model.embed(x)]
@@ -184,7 +183,7 @@ class DepthChain:
 
     def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
         """See `Chain`."""
-        return torch.stack([self.states[i] for i, _ in spans])
+        return torch.stack([self.states[i] for i, _ in spans]).unsqueeze(1)
 
     @torch.no_grad()
     def read(self, states: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hbll_seq.credit.chain import WITHHELD, TimeChain
-from hbll_seq.credit.nodes import blocks_of, donors_of
+from hbll_seq.credit.chain import TimeChain
+from hbll_seq.credit.nodes import blocks_of, rolled_of
 from hbll_seq.credit.question import inputs, outcome_loss, targets, unit_of
 from hbll_seq.credit.result import LagMap
 from hbll_seq.credit.secant import choose, explain, scale_of
+from hbll_seq.credit.withheld import DONORS, Way, combined, ways_of
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 
@@ -25,8 +26,8 @@ def lag_map(
     *,
     block_size: int | str = "auto",
     exact: bool = False,
-    withheld: Literal["mean", "skip", "swap", "zero"] | None = None,
-    donors: int = 4,
+    withheld: Literal["mean+swap", "mean", "skip", "swap", "zero"] = "mean",
+    donors: int = DONORS,
     rolled: int | str = "auto",
 ) -> LagMap:
     """Change of the loss in block j when block i's input is withheld, for all i <= j.
@@ -43,16 +44,13 @@ def lag_map(
         exact: as for `credit`.
         withheld: as for `credit`; within the withheld block itself "skip" leaves every step the state before the block.
         donors: as for `credit`.
-        rolled: as for `credit`.
+        rolled: as for `credit`, for each donor.
 
     Raises:
         InputError: wrong shapes or arguments, a missing target, a layered model.
     """
     if not isinstance(model, SequenceModel):
         raise InputError("model", type(model).__name__, "a SequenceModel: depth has one outcome, at its end")
-    withheld = withheld or ("skip" if model.family == "layered" else "mean")
-    if withheld not in WITHHELD:
-        raise InputError("withheld", repr(withheld), f"one of {WITHHELD}")
     if rolled != "auto" and (not isinstance(rolled, int) or isinstance(rolled, bool) or rolled < 1):
         raise InputError("rolled", repr(rolled), 'an integer >= 1 or "auto"')
     x = inputs(model, x)
@@ -66,18 +64,15 @@ def lag_map(
         if not whole and (y.ndim < 2 or y.shape[1] != x.shape[1]):
             raise InputError("y", f"shape {tuple(y.shape)}", f"a target for each of {x.shape[1]} steps")
     block = blocks_of(x, block_size)
-    chain = TimeChain(copy.deepcopy(model).double(), x, block, withheld)
-    n = chain.count
-    most = None if exact else max(12, 2 * (n - 1).bit_length()) if isinstance(rolled, str) else rolled
-    shifts = donors_of(chain, donors)
-    values = torch.zeros(len(x), n, n, dtype=torch.float64, device=x.device)
-    for chain.shift in shifts:
-        values += _one(chain, model.objective, y, whole, most) / len(shifts)
-    return LagMap(values, block, x.shape[1], unit_of(model))
+    ways = ways_of(withheld, donors, len(x), "mean")
+    chain = TimeChain(copy.deepcopy(model).double(), x, block, ways)
+    most = None if exact else rolled_of(rolled, (chain.count - 1).bit_length(), 1)
+    values = torch.stack([_one(chain, way, model.objective, y, whole, most) for way in ways])
+    return LagMap(combined(values, ways), block, x.shape[1], unit_of(model))
 
 
-def _one(chain: TimeChain, objective: str, y: Tensor, whole: bool, most: int | None) -> Tensor:
-    """The map `(B, n, n)` for what the chain withholds now."""
+def _one(chain: TimeChain, way: Way, objective: str, y: Tensor, whole: bool, most: int | None) -> Tensor:
+    """The map `(B, n, n)` of one stand-in."""
     n, b = chain.count, chain.rows
     values = torch.zeros(b, n, n, dtype=torch.float64, device=y.device)
     changed = chain.states.new_empty(0, b, chain.states.shape[-1])  # (j, B, S): blocks 0..j-1 withheld
@@ -88,11 +83,11 @@ def _one(chain: TimeChain, objective: str, y: Tensor, whole: bool, most: int | N
         end, carry, out = chain.roll(x_j, usual.unsqueeze(0), outputs=True)
         assert out is not None
         normal = outcomes.loss(end[0], out[:, 0])  # (1, B)
-        at_end = chain.withheld([(j, j + 1)])
-        if chain.how == "skip":
+        at_end = chain.withheld_by(way, [(j, j + 1)])
+        if way.how == "skip":
             quiet = chain.cells[-1].output(usual).expand(len(x_j), 1, b, -1)
         else:
-            given = chain.roll(chain.substitute([j]), usual.unsqueeze(0), outputs=True)[2]
+            given = chain.roll(chain.substitute([j], way), usual.unsqueeze(0), outputs=True)[2]
             assert given is not None
             quiet = given[:, 0]
         values[:, j, j] = (outcomes.loss(at_end, quiet) - normal)[0]

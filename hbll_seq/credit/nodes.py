@@ -6,13 +6,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hbll_seq.credit.chain import WITHHELD, Chain, DepthChain, TimeChain
+from hbll_seq.credit.chain import Chain, DepthChain, TimeChain
 from hbll_seq.credit.depth import depth_kl
 from hbll_seq.credit.gradient import step_gradient
 from hbll_seq.credit.knockout import knocked_out
 from hbll_seq.credit.posterior import node_kl
 from hbll_seq.credit.question import Question, ask, outcome_loss, unit_of
 from hbll_seq.credit.result import Credit
+from hbll_seq.credit.withheld import DONORS, combined, ways_of
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.models.layered import Layered
@@ -31,8 +32,8 @@ def credit(
     outcome: int | None = None,
     block_size: int | str = "auto",
     exact: bool = False,
-    withheld: Literal["mean", "skip", "swap", "zero"] | None = None,
-    donors: int = 4,
+    withheld: Literal["mean+swap", "mean", "skip", "swap", "zero"] | None = None,
+    donors: int = DONORS,
     rolled: int | str = "auto",
 ) -> Credit:
     """What one outcome of each sequence is owed to: a number for every node of the tree.
@@ -62,11 +63,12 @@ def credit(
         exact: roll every changed state (n^2 / 2 block rolls): the reference for the fast knockout.
         withheld: what a node has instead of its input. "mean": the mean embedded input of the batch; "zero": zeros;
             "skip": nothing, it never happened, and the state after it is the state before it; "swap": the input of
-            another sequence of the batch, the mean over `donors` of them. None: "mean" over time, "skip" for layered
-            models, which know no other. Where a model answers by default, "skip" finds no cause if the default
-            is right; where causes stand at different steps, "swap" brings in those of others.
+            another sequence of the batch, the median over `donors` of them; "mean+swap": the average of the two
+            (`credit.withheld` says why). None: "mean+swap" in a batch of more than `donors` sequences, otherwise
+            "mean"; "skip" for layered models, which know no other.
         donors: sequences swapped in, at most one less than the batch has.
-        rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)).
+        rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)), and
+            twice as many with donors.
 
     Returns:
         See `Credit`.
@@ -76,14 +78,12 @@ def credit(
     """
     if kind not in KINDS:
         raise InputError("kind", repr(kind), f"one of {KINDS}")
-    withheld = withheld or ("skip" if model.family == "layered" else "mean")
-    if withheld not in WITHHELD or (model.family == "layered" and withheld != "skip"):
-        raise InputError(
-            "withheld", repr(withheld), '"skip" for layered models' if withheld in WITHHELD else f"one of {WITHHELD}"
-        )
+    if model.family == "layered" and withheld not in (None, "skip"):
+        raise InputError("withheld", repr(withheld), '"skip" for layered models')
     if rolled != "auto" and (not isinstance(rolled, int) or isinstance(rolled, bool) or rolled < 1):
         raise InputError("rolled", repr(rolled), 'an integer >= 1 or "auto"')
     question = ask(model, x, y, outcome)
+    ways = ways_of(withheld, donors, len(question.x), "skip" if model.family == "layered" else "mean+swap")
     exact_model = copy.deepcopy(model).double()
     exact_model.zero_grad()
     chain: Chain
@@ -92,23 +92,18 @@ def credit(
         chain, block, steps, axis = DepthChain(exact_model, question.x), 1, len(exact_model.layers), "module"
     elif isinstance(exact_model, SequenceModel):
         block, steps, axis = blocks_of(question.x, block_size), question.x.shape[1], "step"
-        chain = TimeChain(exact_model, question.x, block, withheld)
+        chain = TimeChain(exact_model, question.x, block, ways)
     else:
         raise InputError("model", type(model).__name__, "a SequenceModel or a Layered")
     loss = loss_of(chain, exact_model, question, chain.states[-1])
     tree = Tree(steps, block)
     unit = unit_of(model)
     if kind == "knockout":
-        most = None if exact else max(12, 2 * tree.levels) if isinstance(rolled, str) else rolled
-        shifts = donors_of(chain, donors)
-        nodes = [
-            torch.zeros(len(loss), tree.nodes(h), dtype=loss.dtype, device=loss.device) for h in range(tree.levels + 1)
-        ]
-        for shift in shifts:
-            if isinstance(chain, TimeChain):
-                chain.shift = shift
-            for total, states in zip(nodes, knocked_out(chain, most), strict=True):
-                total += (loss_of(chain, exact_model, question, states) - loss).T / len(shifts)
+        most = None if exact else rolled_of(rolled, tree.levels, len(ways))
+        nodes = []
+        for states in knocked_out(chain, most):
+            changes = loss_of(chain, exact_model, question, states) - loss  # (nodes, W, B)
+            nodes.append(combined(changes.transpose(0, 1), ways).T)
     elif kind == "posterior":
         unit = "nats"
         if isinstance(exact_model, SequenceModel):
@@ -130,15 +125,9 @@ def blocks_of(x: Tensor, block_size: int | str) -> int:
     return min(block_size, x.shape[1])
 
 
-def donors_of(chain: Chain, donors: int) -> list[int]:
-    """Shifts along the batch that "swap" takes its input from; one of any, not looked at, for the others."""
-    if not isinstance(chain, TimeChain) or chain.how != "swap":
-        return [0]
-    if chain.rows < 2:
-        raise InputError("x", "one sequence", 'two or more, for withheld="swap"')
-    if not isinstance(donors, int) or isinstance(donors, bool) or donors < 1:
-        raise InputError("donors", repr(donors), "an integer >= 1")
-    return list(range(1, 1 + min(donors, chain.rows - 1)))
+def rolled_of(rolled: int | str, levels: int, ways: int) -> int:
+    """States that the fast knockout rolls a crossing; "auto" is measured (benchmarks.credit)."""
+    return rolled if isinstance(rolled, int) else max(12, 2 * levels) * min(ways, 2)
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ derivative, so the weights minimise, in units of each state unit's standard devi
 
 a small change is explained by small ones where there are any. Half of the r are chosen as the largest changes that the
 others leave unexplained (Gram-Schmidt with pivoting), half in the same way after every change is scaled to length
-one: the large ones, and directions for the small. A node of 2^h blocks is crossed in h + 1 pieces of 1, 1, 2, 4, ...
-blocks, the r chosen anew for each: fast directions die out first.
+one: the large ones, and directions for the small. They are chosen anew on the way, after 1, 2, 4, 6, ... blocks, at
+most some `PIECES` times a crossing: fast directions die out first.
 """
 
 import torch
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from hbll_seq.credit.chain import Chain
 
-CURVATURE = 0.5  # measured: benchmarks.credit, docs/notes/2026-11-24-credit.md
+CURVATURE = 0.2  # measured: benchmarks.credit, docs/notes/2026-11-24-credit.md
+PIECES = 16
 RIDGE = 1e-9
 
 Spans = list[tuple[int, int]]
@@ -39,11 +40,14 @@ def cross(chain: Chain, spans: Spans, states: Tensor, most: int | None) -> Tenso
     """
     if not spans or most is None or states.shape[1] <= most:
         return through(chain, spans, states)[0]
+    width = max(j - i for i, j in spans)
+    most_a_piece = max(2, width // PIECES)
     done, piece = 0, 1
-    while done < max(j - i for i, j in spans):
+    while done < width:
         part = [(i + done, min(i + done + piece, j)) for i, j in spans if i + done < j]
         states = torch.cat([jump(chain, part, states[: len(part)], most), states[len(part) :]])
-        done, piece = done + piece, done + piece
+        done += piece
+        piece = min(done, most_a_piece)
     return states
 
 
