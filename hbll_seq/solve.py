@@ -110,6 +110,15 @@ def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
     return float(gap.square().sum() / count / variance.clamp(min=1e-12))
 
 
+def bounded(carry: Tensor, limit: float) -> Tensor:
+    """`carry` inside [-limit, limit], 0 (no model: Jacobi) where it is not a number.
+
+    The product of many steps' carries overflows where weights have grown, infinity times 0 among them. With
+    limit = 2^(100 / n) a product over n blocks is at most 2^100, and the scans stay finite in float32.
+    """
+    return carry.nan_to_num(0.0, posinf=limit, neginf=-limit).clamp(-limit, limit)
+
+
 def solve_states(
     cell: Cell, make: MakeLevel, guess: Tensor, valid: Tensor | None, effort: Effort, *,
     depth: Depth, carry_of: Callable[[Tensor], Tensor], observe: Observe | None = None,
@@ -132,12 +141,14 @@ def solve_states(
     before: Tensor | None = None  # each block's squared gap one sweep ago
     fallbacks = 0.0
     most = min(effort.most, h.shape[0] - 1)
-    last, last_start = None, h
+    limit = 2.0 ** (100 / max(h.shape[0], 2))
+    last, last_start, last_own = None, h, None
     while True:
         level = make(h, sweeps >= min(effort.least, most))
-        carry = carry_of(level.carry)
-        if observe is not None and last is not None:
-            observe(h[1:] - last_start[1:], (level.end - last.end)[1:], last.carry[1:])
+        own = bounded(level.carry, limit)
+        carry = carry_of(own).clamp(-limit, limit)
+        if observe is not None and last is not None and last_own is not None:
+            observe(h[1:] - last_start[1:], (level.end - last.end)[1:], last_own[1:])
         gap = level.end[:-1] - h[1:]
         if valid is not None:
             gap = gap * valid
@@ -161,7 +172,7 @@ def solve_states(
         new_end[..., :m] += change
         if level.link is not None:
             new_end[..., m:] += level.link[:-1] * change
-        last, last_start = level, h
+        last, last_start, last_own = level, h, own
         h = torch.cat([h[:1], cell.clamp(new_end)])
         sweeps += 1
 

@@ -280,3 +280,28 @@ def test_the_callers_input_never_becomes_a_work_buffer():
     learner.step(net, Batch(x, torch.tensor([64]), torch.tensor([1]), None))
     mine = x.untyped_storage().data_ptr()
     assert all(one.untyped_storage().data_ptr() != mine for one in buffers._waiting)
+
+
+def test_a_carry_that_overflows_spoils_nothing():
+    """A unit whose diagonal doubles at every step, at rest and not read: its carry over a block is infinite."""
+    model = hs.models.SequenceModel(1, 2, hidden=2, cell="gru", input_kind="features", task="sequence")
+    with torch.no_grad():
+        w_ih, w_hh, *biases = model.cells[0].parameters()  # gates r, z, n of units 0 and 1
+        for p in (w_ih, w_hh, *biases):
+            p[::2] = 0  # unit 0 hears nothing, r = z = 1/2,
+            p[1::2].mul_(0.3)
+        w_hh[4, 0] = 6.0  # so dh'/dh = 1/2 + 1/2 * 1/2 * 6 = 2 at h = 0
+        w_hh[1::2, 0] = 0
+        model.readout.weight[:, 0] = 0
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(4, 1024, 1, generator=g), torch.randint(2, (4,), generator=g)
+    level = model.cells[0].roll(x[:, :256].transpose(0, 1).contiguous(), torch.zeros(4, 2), keep=False)
+    assert not level.carry[:, 0].isfinite().any()
+    found, exact = (
+        hs.gradient(model, x, y, rule=rule, **options)
+        for rule, options in (("hbll", dict(block_size=256, tolerance=1e-8, feedback_tolerance=1e-8)), ("bptt", {}))
+    )
+    for name, one in exact.items():
+        torch.testing.assert_close(found[name], one, rtol=1e-3, atol=1e-6)
+    run = hs.fit(model, x, y, rule="hbll", block_size=256, steps=5, batch_size=4, lr=1e-5, progress=False)
+    assert all(0 <= w < 2 for w in run.history["carry_weight"])

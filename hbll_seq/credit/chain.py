@@ -21,20 +21,18 @@ class Chain(Protocol):
         count: n.
         states: `(n+1, B, S)`, the first given, the last read out.
         source: `(S,)` int64; entry s of a jump's change comes from entry `source[s]` of what it is applied to.
-        ways: W stand-ins for the input that is withheld.
     """
 
     count: int
     states: Tensor
     source: Tensor
-    ways: tuple[Way, ...]
 
     def advance(self, maps: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
         """States `(m, R, B, S)` through map `maps[k]` each: ends and carries g, both `(m, R, B, S)`."""
         ...
 
-    def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
-        """`(m, W, B, S)`: the state after maps i..j-1 of each span with their input withheld, all before it as it was.
+    def withheld(self, spans: list[tuple[int, int]], way: Way) -> Tensor:
+        """`(m, B, S)`: the state after maps i..j-1 of each span when their input is withheld, all before it as it was.
 
         Only the last span may be shorter than the others.
         """
@@ -52,12 +50,10 @@ class TimeChain:
         model: in float64.
         x: `(B, T)` or `(B, T, D)`.
         block: steps a block K; the last one may be shorter.
-        ways: "skip" the block never happened: its map is the identity; "mean" and "zero": the block
-            runs, on the mean embedded input of the batch, or on zeros; "swap": on that of another sequence.
     """
 
-    def __init__(self, model: SequenceModel, x: Tensor, block: int, ways: tuple[Way, ...]) -> None:
-        self.model, self.cells, self.ways, self.block = model, model.cells, ways, block
+    def __init__(self, model: SequenceModel, x: Tensor, block: int) -> None:
+        self.model, self.cells, self.block = model, model.cells, block
         with torch.no_grad():
             self.x = model.embed(x).transpose(0, 1)  # (T, B, D)
         self.steps, self.rows = self.x.shape[0], self.x.shape[1]
@@ -120,12 +116,8 @@ class TimeChain:
         fill = self.x.mean((0, 1)) if way.how == "mean" else torch.zeros_like(self.x[0, 0])
         return fill.expand_as(self.inputs(maps))
 
-    def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
+    def withheld(self, spans: list[tuple[int, int]], way: Way) -> Tensor:
         """See `Chain`."""
-        return torch.stack([self.withheld_by(way, spans) for way in self.ways], 1)
-
-    def withheld_by(self, way: Way, spans: list[tuple[int, int]]) -> Tensor:
-        """`(m, B, S)`: `withheld` by one way."""
         states = torch.stack([self.states[i] for i, _ in spans]).unsqueeze(1)
         if way.how == "skip":
             return states[:, 0]
@@ -159,7 +151,6 @@ class DepthChain:
 
     def __init__(self, model: Layered, x: Tensor) -> None:
         self.model = model
-        self.ways: tuple[Way, ...] = (Way("skip"),)
         self.count = len(model.layers)
         with torch.no_grad():
             states = [model.embed(x)]
@@ -181,9 +172,9 @@ class DepthChain:
         carry = along / before.square().sum((1, 3), keepdim=True).clamp(min=1e-300)
         return end, carry.expand_as(end)
 
-    def withheld(self, spans: list[tuple[int, int]]) -> Tensor:
-        """See `Chain`."""
-        return torch.stack([self.states[i] for i, _ in spans]).unsqueeze(1)
+    def withheld(self, spans: list[tuple[int, int]], way: Way) -> Tensor:
+        """See `Chain`; the only way is "skip"."""
+        return torch.stack([self.states[i] for i, _ in spans])
 
     @torch.no_grad()
     def read(self, states: Tensor) -> Tensor:

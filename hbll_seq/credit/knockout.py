@@ -15,20 +15,22 @@ from torch import Tensor
 
 from hbll_seq.credit.chain import Chain
 from hbll_seq.credit.secant import cross
+from hbll_seq.credit.withheld import Way
 
 
-def knocked_out(chain: Chain, most: int | None) -> list[Tensor]:
-    """Final states with each node withheld, W ways: one `(nodes of that height, W, B, S)` a height.
+def knocked_out(chain: Chain, way: Way, most: int | None) -> list[Tensor]:
+    """Final states with each node withheld: one `(nodes of that height, B, S)` a height.
 
     Args:
         chain: see `Chain`.
+        way: what stands in.
         most: r, states rolled a crossing; None rolls all (exact).
     """
-    n, ways = chain.count, len(chain.ways)
+    n = chain.count
     levels = (n - 1).bit_length()
-    absent = chain.states[n].expand((1 << levels) - n, ways, -1, -1)  # nothing withheld, nothing to cross
-    # (nodes, p, B, S): changed states at each node's end, for each node below it W in a row
-    population = torch.cat([chain.withheld([(i, i + 1) for i in range(n)]), absent])
+    absent = chain.states[n].expand((1 << levels) - n, -1, -1)  # nothing withheld, nothing to cross
+    # (nodes, p, B, S): changed states at each node's end
+    population = torch.cat([chain.withheld([(i, i + 1) for i in range(n)], way), absent]).unsqueeze(1)
     for height in range(levels):
         left, right = population[::2], population[1::2]
         width = 1 << height
@@ -36,13 +38,13 @@ def knocked_out(chain: Chain, most: int | None) -> list[Tensor]:
         spans = [(i, min(i + width, n)) for i in starts if i < n]
         crossed = torch.cat([cross(chain, spans, left[: len(spans)], most), left[len(spans) :]])
         whole = [(2 * k * width, min(2 * (k + 1) * width, n)) for k in range(left.shape[0]) if 2 * k * width < n]
-        own = torch.cat([chain.withheld(whole), chain.states[n].expand(left.shape[0] - len(whole), ways, -1, -1)])
-        population = torch.cat([crossed, right, own], 1)
-    return _by_height(population[0].unflatten(0, (-1, ways)), levels, n)
+        own = torch.cat([chain.withheld(whole, way), chain.states[n].expand(left.shape[0] - len(whole), -1, -1)])
+        population = torch.cat([crossed, right, own.unsqueeze(1)], 1)
+    return _by_height(population[0], levels, n)
 
 
 def _by_height(final: Tensor, levels: int, n: int) -> list[Tensor]:
-    """`(2^(levels+1) - 1, W, B, S)` in the order the levels joined them: sorted into heights, absent nodes cut off."""
+    """`(2^(levels+1) - 1, B, S)` in the order the levels joined them: sorted into heights, absent nodes cut off."""
 
     def order(height: int, index: int) -> list[tuple[int, int]]:
         if height == 0:

@@ -44,7 +44,7 @@ def lag_map(
         exact: as for `credit`.
         withheld: as for `credit`; within the withheld block itself "skip" leaves every step the state before the block.
         donors: as for `credit`.
-        rolled: as for `credit`, for each donor.
+        rolled: as for `credit`.
 
     Raises:
         InputError: wrong shapes or arguments, a missing target, a layered model.
@@ -65,8 +65,8 @@ def lag_map(
             raise InputError("y", f"shape {tuple(y.shape)}", f"a target for each of {x.shape[1]} steps")
     block = blocks_of(x, block_size)
     ways = ways_of(withheld, donors, len(x), "mean")
-    chain = TimeChain(copy.deepcopy(model).double(), x, block, ways)
-    most = None if exact else rolled_of(rolled, (chain.count - 1).bit_length(), 1)
+    chain = TimeChain(copy.deepcopy(model).double(), x, block)
+    most = None if exact else rolled_of(rolled, (chain.count - 1).bit_length())
     values = torch.stack([_one(chain, way, model.objective, y, whole, most) for way in ways])
     return LagMap(combined(values, ways), block, x.shape[1], unit_of(model))
 
@@ -83,7 +83,7 @@ def _one(chain: TimeChain, way: Way, objective: str, y: Tensor, whole: bool, mos
         end, carry, out = chain.roll(x_j, usual.unsqueeze(0), outputs=True)
         assert out is not None
         normal = outcomes.loss(end[0], out[:, 0])  # (1, B)
-        at_end = chain.withheld_by(way, [(j, j + 1)])
+        at_end = chain.withheld([(j, j + 1)], way)
         if way.how == "skip":
             quiet = chain.cells[-1].output(usual).expand(len(x_j), 1, b, -1)
         else:

@@ -64,11 +64,10 @@ def credit(
         withheld: what a node has instead of its input. "mean": the mean embedded input of the batch; "zero": zeros;
             "skip": nothing, it never happened, and the state after it is the state before it; "swap": the input of
             another sequence of the batch, the median over `donors` of them; "mean+swap": the average of the two
-            (`credit.withheld` says why). None: "mean+swap" in a batch of more than `donors` sequences, otherwise
-            "mean"; "skip" for layered models, which know no other.
+            (`credit.withheld` says why), which takes `donors + 1` times as long as "mean". None: "mean+swap" in a
+            batch of more than `donors` sequences, otherwise "mean"; "skip" for layered models, which know no other.
         donors: sequences swapped in, at most one less than the batch has.
-        rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)), and
-            twice as many with donors.
+        rolled: states that the fast knockout rolls where two nodes join, or "auto" for max(12, 2 ceil(log2 n)).
 
     Returns:
         See `Credit`.
@@ -92,18 +91,19 @@ def credit(
         chain, block, steps, axis = DepthChain(exact_model, question.x), 1, len(exact_model.layers), "module"
     elif isinstance(exact_model, SequenceModel):
         block, steps, axis = blocks_of(question.x, block_size), question.x.shape[1], "step"
-        chain = TimeChain(exact_model, question.x, block, ways)
+        chain = TimeChain(exact_model, question.x, block)
     else:
         raise InputError("model", type(model).__name__, "a SequenceModel or a Layered")
     loss = loss_of(chain, exact_model, question, chain.states[-1])
     tree = Tree(steps, block)
     unit = unit_of(model)
     if kind == "knockout":
-        most = None if exact else rolled_of(rolled, tree.levels, len(ways))
-        nodes = []
-        for states in knocked_out(chain, most):
-            changes = loss_of(chain, exact_model, question, states) - loss  # (nodes, W, B)
-            nodes.append(combined(changes.transpose(0, 1), ways).T)
+        most = None if exact else rolled_of(rolled, tree.levels)
+        changes = []  # of every way, at every height: (nodes, B)
+        for way in ways:
+            final = knocked_out(chain, way, most)
+            changes.append([loss_of(chain, exact_model, question, states) - loss for states in final])
+        nodes = [combined(torch.stack(one), ways).T for one in zip(*changes, strict=True)]
     elif kind == "posterior":
         unit = "nats"
         if isinstance(exact_model, SequenceModel):
@@ -125,9 +125,9 @@ def blocks_of(x: Tensor, block_size: int | str) -> int:
     return min(block_size, x.shape[1])
 
 
-def rolled_of(rolled: int | str, levels: int, ways: int) -> int:
+def rolled_of(rolled: int | str, levels: int) -> int:
     """States that the fast knockout rolls a crossing; "auto" is measured (benchmarks.credit)."""
-    return rolled if isinstance(rolled, int) else max(12, 2 * levels) * min(ways, 2)
+    return rolled if isinstance(rolled, int) else max(12, 2 * levels)
 
 
 @torch.no_grad()
