@@ -2,7 +2,7 @@
 
 Per model and 256 fresh sequences: how often the block with the most credit holds a cause (each kind; the share of blocks
 that hold one is chance), Spearman's correlation of the fast with the exact knockout within each sequence, and the
-same peaks after every weight tensor has been shuffled. About five minutes on one thread.
+same peaks after every weight tensor has been shuffled. About ten minutes on one thread.
 """
 
 import argparse
