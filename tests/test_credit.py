@@ -321,7 +321,9 @@ def test_bad_arguments_are_named(call, says):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task,cell", [("recall", "gru"), ("recall", "lstm"), ("adding", "lstm"), ("tones", "gru")])
+@pytest.mark.parametrize(
+    "task,cell", [("recall", "gru"), ("recall", "lstm"), ("adding", "gru"), ("adding", "lstm"), ("tones", "gru")]
+)
 def test_truth_on_tasks_with_a_known_cause(task, cell):
     from benchmarks.credit import measure
 

@@ -5,6 +5,7 @@ samples wait for the next chunk.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 from hbll_seq.errors import InputError
 
 
-class Front:
+class Front(ABC):
     """What every front end has.
 
     Attributes:
@@ -27,13 +28,13 @@ class Front:
     window: int
     hop: int
 
+    @abstractmethod
     def steps(self, wave: Tensor) -> Tensor:
         """`(T, D)` of all whole windows of `(samples,)`; T may be 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def config(self) -> dict[str, int | str]:
         """Constructor arguments."""
-        raise NotImplementedError
 
     def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Steps of unequal waves, padded with zeros: `(n, T, D)` float32 and lengths `(n,)` int64.
