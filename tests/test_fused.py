@@ -181,3 +181,34 @@ def test_symbols_equal_embedding_first(name, symbols):
     slow = SymbolCell(cells.adopt(copy.deepcopy(module).double(), 5)[0], nn.Parameter(table.detach().double()))
     three = slow.roll(x, start.double(), keep=True)  # float64: no compiled roll
     close(one.end, three.end, 2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12, deadline=None)
+@given(t=st.integers(1, 23), n=st.integers(1, 9), d=st.integers(1, 20), every=st.integers(1, 25))
+def test_one_call_marks_states_and_discounts_between_credit_blocks(name, t, n, d, every):
+    """`whole` over T steps equals rolls of `every` steps, each handed a message that the discount has scaled."""
+    _, cell = make(name, 3, d)
+    x, start = torch.randn(t, n, 3), torch.randn(n, cell.state_size).clamp(-0.9, 0.9)
+    g, e = torch.randn(t, n, d), torch.randn(n, cell.state_size)
+    pieces = x.split(every)
+    factors = torch.rand(len(pieces), n)
+    roll = cell.whole(x, start, keep=True, every=every)
+    rolls, states = [], [start]
+    for piece in pieces:
+        rolls.append(cell.roll(piece.contiguous(), states[-1], keep=True))
+        states.append(rolls[-1].end)
+    for one in (roll, cell.whole(x, start, keep=False, every=every)):
+        assert one.marks.shape == (len(pieces) - 1, n, cell.state_size)
+        close(one.end, states[-1].double(), 1e-6)
+        if len(pieces) > 1:
+            close(one.marks, torch.stack(states[1:-1]).double(), 1e-6)
+    message, total = e, None
+    for i in reversed(range(len(pieces))):
+        last = i + 1 == len(pieces)
+        message = rolls[i].backward_state(g.split(every)[i], message if last else message * factors[i, :, None])
+        dx, grads = rolls[i].gradients()
+        total = grads if total is None else [p + q for p, q in zip(total, grads, strict=True)]
+    close(roll.backward_state(g, e, factors, every), message.double(), 1e-5)
+    for p, q in zip(roll.gradients()[1], total, strict=True):
+        close(p, q.double(), 1e-5)

@@ -19,13 +19,16 @@ trained model is a plain torch module and nothing needs copying back.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.kernels.recipes import Recipe
+
+if TYPE_CHECKING:
+    from hbll_seq.cells.fused import CellRoll
 
 
 class Advance(NamedTuple):
@@ -170,6 +173,15 @@ class Cell(ABC):
             carry: False when the roll's carry and link are not looked at (they may then be anything).
         """
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
+
+    def whole(
+        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
+    ) -> "CellRoll | None":
+        """T steps in order in one compiled call, with the states after every `every` steps; None where there is none.
+
+        Arguments as for `roll`. Its backward can discount what crosses these states (`FusedRoll.backward_state`).
+        """
+        return None
 
 
 class _GraphRoll:

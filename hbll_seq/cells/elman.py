@@ -82,3 +82,11 @@ class ElmanCell(Cell):
         if fused(state):
             return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
         return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)
+
+    def whole(
+        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
+    ) -> DenseRoll | None:
+        """See `Cell.whole`."""
+        if not fused(state):
+            return None
+        return DenseRoll(self, x, projected, state, keep=keep, carry=False, every=every)

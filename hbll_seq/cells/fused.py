@@ -23,7 +23,7 @@ class CellRoll(FusedRoll):
         x: `(K, N, D)`.
         projected: `(K, N, P)` the projected input, or None; with `index` `(V, P)`.
         state: `(N, S)`.
-        keep, carry, index: as for `FusedRoll`.
+        keep, carry, index, every: as for `FusedRoll`.
     """
 
     step_by_step = False
@@ -31,14 +31,16 @@ class CellRoll(FusedRoll):
 
     def __init__(
         self, cell: "Cell", x: Tensor, projected: Tensor | None, state: Tensor, *, keep: bool, carry: bool,
-        index: Tensor | None = None,
+        index: Tensor | None = None, every: int | None = None,
     ) -> None:  # fmt: skip
         self._cell, self._x = cell, x
         if projected is None:
             projected = self._made = cell.projected(x)
         weight, bias = cell.recurrent()
         assert cell.recipe is not None
-        super().__init__(cell.recipe, projected, weight, bias, state.detach(), keep=keep, carry=carry, index=index)
+        super().__init__(
+            cell.recipe, projected, weight, bias, state.detach(), keep=keep, carry=carry, index=index, every=every
+        )
 
     def __del__(self) -> None:
         """Work buffers go back."""

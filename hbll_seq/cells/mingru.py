@@ -62,3 +62,11 @@ class MinGRUCell(Cell):
         if fused(state):
             return ProjectedRoll(self, x, projected, state, keep=keep, carry=carry)
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
+
+    def whole(
+        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
+    ) -> ProjectedRoll | None:
+        """See `Cell.whole`."""
+        if not fused(state):
+            return None
+        return ProjectedRoll(self, x, projected, state, keep=keep, carry=False, every=every)

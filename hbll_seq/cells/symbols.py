@@ -60,6 +60,15 @@ class SymbolCell(WrappedCell):
             return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=carry, index=x.squeeze(-1).contiguous())
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
 
+    def whole(
+        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
+    ) -> CellRoll | None:
+        """See `Cell.whole`."""
+        if self.recipe is None or not fused(state):
+            return None
+        index = x.squeeze(-1).contiguous()
+        return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=False, index=index, every=every)
+
 
 class SymbolRoll(CellRoll):
     """The projected input is looked up by symbol."""

@@ -20,9 +20,9 @@ from llvmlite import ir
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.vector import I32, I64, POINTER, Code, V
 
-FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants")
-BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads")
-SIZES = ("steps", "rows", "units", "first", "stop")
+FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants", "marks")
+BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads", "factors")
+SIZES = ("steps", "rows", "units", "every", "first", "stop")
 PIECE = 8  # rows that a thread takes through all steps at a time: what they write stays in the cache
 EVEN = 4  # rows a thread's share is a multiple of: a tile of the backward
 
@@ -34,14 +34,17 @@ class Target:
         self.width, self.registers, self.team = width, registers, team
 
 
-def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool, lookup: bool = False) -> str:
+def forward(
+    recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool, lookup: bool = False, marks: bool = False
+) -> str:
     """A module with function `name`: arguments `FORWARD` (pointers) and `SIZES` (int64); rows first..stop.
 
     given `(K, N, inputs, d)`, or with `lookup` `(V, inputs, d)` of which index `(K, N)` int64 says the row, weight
     `(d / w, d, gates, w)`, bias `(gates, d)`, states `(K + 1 or 2, N, parts, d)`
     with the start in the first place, saved `(K, N, saved, d)`, carry and link `(N, d)`, constants `(c, d)`. Without
-    `keep` the
-    states alternate between two places and nothing is saved; without `carry` carry and link are not touched.
+    `keep` the states alternate between two places and nothing is saved; without `carry` carry and link are not
+    touched. With `marks` the state after every `every` steps, but not after the last step, goes to marks
+    `((steps - 1) / every, N, parts, d)` as well.
     """
     module, code, a = begin(name, FORWARD, target, EVEN)
     b, w, d = code.b, target.width, a["units"]
@@ -99,18 +102,30 @@ def forward(recipe: Recipe, target: Target, name: str, *, keep: bool, carry: boo
             _tiles(code, a["first"], a["stop"], _heights(target, recipe.gates), tile)
 
         code.each(code.index(0), d, w, panel)
+        if marks:
+            done = b.add(t, code.index(1))
+            inside = b.icmp_signed("<", done, a["steps"])
+            with b.if_then(b.and_(inside, b.icmp_signed("==", b.srem(done, a["every"]), code.index(0)))):
+                place = code.at(a["marks"], b.mul(b.sub(b.sdiv(done, a["every"]), code.index(1)), slot))
+                low, high = (b.mul(a[end], span) for end in ("first", "stop"))
+                code.each(low, high, w, lambda i: code.store(code.load(code.at(to, i)), code.at(place, i)))
 
     code.each(code.index(0), a["steps"], 1, step)
     b.ret_void()
     return str(module)
 
 
-def backward(recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1, lookup: bool = False) -> str:
+def backward(
+    recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1, lookup: bool = False,
+    factors: bool = False,
+) -> str:  # fmt: skip
     """A module with function `name`: arguments `BACKWARD` and `SIZES`.
 
     dout `(K, N, d)` or ignored, rest `(N, parts, d)` the gradient on the end that becomes that on the start, weight
     `(d / w / panels, gates * d, panels, w)`, grads `(K, N, columns, d)` written; the others as in `forward` with
     `keep`. The product takes `panels` vectors of units at once: one vector alone would wait for its loads.
+    With `factors` the gradient on the state after every `every` steps, but not after the last step, is multiplied by a
+    number of its row, factors `(steps / every, N)`: a discount between credit blocks, inside one call.
     """
     module, code, a = begin(name, BACKWARD, target, EVEN)
     b, w, d = code.b, target.width, a["units"]
@@ -124,6 +139,21 @@ def backward(recipe: Recipe, target: Target, name: str, *, dout: bool, panels: i
         base = b.mul(t, a["rows"])
         source = code.at(a["states"], b.mul(t, slot))
         to = code.at(source, slot)
+        if factors:
+            done = b.add(t, code.index(1))
+            inside = b.icmp_signed("<", done, a["steps"])
+            with b.if_then(b.and_(inside, b.icmp_signed("==", b.srem(done, a["every"]), code.index(0)))):
+                numbers = code.at(a["factors"], b.mul(b.sdiv(t, a["every"]), a["rows"]))
+
+                def discount(i: Any) -> None:
+                    factor, row = code.splat(code.at(numbers, i)), code.at(a["rest"], b.mul(i, span))
+
+                    def scale(j: Any) -> None:
+                        code.store(code.load(code.at(row, j)) * factor, code.at(row, j))
+
+                    code.each(code.index(0), span, w, scale)
+
+                code.each(a["first"], a["stop"], 1, discount)
 
         def element(i: Any, j: Any) -> None:
             at = b.add(base, i)
@@ -200,7 +230,7 @@ def begin(name: str, pointers: tuple[str, ...], target: Target, even: int) -> tu
 def _add_team(module: ir.Module, name: str, pointers: int, multiple: int) -> None:
     """`{name}_team(data)`, what every thread of a team runs: it takes its share of the rows.
 
-    data, 64 bits each: the pointers, steps, rows, units. `hbll_number` and `hbll_threads` are functions
+    data, 64 bits each: the pointers, steps, rows, units, every. `hbll_number` and `hbll_threads` are functions
     that give a thread its number and the number of threads.
     """
     team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), f"{name}_team")
@@ -213,7 +243,7 @@ def _add_team(module: ir.Module, name: str, pointers: int, multiple: int) -> Non
         return b.sext(b.call(ir.Function(module, ir.FunctionType(I32, []), function), []), I64)
 
     arguments = [word(i, POINTER) for i in range(pointers)]
-    steps, rows, units = (word(pointers + i, I64) for i in range(3))
+    steps, rows, units, every = (word(pointers + i, I64) for i in range(4))
     number, threads = ask("hbll_number"), ask("hbll_threads")
     one, even = ir.Constant(I64, 1), ir.Constant(I64, multiple)
 
@@ -230,7 +260,7 @@ def _add_team(module: ir.Module, name: str, pointers: int, multiple: int) -> Non
         low = b.add(first, b.mul(i, piece))
         high = b.add(low, piece)
         high = b.select(b.icmp_signed("<", high, stop), high, stop)
-        b.call(module.get_global(name), [*arguments, steps, rows, units, low, high])
+        b.call(module.get_global(name), [*arguments, steps, rows, units, every, low, high])
 
     with b.if_then(b.icmp_signed("<", first, stop)):
         code.each(ir.Constant(I64, 0), divided(b.sub(stop, first), piece), 1, go)

@@ -59,18 +59,18 @@ def _named(name: str) -> str:
 
 
 @functools.cache
-def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool) -> "Kernel":
+def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool, marks: bool) -> "Kernel":
     """The compiled forward roll, see `emit.forward`."""
-    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}")
-    text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup)
+    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}{marks:d}")
+    text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup, marks=marks)
     return Kernel(name, text, len(emit.FORWARD), emit.EVEN)
 
 
 @functools.cache
-def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool) -> "Kernel":
+def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool, factors: bool) -> "Kernel":
     """The compiled backward roll, see `emit.backward`."""
-    name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}")
-    text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup)
+    name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}{factors:d}")
+    text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup, factors=factors)
     return Kernel(name, text, len(emit.BACKWARD), emit.EVEN)
 
 
@@ -105,21 +105,22 @@ class Kernel:
         self._alone = ctypes.CFUNCTYPE(None, *kinds)(address(name))
         self._team = address(f"{name}_team") if target().team else 0
 
-    def __call__(self, tensors: list[Tensor | None], steps: int, rows: int, units: int) -> None:
+    def __call__(self, tensors: list[Tensor | None], steps: int, rows: int, units: int, every: int = 0) -> None:
         """Run it.
 
         Args:
             tensors: contiguous CPU tensors in the emitter's order, float32 or int64 (index), None where not touched.
             steps, rows, units: K, N, d.
+            every: steps between marks or factors, for the functions that have them.
         """
         pointers = [0 if t is None else t.data_ptr() for t in tensors]
         threads, openmp = torch.get_num_threads(), _openmp()
         if openmp is None:
-            self._alone(*pointers, steps, rows, units, 0, rows)
+            self._alone(*pointers, steps, rows, units, every, 0, rows)
             return
         if rows <= self._even or steps * rows * units * units < SMALL:
             threads = 1
-        data = (ctypes.c_int64 * (len(pointers) + 3))(*pointers, steps, rows, units)
+        data = (ctypes.c_int64 * (len(pointers) + 4))(*pointers, steps, rows, units, every)
         openmp(self._team, data, threads, 0)
 
 

@@ -43,16 +43,18 @@ class FusedRoll:
         index: `(K, N)` int64, contiguous: the row of `given` that is an input, or None.
         keep: also keep outputs and what the backward needs.
         carry: also work out carry and link.
+        every: steps after which the state is wanted (`marks`), or None.
 
     Attributes:
         outputs: `(K, N, d)` (a view on a work buffer: gone with the roll), or None with `keep=False`.
         end: `(N, S)`.
         carry, link: `(N, d)`; the link is None for cells without visible part.
+        marks: `(m, N, S)` the state after every `every` steps, but not after the last step; or None.
     """
 
     def __init__(
         self, recipe: Recipe, given: Tensor, weight: Tensor | None, bias: Tensor | None, start: Tensor,
-        *, keep: bool, carry: bool = True, index: Tensor | None = None,
+        *, keep: bool, carry: bool = True, index: Tensor | None = None, every: int | None = None,
     ) -> None:  # fmt: skip
         w, self.recipe = machine.target().width, recipe
         k, n = given.shape[:2] if index is None else index.shape
@@ -68,10 +70,17 @@ class FusedRoll:
         self._grads: Tensor | None = None
         bias = start.new_zeros(recipe.gates * d) if bias is None else bias
         both = start.new_ones(2, n, units)
-        machine.forward(recipe, keep, carry, index is not None)(
+        # states that are kept are there already: marks are for rolls that keep nothing else
+        apart = None if every is None or keep else start.new_empty((k - 1) // every, n, recipe.parts, units)
+        machine.forward(recipe, keep, carry, index is not None, apart is not None)(
             [self._given, index, _pack(self._weight, w), _padded(bias, recipe.gates, d, units), self._states,
-             self._saved, both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous()], k, n, units,
+             self._saved, both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous(), apart],
+            k, n, units, every or 1,
         )  # fmt: skip
+        self.marks: Tensor | None = None
+        if every is not None:
+            chosen = self._states[every:k:every] if apart is None else apart
+            self.marks = chosen[..., :d].reshape(len(chosen), n, recipe.parts * d)
         last = self._states[k if keep else k % 2]
         self.end = last[..., :d].clone().view(n, -1)  # outlives the work buffer
         self.outputs = self._states[1:, :, -1, :d] if keep else None
@@ -85,8 +94,17 @@ class FusedRoll:
             if buffer is not None and give is not None:  # None while the interpreter shuts down
                 give(buffer)
 
-    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
-        """Gradient `(N, S)` on the start from those on outputs `(K, N, d)` and end `(N, S)`."""
+    def backward_state(
+        self, dout: Tensor | None, dend: Tensor | None, factors: Tensor | None = None, every: int = 0
+    ) -> Tensor:
+        """Gradient `(N, S)` on the start from those on outputs `(K, N, d)` and end `(N, S)`.
+
+        Args:
+            dout, dend: gradients, or None for zero.
+            factors: `(ceil(K / every), N)`: the gradient on the state after step `(i + 1) * every` is multiplied by
+                row i on its way back (that on the end never is); or None.
+            every: steps between them.
+        """
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         (k, n, d), units, recipe = self._shape, self._units, self.recipe
         if self._grads is None:
@@ -95,9 +113,10 @@ class FusedRoll:
         rest = _padded(rest, recipe.parts, d, units)
         rest = rest.clone() if rest is dend else rest
         dout = None if dout is None else _padded(dout, 1, d, units)
-        machine.backward(recipe, dout is not None, self._panels(), self._index is not None)(
-            [dout, rest, self._saved, self._states, self._given, self._index, self._transposed(), self._grads],
-            k, n, units,
+        factors = None if factors is None else factors.contiguous()
+        machine.backward(recipe, dout is not None, self._panels(), self._index is not None, factors is not None)(
+            [dout, rest, self._saved, self._states, self._given, self._index, self._transposed(), self._grads, factors],
+            k, n, units, every,
         )  # fmt: skip
         self._fresh = True
         return rest.view(n, recipe.parts, units)[..., :d].reshape(n, -1)
