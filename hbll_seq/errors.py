@@ -25,3 +25,7 @@ class DivergenceError(RuntimeError):
     """
 
     history: Any = None
+
+
+class ScheduleWarning(UserWarning):
+    """A run goes on by another schedule than it was asked for; the gradient stays what it was."""

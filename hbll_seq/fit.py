@@ -259,7 +259,7 @@ def _name(value: Any) -> str:
 
 
 def _record(run: History, info: StepInfo, number: int, lr: float, seconds: float, blocks: bool) -> None:
-    metrics = {name: float(value) for name, value in info.result.metrics.items()}
+    metrics = {name: v if isinstance(v, str) else float(v) for name, v in info.result.metrics.items()}
     gap = metrics.pop("deployed_gap", None)
     run.add(step=number, loss=info.result.loss, lr=lr, grad_norm=info.grad_norm, seconds=seconds, **metrics)
     if gap is not None:

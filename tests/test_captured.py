@@ -96,7 +96,7 @@ def test_the_rule_gives_the_same_gradients_and_training(cell, layers, options, m
     expected, _ = run(False)
     found, rule = run(True)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-    assert len(rule.captures) == sum(one.recorded > 0 for one in made)
+    assert len(rule.engine.captures) == sum(one.recorded > 0 for one in made)
     if cell in STEPWISE:
         assert sum(one.replays for one in made) > 10
 

@@ -7,6 +7,7 @@ import torch
 from cases import ALL, NAMED, batch, gradient, model
 
 import hbll_seq as hs
+from hbll_seq.rules.execute import inside
 
 EXACT = dict(sweeps=20, feedback=20, check_every=0)
 
@@ -44,20 +45,6 @@ def test_float32_takes_the_fused_kernel_in_pieces():
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
 
 
-def test_auto_goes_in_order_where_a_batch_fills_the_machine():
-    assert hs.models.CharLM(7, hidden=64).cells[0].chain_from == 32 * 64
-
-    def depth(rows, **options):
-        net, data = hs.models.SequenceModel(7, 7, hidden=64), batch(rows, 64)
-        return make("auto", check_every=0, **options).step(net, data).metrics["depth"]
-
-    assert depth(32) == 2 * 64 and depth(31) < 2 * 64
-    for asked in (dict(block_size=16), dict(sweeps=1), dict(memory="10MB"), dict(group=2), dict(carry="own")):
-        assert depth(32, **asked) != 2 * 64
-    with pytest.raises(hs.InputError, match="execution"):
-        make("random")
-
-
 def test_divergence_is_found_in_its_block():
     net, data = model("gru").float(), batch(2, 24)
     with torch.no_grad():
@@ -88,17 +75,17 @@ def test_it_trains_and_resumes_like_any_other(tmp_path):
 @pytest.mark.parametrize("task", ["step", "sequence"])
 @pytest.mark.parametrize("cell", NAMED)
 def test_the_loss_taken_on_the_way_back_is_that_of_the_whole(cell, task):
-    """One layer in float32 goes through `step_chain`, float64 through autograd: the same numbers."""
+    """One layer in float32 goes through `step_one_layer`, float64 through autograd: the same numbers."""
     net, data = model(cell, task=task), batch(3, 33, lengths=[33, 20, 4], task=task)
     found = []
     for one in (net, copy.deepcopy(net).float()):
         rule = make("sequential", block_size=8, check_every=0)
-        inside = rule._inside(one, data, True)
+        short = inside(one, data, rule.engine)
         grad = gradient(rule, one, data)
         result = rule.step(one, data)
-        found.append((result.loss, grad.double(), result.block_loss, inside))
-    (loss, grad, blocks, whole), (loss32, grad32, blocks32, inside) = found
-    assert inside and not whole
+        found.append((result.loss, grad.double(), result.block_loss, short))
+    (loss, grad, blocks, whole), (loss32, grad32, blocks32, short) = found
+    assert short and not whole
     assert loss32 == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(grad32, grad, rtol=1e-3, atol=2e-6)
     if blocks is not None:

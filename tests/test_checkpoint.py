@@ -35,7 +35,7 @@ class Stop:
 
 @pytest.mark.parametrize(
     "rule,options",
-    [*((r, {}) for r in RULES), ("hbll", {"carry": "blended"}), ("hbll", {"precision": "bf16"}), ("hbll-v1", {})],
+    [*((r, {}) for r in RULES), ("hbll", {"execution": "parallel"}), ("hbll", {"precision": "bf16"}), ("hbll-v1", {})],
 )
 def test_stopped_and_resumed_equals_never_stopped(rule, options, tmp_path):
     whole, parts, file = (

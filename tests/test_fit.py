@@ -180,7 +180,7 @@ def test_callbacks_are_called_in_order_and_callables_on_validation():
                      "on_validation", "on_fit_end"]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, {"carry": "blended"}])
+@pytest.mark.parametrize("options", [{}, {"execution": "parallel"}])
 def test_measuring_the_cosine_does_not_change_the_training(options):
     plain, measured = lm(), lm()
     hs.fit(plain, TEXT, rule="hbll", **QUICK | options)

@@ -31,7 +31,7 @@ def test_nothing_is_touched():
     for p in net.parameters():
         p.grad = torch.randn_like(p)
     grads, weights = ([t.clone() for t in some] for some in ([p.grad for p in net.parameters()], net.parameters()))
-    rule = hs.rules.make("hbll", carry="blended")
+    rule = hs.rules.make("hbll", execution="parallel")
     rule.setup(net, torch.Generator().manual_seed(0))
     state, before = rule.state_dict(), torch.get_rng_state()
     one, two = hs.gradient(net, data.x, data.y, rule=rule), hs.gradient(net, data.x, data.y, rule=rule)

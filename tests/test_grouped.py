@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 import hbll_seq as hs
 from hbll_seq.batch import Batch
-from hbll_seq.grouped import deployed_loss
+from hbll_seq.engine import Shape
 from hbll_seq.models import SequenceModel
 from hbll_seq.models.recurrent import sequential
 from hbll_seq.objective import objective
+from hbll_seq.rules.execute import deployed_loss
 
 EXACT = dict(sweeps=12, feedback=12, check_every=0)
 
@@ -67,11 +68,11 @@ def test_the_compiled_roll_in_groups():
 
 @pytest.mark.parametrize("task", ["step", "sequence"])
 def test_the_deployed_loss_in_chunks_is_that_of_the_chain(task, monkeypatch):
-    monkeypatch.setattr("hbll_seq.grouped.CHUNK", 7)
+    monkeypatch.setattr("hbll_seq.rules.execute.CHUNK", 7)
     net, data = model("gru", task=task), batch(3, 33, lengths=[33, 20, 4], task=task)
     with torch.no_grad():
         whole = float(objective(net.objective, net(data.x, data.lengths, execute=sequential), data)[0])
-    assert deployed_loss(net, data) == pytest.approx(whole, rel=1e-9)
+    assert deployed_loss(net, data, grouped=True) == pytest.approx(whole, rel=1e-9)
 
 
 def test_a_stack_keeps_its_outputs_and_agrees_too():
@@ -80,8 +81,11 @@ def test_a_stack_keeps_its_outputs_and_agrees_too():
 
 def test_a_budget_shortens_the_blocks_until_a_group_fills_the_machine():
     net, data = model("gru", hidden=64).float(), batch(1, 8192)
-    rule = hs.rules.make("hbll", memory="8MB", check_every=0)
+    rule = hs.rules.make("hbll", memory="8MB", execution="parallel", check_every=0)
     loss = rule.step(net, data).loss
-    wide = hs.rules.make("hbll", check_every=0)
-    assert rule._block(net, batch(1, 8192)) < wide._block(net, batch(1, 8192))
+    wide = hs.rules.make("hbll", execution="parallel", check_every=0)
+    cell, like, shape = net.cells[0], net.readout.weight, Shape(1, 8192, wide.engine.credit_block(8192, 1))
+    small, large = (one.engine.schedule(cell, shape, like) for one in (rule, wide))
+    assert small.block < large.block and small.group is not None and large.group is None
+    assert shape.credit == rule.engine.credit_block(8192, 1)  # what is learned does not depend on memory
     assert loss == pytest.approx(wide.step(net, data).loss, rel=1e-3)

@@ -8,14 +8,16 @@ from cases import ALL, batch, gradient, model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbll_seq.local import LayerPlan, LayerRecord, run_layer, solve_layer_states
+from hbll_seq.engine.blocks import Depth, to_blocks
+from hbll_seq.engine.layer import run_layer, solve_layer_states
+from hbll_seq.engine.level import Level
+from hbll_seq.engine.plan import Plan, Record
+from hbll_seq.engine.solve import Effort
 from hbll_seq.objective import objective
 from hbll_seq.rules.base import make
-from hbll_seq.scheduler import Depth, Level, to_blocks
-from hbll_seq.solve import Effort
 
 shapes = dict(b=st.integers(1, 3), t=st.integers(1, 23), k=st.integers(1, 25), seed=st.integers(0, 99))
-exactly = lambda s: Effort(s, s, 0.0)  # noqa: E731  (a name for readability only)
+exactly = lambda s: Effort(s, s, 0.0, fixed=True)  # noqa: E731  (a name for readability only)
 
 
 # 1. Locality -------------------------------------------------------------------------------------
@@ -49,9 +51,9 @@ def test_the_gradient_is_the_sum_of_objectives_of_isolated_blocks(cell):
     """Each block differentiated in a graph of its own, on its own copy of the weights, node by node."""
     net, data, k, pull = model(cell), batch(2, 22), 4, 0.7
     rule = make("hbll", block_size=k, sweeps=2, feedback=1, pull=pull, carry="own", check_every=0, discount=1.0)
-    rule.keep_solutions = True
+    rule.engine.keep_solutions = True
     whole = gradient(rule, net, data)
-    states, feedback = rule.records[0].states, rule.records[0].feedback
+    states, feedback = rule.engine.records[0].states, rule.engine.records[0].feedback
     total = torch.zeros_like(whole)
     n = states.start.shape[0]
     for i in range(n):
@@ -86,8 +88,8 @@ def test_a_later_input_changes_nothing_earlier(cell, b, t, k, seed, sweeps):
     changed[:, at] += 1.0
     outputs = []
     for one in (x, changed):
-        plan = LayerPlan(k, exactly(sweeps), exactly(0))
-        outputs.append(run_layer(layer, one, layer.initial(b, one), None, plan, LayerRecord()))
+        plan = Plan(k, exactly(sweeps), exactly(0))
+        outputs.append(run_layer(layer, one, layer.initial(b, one), None, plan, Record()))
     assert torch.equal(outputs[0][:, :at], outputs[1][:, :at])
     assert not torch.equal(outputs[0][:, at], outputs[1][:, at])
 
@@ -114,8 +116,8 @@ def test_enough_sweeps_are_the_sequential_rollout(cell, b, t, k, seed):
     layer = net.cells[0]
     x = torch.randn(b, t, layer.input_size, dtype=torch.float64)
     state = torch.randn(b, layer.state_size, dtype=torch.float64).tanh()
-    plan = LayerPlan(k, exactly(t), exactly(0))
-    out = run_layer(layer, x, state, None, plan, LayerRecord())
+    plan = Plan(k, exactly(t), exactly(0))
+    out = run_layer(layer, x, state, None, plan, Record())
     torch.testing.assert_close(out, layer.sequence(x, state)[0], rtol=1e-9, atol=1e-10)
 
 
@@ -137,9 +139,7 @@ def test_exact_boundaries_without_feedback_are_truncated_bptt(cell):
     truncated = gradient(make("tbptt", block_size=k), net, data)
     net.zero_grad()
     x = net.embed(data.x)
-    states = solve_layer_states(
-        layer, x, layer.initial(2, x), None, LayerPlan(k, exactly(99), exactly(0)), LayerRecord()
-    )
+    states = solve_layer_states(layer, x, layer.initial(2, x), None, Plan(k, exactly(99), exactly(0)), Record())
     n, b = states.start.shape[:2]
     h = states.level.outputs.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22].detach().requires_grad_()
     loss, _ = objective("cross_entropy", net.readout(h), data)

@@ -7,10 +7,11 @@ from torch import nn
 
 import hbll_seq as hs
 from hbll_seq.cells import AutogradRoll, MixedCell, adopt
-from hbll_seq.local import LayerPlan, LayerRecord, run_layer
-from hbll_seq.rules.controller import Controller
-from hbll_seq.rules.hbll import FINEST_BF16
-from hbll_seq.solve import Effort
+from hbll_seq.engine.controller import Controller
+from hbll_seq.engine.layer import run_layer
+from hbll_seq.engine.options import FINEST_BF16
+from hbll_seq.engine.plan import Plan, Record
+from hbll_seq.engine.solve import Effort
 
 WHOLE = dict(check_every=0, discount=1.0)
 
@@ -57,12 +58,12 @@ def test_gradient_and_messages_are_float32_and_near_those_in_float32(cell, layer
     net, data = small(cell, layers=layers), batch(3, 64, lengths=[64, 50, 7])
     exact = gradient(hs.rules.make("hbll", block_size=12, **WHOLE), net, data)
     rule = hs.rules.make("hbll", block_size=12, precision="bf16", **WHOLE)
-    rule.keep_solutions = True
+    rule.engine.keep_solutions = True
     ours = gradient(rule, net, data)
     assert 1e-4 < error(ours, exact) < 0.03
     assert nn.functional.cosine_similarity(ours, exact, 0) > 0.999
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in net.parameters())
-    for record in rule.records:
+    for record in rule.engine.records:
         states, feedback = record.states, record.feedback
         for one in (states.start, states.gap, states.carry, states.level.end, feedback.messages, feedback.start):
             assert one.dtype == torch.float32
@@ -123,8 +124,8 @@ def test_enough_sweeps_are_the_rollout_in_bfloat16(cell):
     """Rounding repeats, so the fixed point is exact, however rough the way to it."""
     layer = small(cell).cells[0]
     x, state = torch.randn(2, 60, layer.input_size), torch.randn(2, layer.state_size).tanh()
-    record = LayerRecord()
-    plan = LayerPlan(10, Effort(5, 5, 0.0), Effort(0, 0, 0.0), precision="bf16")
+    record = Record()
+    plan = Plan(10, Effort(5, 5, 0.0, fixed=True), Effort(0, 0, 0.0, fixed=True), precision="bf16")
     out = run_layer(layer, x, state, None, plan, record)
     assert record.residuals[-1] < 1e-12 < record.residuals[1]
     chain, _ = MixedCell(layer).sequence(x, state)
@@ -134,12 +135,13 @@ def test_enough_sweeps_are_the_rollout_in_bfloat16(cell):
 @pytest.mark.parametrize("cell", ALL)
 def test_sweeps_and_corrections_end_by_tolerance(cell):
     net, data = small(cell, hidden=32), batch(2, 128)
-    rules = [hs.rules.make("hbll", block_size=16, precision=p, **WHOLE) for p in ("float32", "bf16")]
+    sweeping = dict(block_size=16, execution="parallel", **WHOLE)
+    rules = [hs.rules.make("hbll", precision=p, **sweeping) for p in ("float32", "bf16")]
     exact, ours = (rule.step(net, data).metrics for rule in rules)
     assert ours["sweeps"] <= exact["sweeps"] + 1 < 8 and ours["corrections"] <= exact["corrections"] + 1
     assert ours["inconsistency"] <= ours["tolerance"] == 3e-4 and ours["feedback_residual"] <= 1e-3
     # even the finest tolerance that may be asked for is far above what rounding leaves here
-    fine = hs.rules.make("hbll", block_size=16, precision="bf16", tolerance=FINEST_BF16, **WHOLE)
+    fine = hs.rules.make("hbll", precision="bf16", tolerance=FINEST_BF16, **sweeping)
     found = fine.step(net, data).metrics
     assert found["inconsistency"] <= FINEST_BF16 and found["sweeps"] < 8
 

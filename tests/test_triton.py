@@ -71,7 +71,7 @@ import hbll_seq as hs
 from hbll_seq import rules, step
 from hbll_seq.batch import Batch
 from hbll_seq.cells import gru
-import hbll_seq.grouped, hbll_seq.rules.hbll, hbll_seq.local_loss, hbll_seq.cells.symbols
+import hbll_seq.cells.base, hbll_seq.engine.block_loss, hbll_seq.cells.symbols
 from hbll_seq.kernels.triton_gru import TritonGRURoll
 
 x = torch.randint(0, 9, (3, 41), generator=torch.Generator().manual_seed(0))
@@ -79,7 +79,7 @@ batch = Batch(x[:, :-1].contiguous(), torch.full((3,), 40), x[:, 1:].contiguous(
 
 def gradients():
     model = hs.models.CharLM(9, hidden=12, layers=2, seed=0)
-    rule = rules.make("hbll", block_size=5, check_every=0)
+    rule = rules.make("hbll", block_size=5, execution="parallel", check_every=0)
     rule.setup(model, torch.Generator().manual_seed(0))
     rule.step(model, batch)
     return torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -92,7 +92,7 @@ class Counted(TritonGRURoll):
         super().__init__(*a, **k)
 import hbll_seq.kernels.triton_gru
 hbll_seq.kernels.triton_gru.TritonGRURoll = Counted
-for module in gru, hbll_seq.rules.hbll, hbll_seq.local_loss, hbll_seq.cells.symbols:
+for module in gru, hbll_seq.cells.base, hbll_seq.engine.block_loss, hbll_seq.cells.symbols:
     module.fused = lambda x: False  # as on a GPU
 by_triton = gradients()
 assert made

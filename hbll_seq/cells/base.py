@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.kernels.recipes import Recipe
+from hbll_seq.kernels.roll import fused
 
 if TYPE_CHECKING:
     from hbll_seq.cells.fused import CellRoll
@@ -173,6 +174,10 @@ class Cell(ABC):
             carry: False when the roll's carry and link are not looked at (they may then be anything).
         """
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
+
+    def compiled(self, like: Tensor) -> bool:
+        """Whether rolls of tensors like `like` are compiled."""
+        return self.recipe is not None and fused(like)
 
     def whole(
         self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None

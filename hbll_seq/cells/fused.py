@@ -3,6 +3,7 @@
 They differ in how the input reaches the gates, and so in what becomes of the gradient on the projected input.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from hbll_seq.cells.base import Cell
 
 
-class CellRoll(FusedRoll):
+class CellRoll(FusedRoll, ABC):
     """A roll of a cell; the projected input is given, or made here and given back with the roll.
 
     Args:
@@ -41,6 +42,10 @@ class CellRoll(FusedRoll):
         super().__init__(
             cell.recipe, projected, weight, bias, state.detach(), keep=keep, carry=carry, index=index, every=every
         )
+
+    @abstractmethod
+    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
+        """See `Roll.gradients`."""
 
     def __del__(self) -> None:
         """Work buffers go back."""

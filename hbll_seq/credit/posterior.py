@@ -61,10 +61,10 @@ def boundary_kl(model: SequenceModel, question: Question, block: int) -> Tensor:
     rule = HBLL(
         min(block, t), pull=0.0, tolerance=TOLERANCE, feedback_tolerance=TOLERANCE, most=t, check_every=0, discount=1.0
     )
-    rule.keep_solutions = True
+    rule.engine.keep_solutions = True
     rule.step(model, Batch(x, torch.full((b,), t), y, mask))
     total = x.new_zeros(b, -(-t // block) - 1, dtype=torch.float64)
-    for record in rule.records:
+    for record in rule.engine.records:
         assert record.states is not None and record.feedback is not None
         message = record.feedback.messages[1:-1] * b  # of each sequence's own loss, not the batch mean
         ends = record.states.level.end.flatten(0, 1)  # (n B, S)

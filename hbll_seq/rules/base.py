@@ -25,12 +25,12 @@ class StepResult(NamedTuple):
     Attributes:
         loss: mean loss of the batch in nats (cross-entropy) or squared units (regression),
             as seen by the rule in training.
-        metrics: scalars for the history, e.g. `sweeps`, `corrections`, `inconsistency`.
+        metrics: scalars, or words, for the history, e.g. `sweeps`, `inconsistency`, `schedule`.
         block_loss: `(n,)` mean loss of each temporal block, or None where blocks have no loss.
     """
 
     loss: float
-    metrics: dict[str, float]
+    metrics: dict[str, float] | dict[str, float | str]
     block_loss: Tensor | None = None
 
 

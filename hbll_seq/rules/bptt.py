@@ -1,18 +1,51 @@
 """`bptt`: backpropagation through time, the reference every other rule is measured against."""
 
+from typing import Any
+
 from hbll_seq.batch import Batch
+from hbll_seq.engine import Engine, Options
+from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel, sequential
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import forward_backward
+from hbll_seq.rules.execute import forward_backward, train
+
+KERNELS = ("auto", "torch")
 
 
 @register
 class BPTT(Rule[SequenceModel]):
-    """The sequential chain, differentiated from end to end by PyTorch's own recurrent kernels."""
+    """The sequential chain, differentiated from end to end.
+
+    Args:
+        kernels: "auto": this package's compiled rolls, the whole sequence in one call each way, where all cells of the
+            model have them; or "torch": PyTorch's own recurrent layers under autograd, as a user has them.
+        memory: budget for activations, see `hbll_seq.engine.Options`; only with "auto".
+    """
 
     name = "bptt"
 
+    def __init__(self, kernels: str = "auto", *, memory: int | str | None = None) -> None:
+        if kernels not in KERNELS:
+            raise InputError("kernels", repr(kernels), f"one of {KERNELS}")
+        if memory is not None and kernels == "torch":
+            raise InputError("memory", 'beside kernels="torch"', 'kernels="auto"')
+        self.kernels = kernels
+        self.engine = Engine(Options(execution="sequential", discount=1.0, memory=memory))
+
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
+        steps = batch.x.shape[1]
+        if self.kernels == "auto" and compiled(model):
+            loss, _ = train(model, batch, self.engine, self.engine.credit_block(steps, len(batch.x)), 1.0)
+            return StepResult(loss, {"depth": float(self.engine.metrics()["depth"])})
         loss, _ = forward_backward(model, batch, sequential)
-        return StepResult(loss, {"depth": 2.0 * batch.x.shape[1]})
+        return StepResult(loss, {"depth": 2.0 * steps})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a step depends on no other."""
+        return {}
+
+
+def compiled(model: SequenceModel) -> bool:
+    """Whether every cell of the model has a compiled roll here."""
+    return all(cell.compiled(model.readout.weight) for cell in model.cells)

@@ -1,12 +1,16 @@
-"""The part every rule shares: predict with the rule's way of running layers, score, differentiate."""
+"""What rules share: predict with the rule's way of running layers, score, differentiate; and the short way for that."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from hbll_seq import cells as c
 from hbll_seq.batch import Batch
-from hbll_seq.models.recurrent import Execute, SequenceModel
+from hbll_seq.engine import Engine
+from hbll_seq.engine.one_layer import Head
+from hbll_seq.models.recurrent import Execute, SequenceModel, sequential
 from hbll_seq.objective import objective
 
 
@@ -21,6 +25,112 @@ def forward_backward(
     loss, per_step = objective(model.objective, out, batch)
     loss.backward()
     return float(loss.detach()), per_step
+
+
+def train(
+    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor
+) -> tuple[float, Tensor | None]:
+    """Add the gradients that an engine finds to `.grad`; the mean loss, and that of every credit block (or None).
+
+    One layer has its loss taken where its blocks are; a stack, and whatever is not provably plain, goes through
+    autograd from layer to layer.
+    """
+    engine.begin()
+    if inside(model, batch, engine):
+        cell, x = model.cells[0], batch.x
+        if model.embedding is not None:
+            cell, x = c.SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
+        head = Head(model.readout, model.objective, model.task == "sequence")
+        loss, losses = engine.one_layer(
+            cell, head, x, cell.initial(len(x), model.readout.weight), batch, credit, discount
+        )
+    else:
+
+        def execute(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
+            return engine.layer(layer, cell, x, state, lengths, credit, discount)
+
+        lookup = engine.options.precision == "float32" and plain(model)
+        loss, per_step = forward_backward(model, batch, execute, lookup=lookup)
+        losses = per_block(per_step, batch.mask, credit)
+    engine.end()
+    return loss, losses if losses is not None or math.isfinite(loss) else broken(engine)
+
+
+def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
+    """Whether the loss is taken where the blocks are: one layer of a plain model, compiled or in groups."""
+    options = engine.options
+    if len(model.cells) > 1 or engine.keep_solutions or not plain(model):
+        return False
+    if options.group is not None or options.memory is not None:
+        return True
+    cell, table = model.cells[0], model.embedding
+    if options.precision != "float32" or not cell.compiled(model.readout.weight):
+        return False
+    return table is None or c.SymbolCell.pays(cell, table.weight, batch.x.numel())
+
+
+def plain(model: SequenceModel) -> bool:
+    """Whether a model does what its class says and nothing else, so that a short way round its modules is the same.
+
+    Known types without overrides, options, hooks or parametrizations; every parameter a leaf that requires grad.
+    """
+    for name in ("forward", "embed", "read", "cells"):
+        if getattr(type(model), name) is not getattr(SequenceModel, name) or name in vars(model):
+            return False
+    if model.embedding is not None and not _plain_embedding(model.embedding):
+        return False
+    if type(model.readout) is not nn.Linear:
+        return False
+    if not all(p.is_leaf and p.requires_grad for p in model.parameters()):
+        return False
+    return not any(_touched(module) for module in model.modules())
+
+
+def _plain_embedding(table: nn.Embedding) -> bool:
+    options = (table.padding_idx, table.max_norm, table.scale_grad_by_freq or None, table.sparse or None)
+    return type(table) is nn.Embedding and all(option is None for option in options)
+
+
+def _touched(module: nn.Module) -> bool:
+    """Whether hooks or parametrizations hang on a module, or its forward was replaced."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(module, name) for name in hooks) or "forward" in vars(module):
+        return True
+    return parametrize.is_parametrized(module)
+
+
+def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) -> float:
+    """Mean loss of the deployed chain, without gradient; a chunk of steps at a time where memory is short."""
+    if grouped and len(model.cells) == 1 and plain(model):
+        return _in_chunks(model, batch)
+    with torch.no_grad():
+        out = model(batch.x, batch.lengths, execute=sequential)
+        return float(objective(model.objective, out, batch)[0])
+
+
+CHUNK = 16384  # steps of the deployed chain at a time
+
+
+def _in_chunks(model: SequenceModel, batch: Batch) -> float:
+    (cell,) = model.cells
+    steps = batch.x.shape[1]
+    state = cell.initial(len(batch.x), model.readout.weight)
+    block = min(CHUNK, steps)
+    loss = Head(model.readout, model.objective, model.task == "sequence").loss(batch, block)
+    with torch.no_grad():
+        for i in range(0, steps, block):
+            h, state = cell.sequence(model.embed(batch.x[:, i : i + block]), state)
+            loss(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)
+    return loss.loss
+
+
+def broken(engine: Engine) -> Tensor | None:
+    """Where a whole-sequence loss is not finite: 0 for a block whose end state is, NaN for one whose is not."""
+    for record in engine.records:
+        if record.end is not None and not torch.isfinite(record.end).all():
+            fine = torch.isfinite(record.end).flatten(1).all(1)
+            return torch.where(fine, 0.0, math.nan)
+    return None
 
 
 def per_block(per_step: Tensor | None, mask: Tensor | None, block: int) -> Tensor | None:

@@ -5,11 +5,12 @@ from torch import Tensor
 
 from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
+from hbll_seq.engine import Engine, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import forward_backward, per_block
-from hbll_seq.tree import auto_block
+from hbll_seq.rules.bptt import KERNELS, compiled
+from hbll_seq.rules.execute import forward_backward, per_block, train
 
 
 @register
@@ -17,21 +18,31 @@ class TBPTT(Rule[SequenceModel]):
     """Truncated BPTT.
 
     Args:
-        block_size: steps between two cuts, or "auto" for the block size `hbll` would take.
+        block_size: steps between two cuts, or "auto" for the credit block that `hbll` would take.
+        kernels: see `BPTT`.
     """
 
     name = "tbptt"
 
-    def __init__(self, block_size: int | str = "auto") -> None:
-        if block_size != "auto" and not (isinstance(block_size, int) and block_size >= 1):
-            raise InputError("block_size", repr(block_size), 'an integer >= 1 or "auto"')
-        self.block_size = block_size
+    def __init__(self, block_size: int | str = "auto", *, kernels: str = "auto") -> None:
+        if kernels not in KERNELS:
+            raise InputError("kernels", repr(kernels), f"one of {KERNELS}")
+        self.kernels = kernels
+        self.engine = Engine(Options(block_size=block_size, execution="sequential", discount=0.0))
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
         steps = batch.x.shape[1]
-        block = self.block_size if isinstance(self.block_size, int) else auto_block(steps, batch.x.shape[0])
+        block = self.engine.credit_block(steps, len(batch.x))
+        if self.kernels == "auto" and compiled(model):
+            loss, losses = train(model, batch, self.engine, block, 0.0)
+        else:
+            loss, losses = self._by_torch(model, batch, block)
+        # the gradients of the pieces do not depend on each other: depth is one chain and one piece back
+        return StepResult(loss, {"depth": float(steps + min(block, steps))}, losses)
 
+    @staticmethod
+    def _by_torch(model: SequenceModel, batch: Batch, block: int) -> tuple[float, Tensor | None]:
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
             outputs = []
             for piece in x.split(block, 1):
@@ -40,5 +51,4 @@ class TBPTT(Rule[SequenceModel]):
             return torch.cat(outputs, 1)
 
         loss, per_step = forward_backward(model, batch, execute)
-        # the gradients of the pieces do not depend on each other: depth is one chain and one piece back
-        return StepResult(loss, {"depth": float(steps + min(block, steps))}, per_block(per_step, batch.mask, block))
+        return loss, per_block(per_step, batch.mask, block)

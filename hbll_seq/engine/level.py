@@ -1,80 +1,24 @@
-"""Runs a whole level of the tree as one batched call, in groups where memory is short, and counts depth.
+"""Runs a whole level of the tree as one batched call, in groups where memory is short.
 
 All n blocks of B sequences become N = n*B rows of one roll over K steps: row i*B + b is block i of
 sequence b. Nothing in a roll crosses rows, so blocks cannot see each other here; what passes between
-them are boundary states and feedback messages, handled by `solve.py`.
+them are boundary states and feedback messages, handled by `engine/solve.py`.
 
 Groups: with `group` blocks at a time only those blocks' activations exist at once. The forward then
 keeps outputs and ends, and each backward pass rolls a group again before it differentiates it
 (one forward more per pass, memory independent of T but for outputs and boundaries).
 """
 
-import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hbll_seq.cells import Cell, Roll
-from hbll_seq.errors import InputError
+from hbll_seq.engine.blocks import Depth
 from hbll_seq.kernels.buffers import give
 
 Loss = Callable[[int, int, Tensor, bool], Tensor | None]  # first and last block, outputs (K, m*B, d), gradients too
-
-
-@dataclass
-class Depth:
-    """Sequential depth counted while it happens: steps of a roll, and levels of a scan."""
-
-    steps: int = 0
-    levels: int = 0
-
-    @property
-    def total(self) -> int:
-        """Steps and levels together."""
-        return self.steps + self.levels
-
-
-def to_blocks(x: Tensor, block: int, *, copy: bool = True) -> Tensor:
-    """`(B, T, D) -> (K, n, B, D)`, the last block padded with zeros; without `copy` a view where nothing is padded."""
-    b, t, d = x.shape
-    n = math.ceil(t / block)
-    if n * block != t:
-        x = torch.nn.functional.pad(x, (0, 0, 0, n * block - t))
-    blocks = x.reshape(b, n, block, d).permute(2, 1, 0, 3)
-    return blocks.contiguous() if copy else blocks
-
-
-def from_blocks(x: Tensor, steps: int) -> Tensor:
-    """`(K, n, B, D) -> (B, T, D)`, the padding cut off."""
-    k, n, b, d = x.shape
-    out = torch.empty(b, n, k, d, dtype=x.dtype, device=x.device)
-    out.copy_(x.permute(2, 1, 0, 3))  # always a copy: x may be a roll's work buffer
-    return out.view(b, n * k, d)[:, :steps]
-
-
-def memory_bytes(memory: int | str) -> int:
-    """Bytes in a budget like 1000000 or "512MB" (kB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024).
-
-    Raises:
-        InputError: not a positive size.
-    """
-    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(memory))
-    if match is None or match[2].upper() not in units or float(match[1]) <= 0:
-        raise InputError("memory", repr(memory), 'bytes, or a size like "512MB"')
-    return int(float(match[1]) * units[match[2].upper()])
-
-
-def activation_bytes(cell: Cell, dtype: torch.dtype) -> int:
-    """Bytes that one row keeps per step of a roll with activations, at most, fused or not.
-
-    Input, projection (4 gates at most), gates and candidates before and after their nonlinearity, states, and
-    the gradients on the gates: measured on the GRU's fused roll it is 12 d + D numbers, on autograd's about 24 d + 2 D.
-    """
-    return torch.finfo(dtype).bits // 8 * (24 * cell.hidden_size + 2 * cell.input_size)
 
 
 class Level:
@@ -168,13 +112,14 @@ class Level:
                 dx, params = roll.gradients(inputs)
                 if dx is not None:
                     dinputs.append(dx.view(k, j - i, b, -1))
-                total = params if not total else [_add(p, q) for p, q in zip(total, params, strict=True)]
+                total = add(total, params)
         if len(self._spans) > 1:
             self._depth.steps += k  # the groups were rolled again
         return torch.cat(starts), torch.cat(dinputs, 1) if dinputs else None, total
 
 
-def _add(p: Tensor | None, q: Tensor | None) -> Tensor | None:
-    if p is None or q is None:
-        return q if p is None else p
-    return p + q
+def add(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor | None]:
+    """Sums of gradients, None for none; an empty total is zero."""
+    if not total:
+        return more
+    return [q if p is None else p if q is None else p + q for p, q in zip(total, more, strict=True)]

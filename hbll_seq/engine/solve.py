@@ -1,6 +1,7 @@
 """Boundary states and feedback messages: two fixed points over the blocks, solved by scans.
 
-States (design section 3, lines 1-2). The boundaries of the sequential chain solve h_{i+1} = F_i(h_i).
+States (docs/method.md#solving-for-the-states-consistency-sweeps). The boundaries of the sequential
+chain solve h_{i+1} = F_i(h_i).
 With the blocks rolled from a guess h, e_i = F_i(h_i), and each block modelled as linear with the
 diagonal carry G_i, the next guess solves
 
@@ -10,7 +11,8 @@ for all i at once by a prefix scan of d_{i+1} = (e_i - h_{i+1}) + G_i d_i. G = 0
 true Jacobian would be Newton's. Whatever G, block i is exact once i sweeps are done, and the fixed
 point is the sequential rollout.
 
-Feedback (line 4). The gradient of the whole loss on boundary i solves l_i = g_i + J_i^T l_{i+1}, where
+Feedback (docs/method.md#solving-for-the-messages-feedback-corrections). The gradient of the whole
+loss on boundary i solves l_i = g_i + J_i^T l_{i+1}, where
 q_i(l) = g_i + J_i^T l_{i+1} is what one backward pass inside block i gives. From a guess l the next one solves
 
     l'_i = q_i + G_i (l'_{i+1} - l_{i+1})
@@ -21,9 +23,12 @@ With a discount gamma_i < 1 the message that enters block i is gamma_i l_{i+1}, 
 
 The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra, so both loops know how far they are:
 like the step-size control of an ODE solver, they go on until a tolerance is met. Where a sweep made
-a block's residual grow, that block falls back to Jacobi for the next one.
+a block's residual grow, that block falls back to Jacobi for the next one. Where residuals do not fall
+fast enough to meet the tolerance in the iterations allowed, a loop gives up and says so (`converged`):
+the caller then goes through the sequence in order. Only a fixed effort is never given up.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,9 +36,11 @@ import torch
 from torch import Tensor
 
 from hbll_seq.cells import Cell
+from hbll_seq.engine.blocks import Depth
+from hbll_seq.engine.level import Level, Loss
 from hbll_seq.scan import prefix_scan, reverse_scan
-from hbll_seq.scheduler import Depth, Level, Loss
 
+WASTE = 0.1  # a residual that falls tenfold is never given up
 MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
 Observe = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -45,11 +52,29 @@ class Effort(NamedTuple):
         least: iterations done without asking (rolled without keeping activations).
         most: iterations after which it stops whatever the residual.
         tolerance: it stops when the relative residual is at most this.
+        fixed: the user's own count: `most` iterations are made and used, whatever the residual.
     """
 
     least: int
     most: int
     tolerance: float
+    fixed: bool = False
+
+    def hopeless(self, residuals: list[float], most: int) -> bool:
+        """Whether the residuals so far, one an iteration, say that `most` iterations will not meet the tolerance.
+
+        The rate of the last iterations is taken to go on. A first iteration says little about it: the guess before
+        it was zero.
+        """
+        if self.fixed or len(residuals) <= 2:
+            return False
+        last, before = residuals[-1], residuals[-2]
+        if not math.isfinite(last):
+            return True
+        if last <= self.tolerance or last < WASTE * before:
+            return False
+        left = most + 1 - len(residuals)
+        return last * (last / before) ** left > self.tolerance
 
 
 class States(NamedTuple):
@@ -63,6 +88,8 @@ class States(NamedTuple):
         sweeps: sweeps done.
         carry: `(n, B, M)` the carry the feedback may use.
         fallbacks: fraction of blocks that fell back to Jacobi in the last sweep.
+        converged: within the tolerance, or exact after as many sweeps as there are boundaries. If neither, and the
+            effort was not fixed, `level` may have no activations, and nothing may be learned from it.
     """
 
     level: Level
@@ -72,6 +99,7 @@ class States(NamedTuple):
     sweeps: int
     carry: Tensor
     fallbacks: float
+    converged: bool
 
 
 class Feedback(NamedTuple):
@@ -84,6 +112,7 @@ class Feedback(NamedTuple):
         parameters: gradients of the cell's parameters.
         residuals: relative residual of each pass.
         corrections: passes beyond the two that every step makes.
+        converged: within the tolerance, or exact after as many passes as there are boundaries.
     """
 
     messages: Tensor
@@ -92,6 +121,7 @@ class Feedback(NamedTuple):
     parameters: list[Tensor | None]
     residuals: list[float]
     corrections: int
+    converged: bool
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
@@ -140,7 +170,8 @@ def solve_states(
     h, sweeps, residuals = guess, 0, []
     before: Tensor | None = None  # each block's squared gap one sweep ago
     fallbacks = 0.0
-    most = min(effort.most, h.shape[0] - 1)
+    enough = h.shape[0] - 1  # sweeps after which every boundary is exact
+    most = min(effort.most, enough)
     limit = 2.0 ** (100 / max(h.shape[0], 2))
     last, last_start, last_own = None, h, None
     while True:
@@ -163,8 +194,9 @@ def solve_states(
         before = size
         r = inconsistency(gap, level.end[:-1], valid) if h.shape[0] > 1 else 0.0
         residuals.append(r)
-        if level.kept and (sweeps >= most or r <= effort.tolerance):
-            return States(level, h, gap, residuals, sweeps, carry, fallbacks)
+        converged = r <= effort.tolerance or sweeps >= enough
+        if (level.kept and (sweeps >= most or converged)) or effort.hopeless(residuals, most):
+            return States(level, h, gap, residuals, sweeps, carry, fallbacks, converged)
         depth.levels += max(h.shape[0] - 1, 1).bit_length()
         moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
         new_end = level.end[:-1].clone()
@@ -192,7 +224,7 @@ def solve_feedback(
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
         discount: gamma, a number or `(n, B, 1)`, on the message that enters a block at its end:
-            l_i = g_i + gamma_i J_i^T l_{i+1}.
+            l_i = g_i + gamma_i J_i^T l_{i+1}; at execution blocks.
         inputs: False where the gradient on the inputs is not wanted.
     """
     m = cell.memory_size
@@ -214,8 +246,10 @@ def solve_feedback(
         gap = q[1:] - lam[1:n]
         r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
         residuals.append(r)
-        if final and (n == 1 or local or r <= effort.tolerance or passes > min(effort.most, n - 2)):
-            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0))
+        most = min(effort.most, n - 2) + 1
+        converged = n == 1 or local or r <= effort.tolerance or passes >= n - 1
+        if (final and (converged or passes >= most)) or effort.hopeless(residuals, most):
+            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), converged)
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
         if n > 1:

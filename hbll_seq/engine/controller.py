@@ -1,0 +1,185 @@
+"""Decides, from what is measured, how much effort a step spends, and what a run tries no more.
+
+Like the error control of an ODE solver: the loops of `solve.py` know their residuals, and the
+controller remembers how many iterations a tolerance took, so that the next step asks for activations
+only when it expects to be done. Every `check_every` steps the loss on the tree's boundaries is
+compared with the loss of the deployed chain on the same batch: what matters is that gap, and
+the tolerance follows it. The pull acts only while a fixed number of sweeps ends above the tolerance.
+
+Where states or messages would not converge, the step has switched to an exact schedule. A run that had to for more
+than a tenth of its steps starts with that schedule for a while, then tries again.
+"""
+
+import warnings
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq.engine.plan import Record
+from hbll_seq.engine.solve import Effort
+from hbll_seq.errors import ScheduleWarning
+
+_MEMORY = 8  # steps remembered when the effort is lowered
+PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which the prototype's figures changed
+SWITCHES = 3  # steps that had to switch before a run starts with the exact schedule
+PAUSE = 100  # steps it does so, the first time; twice as many every further time
+ADVICE = {
+    "states": "its boundary states do not agree after sweeps: the network remembers, or reacts violently, over many "
+    "blocks. The gradient stays exact; steps go on with boundaries from one roll in order. "
+    'execution="sequential" or "auto" saves the attempts',
+    "messages": "its feedback messages do not converge: small changes of a state grow from block to block. "
+    'The gradient stays exact; steps go on in order. execution="sequential" or "auto" saves the attempts',
+}
+
+
+class Controller:
+    """Effort, tolerance, pull and carry calibration, all adjusted by measurement.
+
+    Args:
+        tolerance, feedback_tolerance, most: see `Options`.
+        finest: what the tolerance is never tightened below, where that is more than a hundredth of its initial value.
+
+    Attributes:
+        tolerance: relative inconsistency aimed at; between a hundredth (or `finest`) and once its initial value.
+        pull: weight of the consistency term.
+        steps: training steps seen.
+    """
+
+    def __init__(self, tolerance: float, feedback_tolerance: float, most: int, finest: float = 0.0) -> None:
+        self.initial = self.tolerance = tolerance
+        self.least = max(tolerance * 0.01, finest)
+        self.feedback_tolerance, self.most = feedback_tolerance, most
+        self.pull = 0.0
+        self.steps = 0
+        self._needed: dict[int, deque[int]] = {}
+        self._corrections: dict[int, deque[int]] = {}
+        self._products: dict[int, Tensor] = {}  # (2, M), see Record.statistics
+        self._mixed: dict[int, Tensor | float] = {}  # of these products
+        self._avoid = {kind: _Avoid() for kind in ADVICE}
+
+    def sweeps(self, layer: int) -> Effort:
+        """Effort of the consistency sweeps."""
+        return Effort(_least(self._needed.get(layer), 1), self.most, self.tolerance)
+
+    def feedback(self, layer: int) -> Effort:
+        """Effort of the feedback corrections."""
+        return Effort(_least(self._corrections.get(layer), 0), self.most, self.feedback_tolerance)
+
+    def avoid(self) -> str:
+        """What this step does not try: "states", "messages" (and with them the states), or ""."""
+        return next((kind for kind in ("messages", "states") if self._avoid[kind].now(self.steps)), "")
+
+    def mix(self, layer: int) -> Tensor | float:
+        """Weights `(M,)` of the own carry: least squares of the seen change on the predicted.
+
+        Units that hardly moved keep 1. Weights stay in [0, 1.5]: a carry that predicts nothing is
+        dropped (a Jacobi sweep), never reversed.
+        """
+        if layer not in self._products:
+            return 1.0
+        if layer not in self._mixed:
+            pp, pe = self._products[layer]
+            prior = 0.05 * pp.mean() + 1e-20  # as if the carry had also predicted perfectly a little
+            self._mixed[layer] = ((pe + prior) / (pp + prior)).clamp(0.0, 1.5)
+        return self._mixed[layer]
+
+    def carry_weight(self) -> float:
+        """Mean weight of the cells' own carry as calibrated so far: 1 where the diagonal predicts the blocks' ends."""
+        weights = [self.mix(layer) for layer in self._products]
+        return float(sum(torch.as_tensor(w).mean() for w in weights) / len(weights)) if weights else 1.0
+
+    def observe(self, records: list[Record]) -> None:
+        """Learn from one step: one record a layer."""
+        for layer, record in enumerate(records):
+            self._observe(layer, record)
+        for kind, avoid in self._avoid.items():
+            if avoid.observe(self.steps, any(r.gave_up == kind for r in records)):
+                warnings.warn(f"step {self.steps + 1}: {ADVICE[kind]}", ScheduleWarning, stacklevel=2)
+        self._pull(records)
+
+    def _observe(self, layer: int, record: Record) -> None:
+        if record.sweeps and record.gave_up != "states":
+            needed = next((i for i, r in enumerate(record.residuals) if r <= self.tolerance), record.sweeps)
+            self._needed.setdefault(layer, deque(maxlen=_MEMORY)).append(needed)
+        if record.ran != "sequential":
+            fine = [i for i, r in enumerate(record.feedback_residuals) if r <= self.feedback_tolerance]
+            corrections = max(fine[0] - 1, 0) if fine else record.corrections
+            self._corrections.setdefault(layer, deque(maxlen=_MEMORY)).append(corrections)
+        if record.statistics is not None and bool(record.statistics[0].any()):
+            old = self._products.get(layer)
+            self._products[layer] = record.statistics if old is None else 0.9 * old + 0.1 * record.statistics
+            self._mixed.clear()
+
+    def _pull(self, records: list[Record]) -> None:
+        """More pull while a layer's boundaries stay apart after the last sweep allowed, less otherwise."""
+        if any(r.boundaries == "forced" and r.residuals[-1] > self.tolerance for r in records):
+            self.pull = min(max(self.pull, PULL_FIRST) * 1.08, PULL_MOST)
+        else:
+            self.pull = self.pull * 0.97 if self.pull > PULL_FIRST / 10 else 0.0
+
+    def compare(self, tree: float, deployed: float) -> None:
+        """Tighten the tolerance where the tree's loss is not the deployed chain's, relax it where it is."""
+        gap = abs(deployed - tree) / max(abs(deployed), 1e-12)
+        if gap > 0.01:
+            self.tolerance = max(self.tolerance * 0.5, self.least)
+        elif gap < 0.003:
+            self.tolerance = min(self.tolerance * 1.25, self.initial)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "tolerance": self.tolerance,
+            "pull": self.pull,
+            "steps": self.steps,
+            "needed": {str(k): list(v) for k, v in self._needed.items()},
+            "corrections": {str(k): list(v) for k, v in self._corrections.items()},
+            "avoid": {kind: avoid.state() for kind, avoid in self._avoid.items()},
+            **{f"products.{k}": v for k, v in self._products.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.tolerance = max(state["tolerance"], self.least)  # it may come from a run in another precision
+        self.pull, self.steps = state["pull"], int(state["steps"])
+        self._needed = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["needed"].items()}
+        self._corrections = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["corrections"].items()}
+        for kind, avoid in self._avoid.items():
+            avoid.load(state["avoid"][kind])
+        self._products = {int(k.split(".")[1]): v for k, v in state.items() if k.startswith("products.")}
+        self._mixed.clear()
+
+
+class _Avoid:
+    """One kind of attempt: how often it failed, and until which step it is not made."""
+
+    def __init__(self) -> None:
+        self.tried, self.failed, self.until, self.times = 0, 0, 0, 0
+
+    def now(self, step: int) -> bool:
+        return step < self.until
+
+    def observe(self, step: int, failed: bool) -> bool:
+        """Count a step; True where the run has just begun to avoid the attempt for the first time."""
+        if self.now(step):
+            return False
+        self.tried, self.failed = self.tried + 1, self.failed + failed
+        if self.tried > PAUSE:  # what was long ago counts less
+            self.tried, self.failed = self.tried // 2, self.failed // 2
+        if self.failed < SWITCHES or 10 * self.failed <= self.tried:
+            return False
+        self.until, self.times = step + 1 + PAUSE * 2**self.times, self.times + 1
+        self.tried = self.failed = 0
+        return self.times == 1
+
+    def state(self) -> list[int]:
+        return [self.tried, self.failed, self.until, self.times]
+
+    def load(self, state: list[int]) -> None:
+        self.tried, self.failed, self.until, self.times = (int(one) for one in state)
+
+
+def _least(seen: deque[int] | None, first: int) -> int:
+    """The smallest recent count: asking for activations one roll early is cheaper than a wasted roll."""
+    return min(seen) if seen else first

@@ -1,0 +1,190 @@
+"""The engine of one model's recurrent layers: its options, its controller, and what happened in the latest step."""
+
+import functools
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq.batch import Batch
+from hbll_seq.cells import Captures, Cell, in_precision
+from hbll_seq.engine.controller import Controller
+from hbll_seq.engine.cost import Machine
+from hbll_seq.engine.layer import run_layer
+from hbll_seq.engine.one_layer import Head, step_one_layer
+from hbll_seq.engine.options import Options
+from hbll_seq.engine.plan import Plan, Record
+from hbll_seq.engine.schedule import Layer, Schedule, Shape, choose
+from hbll_seq.engine.solve import Effort
+from hbll_seq.errors import InputError
+from hbll_seq.kernels import graphs, machine
+from hbll_seq.tree import auto_block
+
+CERTAINTY = ("exact", "within tolerance", "forced")  # from best to worst
+
+
+class Engine:
+    """Runs layers by the schedule that options, shape and machine ask for, and remembers how it went.
+
+    Args:
+        options: see `Options`.
+
+    Attributes:
+        controller: effort and tolerances, adjusted from step to step.
+        records: one a layer, of the latest step.
+        keep_solutions: records keep states and messages (for credit diagrams and tests): blocks at once, no switching.
+        pinned: schedules found by measuring, by shape; they go before what the cost model says.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.controller = Controller(options.tolerance, options.feedback_tolerance, options.most, options.finest)
+        self.captures = Captures() if options.capture else None
+        self.records: list[Record] = []
+        self.keep_solutions = False
+        self.pinned: dict[str, Schedule] = {}
+
+    def check(self, cells: list[Cell], device: torch.device) -> None:
+        """Refuse what this device, or a cell, cannot do.
+
+        Raises:
+            InputError: a precision that a cell does not have, or recording on a device without it.
+        """
+        for cell in cells:
+            in_precision(cell, self.options.precision)
+        if self.captures is not None and graphs.recorder(device) is None:
+            raise InputError("capture", f"True on device {device.type!r}", "a CUDA device, or capture=False")
+
+    def credit_block(self, steps: int, batch: int) -> int:
+        """Steps of a credit block: a matter of the task, not of the machine."""
+        size = self.options.block_size
+        return min(size if isinstance(size, int) else auto_block(steps, batch), steps)
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.records = []
+
+    def schedule(self, cell: Cell, shape: Shape, like: Tensor) -> Schedule:
+        """What the next step of a layer will do; `like` has its dtype and device."""
+        if self.options.execution == "measured" and (known := self.pinned.get(shape_name(shape.steps, shape.batch))):
+            return known
+        device = like.device.type
+        avoid = self.controller.avoid()
+        return choose(Layer.of(cell, like), shape, device, this_machine(), self.options, avoid=avoid)
+
+    def plan(self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0) -> Plan:
+        """Schedule and effort of a layer's next step."""
+        o, c = self.options, self.controller
+        chosen = self.schedule(cell, shape, like)
+        execution, block = chosen.execution, chosen.block
+        sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
+        feedback = c.feedback(layer) if o.feedback == "auto" else _fixed(o.feedback, o.feedback_tolerance)
+        if self.keep_solutions:
+            execution, block = "exact-forward" if o.sweeps == "auto" else "parallel", shape.credit
+            if o.feedback == "auto":  # enough corrections are exact: nothing to switch to
+                feedback = Effort(feedback.least, shape.steps, feedback.tolerance, fixed=True)
+        own = {"calibrated": lambda: c.mix(layer), "own": lambda: 1.0, "none": lambda: 0.0}[o.carry]()
+        return Plan(
+            block, sweeps, feedback, execution, shape.credit, self.pull, discount, own, chosen.group, o.precision,
+            captures=None if self.keep_solutions else self.captures,  # what is kept must outlast the next replay
+        )  # fmt: skip
+
+    @property
+    def pull(self) -> float:
+        """Weight of the consistency term in this step."""
+        return self.controller.pull if isinstance(self.options.pull, str) else float(self.options.pull)
+
+    def layer(self, layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, credit: int,
+              discount: float | Tensor = 1.0) -> Tensor:  # fmt: skip
+        """Outputs `(B, T, d)` of a layer, differentiable.
+
+        Args:
+            layer: its number, counted from the input.
+            cell: its cell.
+            x: `(B, T, D)`.
+            state: `(B, S)` start.
+            lengths: `(B,)` valid steps, or None for all.
+            credit: steps of a credit block.
+            discount: on the message that enters a credit block, a number or `(m, B, 1)`.
+        """
+        plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
+        self.records.append(Record(keep=self.keep_solutions))
+        return run_layer(cell, x, state, lengths, plan, self.records[-1])
+
+    def one_layer(
+        self, cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, credit: int, discount: float | Tensor
+    ) -> tuple[float, Tensor | None]:
+        """A whole step of a model of one layer, its loss taken where the blocks are; see `step_one_layer`."""
+        plan = self.plan(0, cell, _shape(x, credit, discount), state, discount)
+        self.records = [Record()]
+        return step_one_layer(cell, head, x, state, batch, plan, self.records[0])
+
+    def end(self) -> None:
+        """Learn from the step that was made."""
+        self.controller.observe(self.records)
+        self.controller.steps += 1
+
+    def exact(self) -> bool:
+        """Whether the latest step's boundaries were those of the deployed chain."""
+        return all(r.boundaries == "exact" for r in self.records)
+
+    def metrics(self) -> dict[str, float | str]:
+        """Of the latest step: the worst layer's."""
+        r = self.records
+        ran = dict.fromkeys(one.ran if not one.gave_up else f"gave up {one.gave_up}, then {one.ran}" for one in r)
+        return {
+            "schedule": "; ".join(ran),
+            "boundaries": max((one.boundaries for one in r), key=CERTAINTY.index),
+            "messages": max((one.messages for one in r), key=CERTAINTY.index),
+            "sweeps": float(max(one.sweeps for one in r)),
+            "corrections": float(max(one.corrections for one in r)),
+            "inconsistency": max(one.residuals[-1] for one in r),
+            "feedback_residual": max(one.feedback_residuals[-1] for one in r),
+            "fallbacks": max(one.fallbacks for one in r),
+            "tolerance": self.controller.tolerance,
+            "carry_weight": self.controller.carry_weight(),
+            "depth": float(sum(one.depth.total for one in r)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        pinned = {name: [one.execution, one.block] for name, one in self.pinned.items()}
+        return {**self.controller.state_dict(), "pinned": pinned}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.controller.load_state_dict(state)
+        self.pinned = {name: Schedule(str(how), int(block)) for name, (how, block) in state["pinned"].items()}
+
+
+def shape_name(steps: int, batch: int) -> str:
+    """Steps, up to the next power of two, and sequences: what differs a little shares a figure."""
+    return f"{1 << (steps - 1).bit_length()} steps x {batch}"
+
+
+def this_machine() -> Machine:
+    """The CPU as the cost model sees it, with the threads torch may use now."""
+    target = machine.target()
+    return Machine(torch.get_num_threads(), target.width, target.registers, *_caches())
+
+
+@functools.cache
+def _caches() -> tuple[int, int]:
+    """Bytes of a core's first and second cache, where the system says them."""
+    sizes = []
+    for name, usual in (("SC_LEVEL1_DCACHE_SIZE", 32 << 10), ("SC_LEVEL2_CACHE_SIZE", 1 << 20)):
+        try:
+            size = os.sysconf(name)
+        except (ValueError, OSError, AttributeError):  # not on this system
+            size = 0
+        sizes.append(size if size > 0 else usual)
+    return sizes[0], sizes[1]
+
+
+def _fixed(count: int | str, tolerance: float) -> Effort:
+    return Effort(int(count), int(count), tolerance, fixed=True)
+
+
+def _shape(x: Tensor, credit: int, discount: float | Tensor) -> Shape:
+    return Shape(x.shape[0], x.shape[1], credit, bool((torch.as_tensor(discount) == 1).all()))

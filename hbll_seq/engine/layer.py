@@ -1,0 +1,169 @@
+"""A recurrent layer trained block by block: the autograd node that stands for one layer.
+
+Forward solves the boundary states and rolls all blocks from them; backward solves the feedback
+messages and differentiates every block on its own. No graph ever joins two blocks: what a block
+gets from the others are two constants, its start state and the message at its end. Block i's objective
+(docs/method.md#the-probabilistic-reading) is
+
+    l_i + <F_i(h_i), stop(lambda_{i+1})> + pull * |F_i(h_i) - stop(h_{i+1})|^2 / 2
+
+whose last two terms are, up to a constant, the squared distance to the posterior mean.
+
+What runs at the same time is the plan's `execution`. "parallel" sweeps until the boundaries agree; if they do not
+converge, or with "exact-forward", one roll in order gives them exactly. Messages are solved all blocks at once; if they
+do not converge, the step goes through the layer in order instead, as "sequential" always does.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq.cells import Cell, captured, in_precision
+from hbll_seq.engine.blocks import Depth, discounts, from_blocks, to_blocks, valid_boundaries
+from hbll_seq.engine.level import Level, Loss
+from hbll_seq.engine.plan import Plan, Record
+from hbll_seq.engine.sequential import InOrder, exact_starts
+from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
+
+
+def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record) -> Tensor:
+    """Outputs `(B, T, d)` of a layer from inputs `(B, T, D)` and start state `(B, S)`, block-local in backward."""
+    cell = captured(in_precision(cell, plan.precision), plan.captures)
+    node = _InOrder if plan.execution == "sequential" else _BlockLocal
+    result = node.apply(x, state, cell, lengths, plan, record, *cell.parameters())
+    assert isinstance(result, Tensor)
+    return result
+
+
+def solve_layer_states(
+    cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record, *, outputs: bool = True
+) -> States:
+    """Boundary states of a layer, without gradient; without `outputs` those are not kept either."""
+    xb = to_blocks(x.detach(), plan.block, copy=plan.group is None)  # (K, n, B, D)
+    n, b = xb.shape[1], xb.shape[2]
+    with torch.no_grad():  # once for all rolls; in groups each roll makes its own, to keep memory small
+        projected = cell.projected(xb) if plan.group is None and cell.projects_first() else None
+
+    def make(start: Tensor, keep: bool) -> Level:
+        return Level(
+            cell, xb, start, keep=keep, group=plan.group, depth=record.depth, projected=projected, store=outputs
+        )
+
+    products = state.new_zeros(2, cell.memory_size)
+
+    def observe(start: Tensor, end: Tensor, own: Tensor) -> None:
+        m = cell.memory_size
+        p, e = own * start[..., :m], end[..., :m]
+        products[0] += (p * p).sum((0, 1))
+        products[1] += (p * e).sum((0, 1))
+
+    states: States | None = None
+    valid = valid_boundaries(x.shape[1], plan.block, lengths, state)
+    if plan.execution == "parallel":
+        guess = state.new_zeros(n, b, cell.state_size)
+        guess[0] = state.detach()
+        states = solve_states(
+            cell, make, guess, valid, plan.sweeps,
+            depth=record.depth, carry_of=lambda own: own * plan.own, observe=observe,
+        )  # fmt: skip
+        record.residuals, record.sweeps, record.fallbacks = states.residuals, states.sweeps, states.fallbacks
+        record.statistics, record.ran = products, "parallel"
+        record.boundaries = _found(states.converged, exact=states.sweeps >= n - 1)
+    if states is None or not (states.converged or plan.sweeps.fixed):
+        record.gave_up = "states" if states is not None else ""
+        states = None  # its activations are wrong ones
+        in_time = x.detach().transpose(0, 1).contiguous()
+        start = exact_starts(cell, in_time, xb, state.detach(), plan.block)
+        record.depth.steps += (n - 1) * plan.block
+        states = solve_states(
+            cell, make, start, valid, Effort(0, 0, 0.0, fixed=True), depth=Depth(), carry_of=lambda own: own * plan.own
+        )
+        record.depth.steps += plan.block
+        record.residuals = [*record.residuals, states.residuals[0]]
+        record.ran, record.boundaries = "exact-forward", "exact"
+    record.end = states.level.end
+    return states
+
+
+def solve_layer_feedback(
+    cell: Cell, states: States, dout: Tensor | Loss | None, plan: Plan, record: Record, steps: int, *, inputs: bool
+) -> Feedback | None:
+    """Feedback messages and gradients of a layer, or None where they do not converge; see `solve_feedback`."""
+    extra = None
+    n, b, _ = states.start.shape
+    if plan.pull and states.gap.numel():
+        extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))
+    feedback = solve_feedback(
+        cell, states, dout, None, plan.feedback, extra=extra, depth=record.depth,
+        discount=discounts(plan.discount, plan.credit_block, plan.block, steps, b), inputs=inputs,
+    )  # fmt: skip
+    record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
+    record.messages = _found(feedback.converged, exact=feedback.corrections >= n - 2)
+    if feedback.converged or plan.feedback.fixed:
+        return feedback
+    record.gave_up = "messages"
+    return None
+
+
+def _found(converged: bool, *, exact: bool) -> str:
+    return "exact" if exact else "within tolerance" if converged else "forced"
+
+
+class _BlockLocal(torch.autograd.Function):
+    """All blocks at once: forward states, backward messages."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, state: Tensor, cell: Cell, lengths: Tensor | None, plan: Plan, record: Record,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
+        states = solve_layer_states(cell, x, state, lengths, plan, record)
+        ctx.cell, ctx.plan, ctx.record, ctx.states, ctx.given = cell, plan, record, states, (x.detach(), state.detach())
+        assert states.level.outputs is not None
+        return from_blocks(states.level.outputs, x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        plan, states, record, (x, state) = ctx.plan, ctx.states, ctx.record, ctx.given
+        steps, inputs = x.shape[1], ctx.needs_input_grad[0]
+        dout = to_blocks(grads[0], plan.block)
+        feedback = solve_layer_feedback(ctx.cell, states, dout, plan, record, steps, inputs=inputs)
+        if record.keep:
+            record.states, record.feedback = states, feedback
+        else:
+            states.level.release()
+        ctx.states = None  # activations are not needed again
+        if feedback is None:
+            chain = InOrder(ctx.cell, x.transpose(0, 1).contiguous(), state, plan, record, outputs=False)
+            start, dx, parameters = _pull_back(chain, grads[0], inputs)
+        else:
+            start, parameters = feedback.start, feedback.parameters
+            dx = from_blocks(feedback.dx, steps) if inputs and feedback.dx is not None else None
+        return (dx, start, None, None, None, None, *parameters)
+
+
+class _InOrder(torch.autograd.Function):
+    """One step after the other, each way in one call where the cell has one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, state: Tensor, cell: Cell, lengths: Tensor | None, plan: Plan, record: Record,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
+        ctx.chain = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
+        outputs: Tensor = ctx.chain.outputs
+        return outputs.transpose(0, 1).contiguous() if len(state) > 1 else outputs.transpose(0, 1).clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        start, dx, parameters = _pull_back(ctx.chain, grads[0], ctx.needs_input_grad[0])
+        ctx.chain = None
+        return (dx, start, None, None, None, None, *parameters)
+
+
+def _pull_back(chain: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+    """Gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
+    in_time = dout.transpose(0, 1).contiguous()
+    start, dx, parameters = chain.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
+    return start, None if dx is None else dx.transpose(0, 1), parameters

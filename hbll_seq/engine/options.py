@@ -1,0 +1,146 @@
+"""The engine's options: one frozen object, checked when it is made."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hbll_seq.cells import PRECISIONS
+from hbll_seq.engine.memory import memory_bytes
+from hbll_seq.errors import InputError
+
+EXECUTIONS = ("auto", "measured", "sequential", "exact-forward", "parallel")
+CARRIES = ("calibrated", "own", "none")
+# Finest tolerances with bfloat16 products. Rounding leaves 1e-10 .. 6e-6 on fresh and trained cells, up to 1e-4 with
+# the recurrent weights doubled; boundaries that agree to 1e-4 cost the gradient less than bfloat16 does (docs/notes).
+FINEST_BF16 = 1e-4
+
+
+@dataclass(frozen=True)
+class Options:
+    """How recurrent layers are run in training. The defaults are meant to be right everywhere.
+
+    Args:
+        block_size: steps K of a *credit block*: where the discount acts, what has a loss of its own. "auto" takes it
+            from length and batch alone, so that one seed means the same objective on every machine.
+        sweeps: consistency sweeps, or "auto": as many as the tolerance needs, and if more than `most` would be needed
+            exact boundaries instead. A number is used whatever it leaves; the history then says "forced".
+        feedback: feedback corrections, or "auto": likewise, with an exact pass in order instead.
+        pull: weight of the pull to the posterior, or "auto": only where a fixed number of sweeps leaves gaps.
+        tolerance: relative inconsistency of the boundaries aimed at.
+        feedback_tolerance: relative squared residual of the feedback messages aimed at.
+        carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured), "own", or "none" (Jacobi
+            sweeps, and no carry in the feedback's scan).
+        execution: what runs at the same time; the gradient is the same within the tolerances.
+            "sequential": whole sequences in order, a compiled call each way where the cell has one; depth 2 T.
+            "exact-forward": boundaries by one roll in order, then all blocks at once, forward and back.
+            "parallel": all blocks at once, boundaries by consistency sweeps; exact boundaries where they do not agree.
+            "auto": the fastest for the layer, the shape and this machine by `engine.schedule.choose`.
+            "measured": the fastest on this machine by trying, remembered in a file and in checkpoints.
+        execution_block: steps of a block that runs at once, "auto" or a number. It divides `block_size` where messages
+            are discounted.
+        group: execution blocks in flight, or None for all at once.
+        memory: budget for the activations of the blocks in flight, in bytes or as "512MB"; decides `group`.
+        most: the most sweeps, and the most corrections, that "auto" may spend.
+        discount: factor on the feedback message that enters a credit block. 1 is the whole credit of BPTT; 0 leaves
+            each block its own loss, the credit of truncated BPTT; in between, credit from k blocks ahead counts
+            discount^k. "auto" is the rule's choice.
+        precision: "float32", or "bf16": the products inside blocks, forward and back, take factors rounded to
+            bfloat16 (`cells.mixed`). Weights, gates, states, messages, scans, losses and gradients stay float32, the
+            read-out and the deployed chain too. The two tolerances are then at least 1e-4. On a CPU it gives up the
+            compiled rolls: it is meant for GPUs, and has not been measured on one.
+        capture: record the rolls of cells that are rolled step by step (your own, minGRU, a GRU of more than 512 units)
+            as CUDA graphs, so that a level is one launch (`cells.captured`). On CUDA only, float32 products only; a
+            recording is made for every shape of batch and keeps its activations. Not yet run on a GPU.
+
+    Raises:
+        InputError: an option out of range, or two that exclude each other.
+    """
+
+    block_size: int | str = "auto"
+    sweeps: int | str = "auto"
+    feedback: int | str = "auto"
+    pull: float | str = "auto"
+    tolerance: float = 3e-4
+    feedback_tolerance: float = 1e-3
+    carry: str = "calibrated"
+    execution: str = "auto"
+    execution_block: int | str = "auto"
+    group: int | None = None
+    memory: int | str | None = None
+    most: int = 8
+    discount: float | str = "auto"
+    precision: str = "float32"
+    capture: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.block_size == "measured":
+            raise InputError("block_size", '"measured"', 'execution="measured": the credit block is no matter of speed')
+        for name, least in (("block_size", 1), ("sweeps", 0), ("feedback", 0), ("execution_block", 1)):
+            _whole(name, getattr(self, name), least)
+        if not _integer(self.most, 1):
+            raise InputError("most", repr(self.most), "an integer >= 1")
+        if self.group is not None:
+            _whole("group", self.group, 1)
+        _number("pull", self.pull, self.pull == "auto", 'a number >= 0 or "auto"')
+        _number("discount", self.discount, self.discount == "auto", 'a number in 0..1 or "auto"', most=1.0)
+        for name, allowed in (("precision", PRECISIONS), ("carry", CARRIES), ("execution", EXECUTIONS)):
+            if getattr(self, name) not in allowed:
+                gone = ', which is gone: "calibrated" took fewer sweeps in less time'
+                old = gone if name == "carry" and self.carry in ("learned", "blended") else ""
+                raise InputError(name, repr(getattr(self, name)) + old, f"one of {allowed}")
+        for name in ("tolerance", "feedback_tolerance"):
+            _tolerance(name, getattr(self, name), self.finest, self.precision)
+        self._together()
+
+    def _together(self) -> None:
+        """Options that exclude each other."""
+        if self.group is not None and self.memory is not None:
+            raise InputError("memory", "given beside group", "one of the two")
+        if self.memory is not None:
+            memory_bytes(self.memory)
+        if self.execution == "measured" and (self.group is not None or self.memory is not None):
+            raise InputError("execution", '"measured" beside group or memory', "one of them alone")
+        if self.capture and (self.precision != "float32" or self.execution == "sequential"):
+            beside = f'precision="{self.precision}"' if self.precision != "float32" else 'execution="sequential"'
+            raise InputError("capture", f"True beside {beside}", "float32 products and blocks in parallel")
+        if self.execution in ("sequential", "exact-forward") and self.sweeps not in ("auto", 0):
+            raise InputError("sweeps", f'{self.sweeps} beside execution="{self.execution}"', '"auto": there are none')
+
+    @property
+    def finest(self) -> float:
+        """The finest tolerance that the precision can meet."""
+        return FINEST_BF16 if self.precision == "bf16" else 0.0
+
+    @property
+    def budget(self) -> int | None:
+        """`memory` in bytes."""
+        return None if self.memory is None else memory_bytes(self.memory)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of all options."""
+        return [field.name for field in fields(cls)]
+
+
+def _integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if value != "auto" and not _integer(value, least):
+        raise InputError(name, repr(value), f'an integer >= {least} or "auto"')
+
+
+def _number(name: str, value: Any, auto: bool, expected: str, most: float = math.inf) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not auto and not (number and 0 <= value <= most and math.isfinite(value)):
+        raise InputError(name, repr(value), expected)
+
+
+def _tolerance(name: str, value: Any, finest: float, precision: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and value > 0 and math.isfinite(value)):
+        raise InputError(name, repr(value), "a finite number > 0")
+    if value < finest:
+        raise InputError(name, f'{value} with precision="{precision}"', f"at least {finest}: rounding leaves no less")

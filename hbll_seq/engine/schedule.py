@@ -1,0 +1,168 @@
+"""What one call will do: the single place that decides execution, block size, groups and precision.
+
+Read `choose` as a table, first match first:
+
+    asked for by the user                                     as asked
+    a GPU, or a cell without compiled rolls                   parallel: the machine has room, or every step has a price
+    a CPU with compiled rolls                                 the least of `engine.cost` over the three executions
+    a run whose states (messages) would not converge before   exact-forward (sequential)
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from hbll_seq.cells import Cell
+from hbll_seq.engine import cost
+from hbll_seq.engine.memory import activation_bytes
+from hbll_seq.engine.options import Options
+from hbll_seq.tree import ROWS
+
+SWEEPS = 2.0  # what dynamics that forget take at the default tolerance, most often
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What of a layer decides: kind of cell, sizes, and whether it has compiled rolls here.
+
+    Attributes:
+        gates: with a recurrent product.
+        parts: vectors of state a unit.
+        hidden: units.
+        compiled: rolls of K steps in one call.
+        bytes: of activations that a row keeps a step.
+    """
+
+    gates: int
+    parts: int
+    hidden: int
+    compiled: bool
+    bytes: int
+
+    @classmethod
+    def of(cls, cell: Cell, like: torch.Tensor) -> "Layer":
+        """A cell's, for inputs and weights like `like`."""
+        compiled = cell.compiled(like)
+        gates = cell.recipe.gates if cell.recipe is not None else 1
+        return cls(
+            gates, cell.state_size // cell.hidden_size, cell.hidden_size, compiled, activation_bytes(cell, like.dtype)
+        )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """B sequences of T steps, and the steps of a credit block; `whole` where no message is discounted."""
+
+    batch: int
+    steps: int
+    credit: int
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What one call does.
+
+    Attributes:
+        execution: "sequential", "exact-forward" or "parallel".
+        block: steps of an execution block; in order, of a credit block.
+        group: execution blocks in flight, or None for all.
+    """
+
+    execution: str
+    block: int
+    group: int | None = None
+
+
+def choose(
+    layer: Layer, shape: Shape, device: str, machine: cost.Machine, options: Options, *, avoid: str = ""
+) -> Schedule:
+    """The schedule of one layer's next step.
+
+    Args:
+        layer, shape: what is run.
+        device: "cpu", "cuda", ...
+        machine: the CPU.
+        options: what the user asked for.
+        avoid: "states" or "messages" that did not converge in earlier steps of the run, or "".
+    """
+    execution = _asked(options, avoid)
+    if execution is None:
+        execution, block = _fastest(layer, shape, device, machine, options, avoid)
+    else:
+        block = shape.credit if execution == "sequential" else _block(layer, shape, options)
+    return Schedule(execution, block, _group(layer, shape, block, options))
+
+
+def _block(layer: Layer, shape: Shape, options: Options) -> int:
+    """Steps of the blocks that run at once: as asked, else the credit block, shorter where memory is short."""
+    if isinstance(options.execution_block, int):
+        return min(options.execution_block, shape.steps)
+    block = min(shape.credit, shape.steps)
+    if options.budget is not None:  # a group has to have rows enough for the machine
+        rows = options.budget // layer.bytes
+        while block > 16 and block * ROWS > rows and block % 2 == 0:
+            block //= 2
+    return block
+
+
+def _fitting(shape: Shape, wanted: int) -> int:
+    """Steps near `wanted` at whose ends messages may be discounted, where they are."""
+    if shape.whole or shape.credit >= shape.steps:
+        return min(wanted, shape.steps)
+    return _divisor(shape.credit, wanted)
+
+
+def _divisor(credit: int, wanted: int) -> int:
+    """The largest divisor of `credit` up to `wanted`; `credit` itself where all of them are much smaller."""
+    found = max(k for k in range(1, min(credit, wanted) + 1) if credit % k == 0)
+    return found if 4 * found >= min(wanted, credit) else credit
+
+
+def _asked(options: Options, avoid: str) -> str | None:
+    """The execution that options fix, or None for the fastest."""
+    if options.execution == "parallel" and options.sweeps == "auto" and avoid:
+        return "exact-forward" if avoid == "states" else "sequential"
+    if options.execution == "exact-forward" and options.feedback == "auto" and avoid == "messages":
+        return "sequential"
+    if options.execution not in ("auto", "measured"):
+        return options.execution
+    if options.sweeps != "auto" or options.feedback != "auto" or options.capture:
+        return "parallel"  # what these options are about
+    return None
+
+
+def _fastest(
+    layer: Layer, shape: Shape, device: str, machine: cost.Machine, options: Options, avoid: str
+) -> tuple[str, int]:
+    block = _block(layer, shape, options)
+    if device != "cpu" or not layer.compiled or options.precision != "float32":
+        return {"": "parallel", "states": "exact-forward", "messages": "sequential"}[avoid], block
+    work = cost.Work(layer.gates, layer.parts, layer.hidden)
+    again = options.group is not None or options.budget is not None  # what was let go is rolled again
+    found = {("sequential", shape.credit): cost.sequential(work, shape.batch, shape.steps, machine, again=again)}
+    for size in _sizes(layer, shape, options):
+        for execution, sweeps in (("exact-forward", math.inf), ("parallel", 1.0 if layer.gates == 0 else SWEEPS)):
+            if avoid == "messages" or (avoid and execution == "parallel"):
+                continue
+            group = _group(layer, shape, size, options)
+            found[execution, size] = cost.parallel(
+                work, shape.batch, shape.steps, size, machine, sweeps=sweeps, group=group
+            )
+    return min(found, key=lambda one: found[one])
+
+
+def _sizes(layer: Layer, shape: Shape, options: Options) -> list[int]:
+    """Execution blocks worth a look: as asked, or powers of two that leave at least two blocks."""
+    if options.execution_block != "auto" or options.budget is not None:
+        return [_block(layer, shape, options)]
+    sizes = [_fitting(shape, 1 << i) for i in range(4, 14) if 2 << i <= shape.steps]
+    return sorted(set(sizes)) or [_block(layer, shape, options)]
+
+
+def _group(layer: Layer, shape: Shape, block: int, options: Options) -> int | None:
+    """Blocks in flight under a budget."""
+    if options.budget is None:
+        return options.group
+    return max(1, options.budget // (layer.bytes * block * shape.batch))

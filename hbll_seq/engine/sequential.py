@@ -1,0 +1,194 @@
+"""A layer's whole sequence in order: boundaries and messages exact by construction, nothing to sweep or correct.
+
+Where the cell has a compiled roll that is one call each way, with the discount between credit blocks inside the call
+on the way back. Other cells go through the credit blocks one after the other, or through everything at once where no
+message is discounted. The objectives are those of `engine.layer`: block i gets its start and its message as constants.
+
+Under a budget of memory the sequence is cut into segments of a few credit blocks. Only the segments' starts are kept on
+the way there; on the way back every segment is rolled again before it is differentiated. Depth is 2 T, or 3 T then.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hbll_seq.cells import Cell, Roll
+from hbll_seq.cells.fused import CellRoll
+from hbll_seq.engine.level import add
+from hbll_seq.engine.plan import Plan, Record
+
+# first step and the step after the last, outputs (k, B, d) of these steps -> gradient on them, or None for none
+SegmentLoss = Callable[[int, int, Tensor], Tensor | None]
+
+
+class InOrder:
+    """T steps of B sequences, rolled now, differentiated when asked.
+
+    Args:
+        cell: the layer's cell.
+        x: `(T, B, D)` inputs, time first.
+        state: `(B, S)` start.
+        plan: its credit block, discount and budget are used.
+        record: filled.
+        outputs: whether `outputs` is wanted; if not, segments may be let go (`plan.group`).
+
+    Attributes:
+        outputs: `(T, B, d)`, or None.
+        segment: steps of a segment; the last one may be shorter.
+    """
+
+    def __init__(
+        self, cell: Cell, x: Tensor, state: Tensor, plan: Plan, record: Record, *, outputs: bool = True
+    ) -> None:
+        self._cell, self._plan, self._record = cell, plan, record
+        self._x, self._steps, self._k = x, len(x), plan.credit_block
+        self._whole_credit = plan.whole_credit()
+        self.segment = self._size()
+        self._spans = [(i, min(i + self.segment, self._steps)) for i in range(0, self._steps, self.segment)]
+        alone = len(self._spans) == 1
+        self._pieces: list[list[Roll]] = []
+        self._starts = [state.detach()]
+        ends: list[Tensor] = []
+        kept: list[Tensor] = []
+        for first, stop in self._spans:
+            last = stop == self._steps  # the first one that the way back needs
+            rolls, here = self._roll(first, stop, self._starts[-1], keep=last or outputs, ends=ends)
+            if outputs:
+                kept += [roll.outputs if alone else roll.outputs.clone() for roll in rolls if roll.outputs is not None]
+            self._pieces.append(rolls if last else [])
+            self._starts.append(here)
+        self.outputs = None if not outputs else kept[0] if len(kept) == 1 else torch.cat(kept)
+        record.ran, record.end, record.residuals = "sequential", torch.cat(ends), [0.0]
+        record.boundaries = record.messages = "exact"
+        record.depth.steps += self._steps
+
+    def _size(self) -> int:
+        """All steps, or as many credit blocks as the budget allows."""
+        plan = self._plan
+        return self._steps if plan.group is None else max(1, plan.block * plan.group // self._k) * self._k
+
+    def _roll(
+        self, first: int, stop: int, state: Tensor, *, keep: bool, ends: list[Tensor] | None
+    ) -> tuple[list[Roll], Tensor]:
+        """Rolls that cover steps first..stop, in order, and the state after them; `ends` gets the credit blocks' ends.
+
+        Without `keep` the rolls hold no activations.
+        """
+        x = self._x[first:stop]
+        whole = self._cell.whole(x, state, keep=keep, every=self._k)
+        if whole is not None:
+            if ends is not None:
+                assert whole.marks is not None
+                ends += [whole.marks, whole.end[None]]
+            return [whole], whole.end
+        alone = self._whole_credit and keep and (ends is None or len(self._spans) == 1)
+        if alone:
+            roll = self._cell.roll(x, state, keep=True, carry=False)
+            if ends is not None:
+                assert roll.outputs is not None
+                ends += [roll.outputs[self._k - 1 : -1 : self._k], self._cell.output(roll.end)[None]]
+            return [roll], roll.end
+        rolls: list[Roll] = []
+        for piece in x.split(self._k):
+            rolls.append(self._cell.roll(piece, state, keep=keep, carry=False))
+            state = rolls[-1].end
+            if ends is not None:
+                ends.append(state[None])
+        return rolls, state
+
+    def backward(
+        self, dout: SegmentLoss, dend: Tensor | None = None, *, inputs: bool
+    ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+        """Messages and gradients, the last segment first; activations are let go on the way.
+
+        Args:
+            dout: gives the gradient on the outputs of a segment.
+            dend: `(B, S)` gradient on the last state, or None.
+            inputs: whether the gradient on the inputs is wanted.
+
+        Returns:
+            Gradient on the start `(B, S)`; on the inputs `(T, B, D)`, or None; on the parameters.
+        """
+        message, total = dend, list[Tensor | None]()
+        dx: list[Tensor] = []
+        gamma = self._gamma()
+        for i in reversed(range(len(self._spans))):
+            first, stop = self._spans[i]
+            rolls = self._pieces[i]
+            if not rolls:
+                rolls, _ = self._roll(first, stop, self._starts[i], keep=True, ends=None)
+                self._record.depth.steps += stop - first
+            self._pieces[i] = []
+            outputs = [roll.outputs for roll in rolls if roll.outputs is not None]
+            given = dout(first, stop, outputs[0] if len(outputs) == 1 else torch.cat(outputs))
+            if stop < self._steps and message is not None and gamma is not None:
+                message = message * gamma[(stop - 1) // self._k, :, None]
+            message, inner, params = self._back(rolls, first, given, message, gamma, inputs)
+            dx += inner
+            total = add(total, params)
+        self._record.feedback_residuals = [0.0]
+        self._record.depth.steps += self._steps
+        assert message is not None
+        return message, torch.cat(dx[::-1]) if dx else None, total
+
+    def _gamma(self) -> Tensor | None:
+        """`(m, B)` discount of every credit block, or None where credit is whole."""
+        if self._whole_credit:
+            return None
+        state = self._starts[0]
+        m = -(-self._steps // self._k)
+        return torch.as_tensor(self._plan.discount).to(state).expand(m, len(state), 1).squeeze(-1)
+
+    def _back(
+        self, rolls: list[Roll], first: int, dout: Tensor | None, message: Tensor | None, gamma: Tensor | None,
+        inputs: bool,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:  # fmt: skip
+        """Through the rolls of a segment that begins at step `first`; the input's gradients last piece first."""
+        if len(rolls) == 1:
+            roll = rolls.pop()
+            if gamma is not None and isinstance(roll, CellRoll):
+                message = roll.backward_state(dout, message, gamma[first // self._k :], self._k)
+            else:
+                message = roll.backward_state(dout, message)
+            dx, params = roll.gradients(inputs)
+            return message, [] if dx is None else [dx.clone()], params  # clone: may be a work buffer
+        total: list[Tensor | None] = []
+        pieces: list[Tensor] = []
+        count = len(rolls)
+        given = [None] * count if dout is None else dout.split(self._k)
+        for i in reversed(range(count)):
+            if gamma is not None and i + 1 < count and message is not None:
+                message = message * gamma[first // self._k + i, :, None]
+            roll = rolls.pop()
+            message = roll.backward_state(given[i], message)
+            dx, params = roll.gradients(inputs)
+            if dx is not None:
+                pieces.append(dx.clone())
+            total = add(total, params)
+        assert message is not None
+        return message, pieces, total
+
+
+def exact_starts(cell: Cell, x: Tensor, blocks: Tensor, state: Tensor, steps: int) -> Tensor:
+    """`(n, B, S)` states at the start of every block, by one roll in order that keeps nothing else.
+
+    Args:
+        cell: the layer's cell.
+        x: `(T, B, D)` inputs, time first.
+        blocks: `(K, n, B, D)` the same in blocks.
+        state: `(B, S)` start.
+        steps: K.
+    """
+    n = blocks.shape[1]
+    if n == 1:
+        return state[None]
+    x = x[: (n - 1) * steps]  # the last block's end is nobody's start
+    whole = cell.whole(x, state, keep=False, every=steps)
+    if whole is not None:
+        assert whole.marks is not None
+        return torch.cat([state[None], whole.marks, whole.end[None]])
+    starts = [state]
+    for i in range(n - 1):
+        starts.append(cell.roll(blocks[:, i].contiguous(), starts[-1], keep=False, carry=False).end)
+    return torch.stack(starts)

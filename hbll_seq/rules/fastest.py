@@ -1,0 +1,161 @@
+"""The fastest schedule for a model and a shape of batch, measured on this machine and remembered.
+
+`execution="measured"` of the engine. Tried are whole sequences in order, exact boundaries with all blocks at once, and
+sweeps with blocks of several sizes. Each makes a few training steps on a copy, in turn, and the one whose median step
+is shortest is taken. What was found is kept in a file, by machine, threads, device, PyTorch, model and shape, so that
+it is measured once, and in checkpoints, for resumed runs. All give the same gradient within the tolerances.
+"""
+
+import copy
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hbll_seq.batch import Batch
+from hbll_seq.engine import Engine, Schedule
+from hbll_seq.engine.engine import shape_name
+from hbll_seq.engine.options import EXECUTIONS
+from hbll_seq.kernels import machine
+from hbll_seq.models.recurrent import SequenceModel
+
+if TYPE_CHECKING:
+    from hbll_seq.rules.hbll import HBLL
+
+MOST_ROWS, LEAST_ROWS = 1024, 4  # blocks times sequences: outside, no shape we measured is fastest
+WARM, TIMED = 3, 5  # steps of each size; three until the controller knows how many sweeps it takes
+
+
+def candidates(steps: int, batch: int, credit: int) -> list[Schedule]:
+    """What is tried: in order; and blocks at once, powers of two from 8 that divide `credit` (or any, if that is all).
+
+    Args:
+        steps, batch: T and B.
+        credit: steps of a credit block where messages are discounted, T where they are not.
+    """
+    sizes = [k for k in (2**i for i in range(3, 40)) if 2 * k <= steps and (credit >= steps or credit % k == 0)]
+    fitting = [k for k in sizes if LEAST_ROWS <= -(-steps // k) * batch <= MOST_ROWS] or sizes[-1:]
+    some = fitting[:: max(1, len(fitting) // 3)]  # exact boundaries cost the same with any: a few will do
+    found = [Schedule("sequential", credit)]
+    return found + [Schedule("exact-forward", k) for k in some] + [Schedule("parallel", k) for k in fitting]
+
+
+def fastest(sides: list[Schedule], make: Callable[[Schedule], Callable[[], None]]) -> Schedule:
+    """The side whose step has the shortest median time; they alternate, so that a slow moment hits all of them.
+
+    Args:
+        sides: to choose from.
+        make: for a side, what makes one step.
+    """
+    if len(sides) == 1:
+        return sides[0]
+    steps = [(side, make(side)) for side in sides]
+    taken: dict[Schedule, list[float]] = {side: [] for side in sides}
+    for i in range(WARM + TIMED):
+        for side, step in steps:
+            start = time.perf_counter()
+            step()
+            if i >= WARM:
+                taken[side].append(time.perf_counter() - start)
+    return min(sides, key=lambda side: statistics.median(taken[side]))
+
+
+def pin(rule: "HBLL", model: SequenceModel, batch: Batch) -> None:
+    """With `execution="measured"`, measure what such batches take, unless it is known, and have the engine keep to it.
+
+    Args:
+        rule: that is about to make a step.
+        model: left alone; copies are trained on.
+        batch: a typical one.
+    """
+    engine, (size, steps) = rule.engine, batch.x.shape[:2]
+    name = shape_name(steps, size)
+    if engine.options.execution != "measured" or name in engine.pinned:
+        return
+    credit = engine.credit_block(steps, size)
+    whole = engine.options.discount == 1 or model.task == "sequence"
+    device = batch.x.device
+
+    def make(side: Schedule) -> Callable[[], None]:
+        twin, net = copy.copy(rule), copy.deepcopy(model)
+        twin.engine, twin.check_every = Engine(engine.options), 0
+        twin.engine.pinned = {name: side}
+
+        def one() -> None:
+            net.zero_grad()
+            twin.step(net, batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return one
+
+    def measure() -> Schedule:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # dropout draws
+            return fastest(candidates(steps, size, steps if whole else credit), make)
+
+    o = engine.options
+    options = (o.block_size, o.sweeps, o.feedback, o.pull, o.carry, o.precision, o.capture, o.discount, o.tolerance,
+               o.feedback_tolerance, o.most)  # fmt: skip
+    engine.pinned[name] = remember(f"{key(model, name)}; {' '.join(map(str, options))}", measure)
+
+
+def key(model: SequenceModel, of: str) -> str:
+    """What the figures for batches of shape `of` depend on, in words."""
+    device = next(model.parameters()).device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+    cells = [f"{type(cell).__name__} {cell.input_size} {cell.hidden_size}" for cell in model.cells]
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    out = model.readout.out_features
+    return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, {dtype}: " + (
+        f"{' + '.join(cells)} -> {out}, {of}"
+    )
+
+
+def _cpu() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, vectors of {machine.target().width}"
+
+
+def remember(name: str, measure: Callable[[], Schedule]) -> Schedule:
+    """What was measured under `name` before, on this machine, or now."""
+    file = cache_file()
+    known = _read(file)
+    kept = known.get(name)
+    if isinstance(kept, list) and len(kept) == 2 and kept[0] in EXECUTIONS and isinstance(kept[1], int) and kept[1] > 0:
+        return Schedule(*kept)
+    found = measure()
+    _write(file, {**_read(file), name: [found.execution, found.block]})
+    return found
+
+
+def cache_file() -> pathlib.Path:
+    """`schedules.json` in `HBLL_SEQ_CACHE`, or in hbll_seq's folder of the user's cache."""
+    own = os.environ.get("HBLL_SEQ_CACHE")
+    if own:
+        return pathlib.Path(own) / "schedules.json"
+    return (
+        pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hbll_seq" / "schedules.json"
+    )
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):  # not there, or half written by a machine that went off
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(file: pathlib.Path, known: dict[str, Any]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(known, indent=1, sort_keys=True))
+        part.replace(file)
+    except OSError:  # no place to write to: it is measured again next time, and nothing else is lost
+        return
