@@ -94,13 +94,14 @@ class Controller:
         """Learn from one step: one record a layer."""
         for layer, record in enumerate(records):
             self._observe(layer, record)
-        for kind, avoid in self._avoid.items():
-            if avoid.observe(self.steps, any(r.gave_up == kind for r in records)):
-                warnings.warn(f"step {self.steps + 1}: {ADVICE[kind]}", ScheduleWarning, stacklevel=2)
+        said = any(avoid.times for avoid in self._avoid.values())
+        begun = [k for k, a in self._avoid.items() if a.observe(self.steps, any(k in r.gave_up for r in records))]
+        if begun and not said:  # once a run
+            warnings.warn(f"step {self.steps + 1}: {ADVICE[begun[0]]}", ScheduleWarning, stacklevel=2)
         self._pull(records)
 
     def _observe(self, layer: int, record: Record) -> None:
-        if record.sweeps and record.gave_up != "states":
+        if record.sweeps and "states" not in record.gave_up:
             needed = next((i for i, r in enumerate(record.residuals) if r <= self.tolerance), record.sweeps)
             self._needed.setdefault(layer, deque(maxlen=_MEMORY)).append(needed)
         if record.ran != "sequential":
@@ -161,7 +162,7 @@ class _Avoid:
         return step < self.until
 
     def observe(self, step: int, failed: bool) -> bool:
-        """Count a step; True where the run has just begun to avoid the attempt for the first time."""
+        """Count a step; True where the run has just begun to avoid the attempt."""
         if self.now(step):
             return False
         self.tried, self.failed = self.tried + 1, self.failed + failed
@@ -171,7 +172,7 @@ class _Avoid:
             return False
         self.until, self.times = step + 1 + PAUSE * 2**self.times, self.times + 1
         self.tried = self.failed = 0
-        return self.times == 1
+        return True
 
     def state(self) -> list[int]:
         return [self.tried, self.failed, self.until, self.times]

@@ -132,7 +132,9 @@ class Engine:
     def metrics(self) -> dict[str, float | str]:
         """Of the latest step: the worst layer's."""
         r = self.records
-        ran = dict.fromkeys(one.ran if not one.gave_up else f"gave up {one.gave_up}, then {one.ran}" for one in r)
+        ran = dict.fromkeys(
+            f"gave up {' and '.join(one.gave_up)}, then {one.ran}" if one.gave_up else one.ran for one in r
+        )
         return {
             "schedule": "; ".join(ran),
             "boundaries": max((one.boundaries for one in r), key=CERTAINTY.index),

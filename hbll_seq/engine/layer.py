@@ -71,7 +71,7 @@ def solve_layer_states(
         record.statistics, record.ran = products, "parallel"
         record.boundaries = _found(states.converged, exact=states.sweeps >= n - 1)
     if states is None or not (states.converged or plan.sweeps.fixed):
-        record.gave_up = "states" if states is not None else ""
+        record.gave_up += ["states"] if states is not None else []
         states = None  # its activations are wrong ones
         in_time = x.detach().transpose(0, 1).contiguous()
         start = exact_starts(cell, in_time, xb, state.detach(), plan.block)
@@ -102,7 +102,7 @@ def solve_layer_feedback(
     record.messages = _found(feedback.converged, exact=feedback.corrections >= n - 2)
     if feedback.converged or plan.feedback.fixed:
         return feedback
-    record.gave_up = "messages"
+    record.gave_up.append("messages")
     return None
 
 

@@ -56,7 +56,7 @@ class Record:
         keep: set it to have `states` and `feedback` (and so all activations) kept after the step.
         ran: the execution that gave boundaries and gradient: that of the plan, or what the step switched to.
         boundaries, messages: "exact", "within tolerance", or "forced": outside it, because the user fixed the effort.
-        gave_up: what did not converge, so that the step switched: "states", "messages" or "".
+        gave_up: what did not converge, so that the step switched: "states", "messages", both or neither.
         residuals: relative inconsistency before each sweep and at the end.
         feedback_residuals: relative residual of each backward pass.
         statistics: `(2, M)`, sums over sweeps and blocks, per unit, of the products p*p and p*e, where p is the change
@@ -68,7 +68,7 @@ class Record:
     ran: str = "parallel"
     boundaries: str = "exact"
     messages: str = "exact"
-    gave_up: str = ""
+    gave_up: list[str] = field(default_factory=list)
     depth: Depth = field(default_factory=Depth)
     residuals: list[float] = field(default_factory=list)
     sweeps: int = 0

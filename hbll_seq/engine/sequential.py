@@ -59,7 +59,7 @@ class InOrder:
             self._pieces.append(rolls if last else [])
             self._starts.append(here)
         self.outputs = None if not outputs else kept[0] if len(kept) == 1 else torch.cat(kept)
-        record.ran, record.end, record.residuals = "sequential", torch.cat(ends), [0.0]
+        record.ran, record.end, record.residuals = "sequential", torch.cat(ends), [*record.residuals, 0.0]
         record.boundaries = record.messages = "exact"
         record.depth.steps += self._steps
 
@@ -127,7 +127,7 @@ class InOrder:
             message, inner, params = self._back(rolls, first, given, message, gamma, inputs)
             dx += inner
             total = add(total, params)
-        self._record.feedback_residuals = [0.0]
+        self._record.feedback_residuals.append(0.0)
         self._record.depth.steps += self._steps
         assert message is not None
         return message, torch.cat(dx[::-1]) if dx else None, total

@@ -39,7 +39,7 @@ class BPTT(Rule[SequenceModel]):
             loss, _ = train(model, batch, self.engine, self.engine.credit_block(steps, len(batch.x)), 1.0)
             return StepResult(loss, {"depth": float(self.engine.metrics()["depth"])})
         loss, _ = forward_backward(model, batch, sequential)
-        return StepResult(loss, {"depth": 2.0 * steps})
+        return StepResult(loss, {"depth": 2.0 * steps * len(model.cells)})  # layer after layer
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a step depends on no other."""
