@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from hbll_seq.cells.fused import CellRoll
 
 
+CHUNK = 4096  # steps whose activations the deployed chain may hold at a time
+
+
 class Advance(NamedTuple):
     """One step: the new state `(N, S)`, its carry `(N, M)` and link `(N, d)` (None without visible part)."""
 
@@ -144,6 +147,20 @@ class Cell(ABC):
             state = self.advance(one, state).state
             outputs.append(self.output(state))
         return torch.stack(outputs, 1), state
+
+    def deployed(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`sequence` without gradient: by compiled rolls where there are any, `CHUNK` steps at a time."""
+        with torch.no_grad():
+            if not self.compiled(state) or x.dtype != state.dtype:
+                return self.sequence(x, state)
+            outputs = x.new_empty(x.shape[0], x.shape[1], self.hidden_size)
+            for i in range(0, x.shape[1], CHUNK):
+                piece = x[:, i : i + CHUNK].transpose(0, 1).contiguous()
+                roll = self.roll(piece, state, keep=True, carry=False)
+                assert roll.outputs is not None
+                outputs[:, i : i + CHUNK] = roll.outputs.transpose(0, 1)
+                state = roll.end
+            return outputs, state
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`sequence` with time first: x `(K, N, D)` -> outputs `(K, N, d)`, final state; for cells with a fast one."""

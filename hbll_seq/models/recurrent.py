@@ -21,8 +21,12 @@ Execute = Callable[[int, c.Cell, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-    """The deployed chain: every step after the one before it. `lengths` do not matter to a causal chain."""
-    return cell.sequence(x, state)[0]
+    """The deployed chain: every step after the one before it. `lengths` do not matter to a causal chain.
+
+    With gradient it is PyTorch's own layer under autograd, without gradient a compiled roll where the cell has one.
+    """
+    run = cell.sequence if torch.is_grad_enabled() else cell.deployed
+    return run(x, state)[0]
 
 
 @remember

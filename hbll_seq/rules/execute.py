@@ -119,7 +119,7 @@ def _in_chunks(model: SequenceModel, batch: Batch) -> float:
     loss = Head(model.readout, model.objective, model.task == "sequence").loss(batch, block)
     with torch.no_grad():
         for i in range(0, steps, block):
-            h, state = cell.sequence(model.embed(batch.x[:, i : i + block]), state)
+            h, state = cell.deployed(model.embed(batch.x[:, i : i + block]), state)
             loss(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)
     return loss.loss
 
