@@ -50,16 +50,35 @@ def target(a: argparse.Namespace, stage: str) -> tuple[torch.device, str | None]
     return torch.device("cuda"), None if torch.cuda.is_available() else "no CUDA device; --dry runs tiny shapes without"
 
 
+def matmul(a: argparse.Namespace, stage: str) -> str:
+    """How float32 is multiplied: "tf32" is allowed to everyone, cuDNN too, or "ieee" is asked of all."""
+    return STAGES[stage].matmul or a.matmul
+
+
+def products(how: str) -> None:
+    """Set that for this process."""
+    torch.set_float32_matmul_precision("high" if how == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = how == "tf32"
+
+
 def writer(a: argparse.Namespace, stage: str, device: str) -> Lines:
     """Where a stage's lines go."""
-    common = dict(run=a.run, stage=stage, dry=a.dry, commit=a.commit, time=time.strftime("%Y-%m-%d %H:%M"))
+    common = dict(
+        run=a.run,
+        stage=stage,
+        dry=a.dry,
+        commit=a.commit,
+        matmul=matmul(a, stage),
+        time=time.strftime("%Y-%m-%d %H:%M"),
+    )
     return Lines(a.out / "device.jsonl", **common, **where.facts(device))
 
 
 def inside(a: argparse.Namespace) -> int:
     """A stage in its own process."""
     device, _ = target(a, a.stage)
-    jobs = STAGES[a.stage].jobs(device, a.dry, a.matmul)
+    products(matmul(a, a.stage))
+    jobs = STAGES[a.stage].jobs(device, a.dry)
     return run_jobs(jobs, writer(a, a.stage, device.type), Clock(a.budget), a.inside)
 
 
@@ -86,7 +105,7 @@ def show(a: argparse.Namespace) -> None:
     """`--list`."""
     for name, stage in STAGES.items():
         device, _ = target(a, name)
-        jobs = stage.jobs(device, a.dry, a.matmul)
+        jobs = stage.jobs(device, a.dry)
         print(f"{name:12} {stage.budget:4.0f} s, {len(jobs):3} jobs: {stage.what}")
 
 

@@ -1,4 +1,4 @@
-"""Stage `correct`: every kernel, CUDA graphs, bfloat16 products, whole steps. Float32 products are exact but where asked."""
+"""Stage `correct`: every kernel, CUDA graphs, bfloat16 products, whole steps."""
 
 import torch
 
@@ -6,13 +6,6 @@ from benchmarks.device import checks_kernels, checks_rolls, checks_rules
 from benchmarks.device.jobs import Job
 
 
-def jobs(device: torch.device, is_dry: bool, matmul: str) -> list[Job]:
-    """See the module docstring; `matmul` is not looked at."""
-    exact_products()
+def jobs(device: torch.device, is_dry: bool) -> list[Job]:
+    """All checks, of what is smallest and stands alone first."""
     return [one for checks in (checks_kernels, checks_rolls, checks_rules) for one in checks.jobs(device, is_dry)]
-
-
-def exact_products() -> None:
-    """No TF32 in products or in cuDNN."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.device import sides
 from benchmarks.device.jobs import Clock, Job
-from benchmarks.device.stage_speed import products, title
+from benchmarks.device.stage_speed import title
 from benchmarks.device.timing import alternate, first, once
 from benchmarks.rivals import data
 
@@ -21,18 +21,13 @@ SIDES = ("parallel", "default")
 TOP = 15
 
 
-def jobs(device: torch.device, is_dry: bool, matmul: str) -> list[Job]:
+def jobs(device: torch.device, is_dry: bool) -> list[Job]:
     """One job a shape and side."""
-    products(matmul)
     shapes = DRY_SHAPES if is_dry else SHAPES
-    return [
-        Job(f"{side} {title(*one)}", partial(measure, device, matmul, side, *one)) for side in SIDES for one in shapes
-    ]
+    return [Job(f"{side} {title(*one)}", partial(measure, device, side, *one)) for side in SIDES for one in shapes]
 
 
-def measure(
-    device: torch.device, matmul: str, side: str, cell: str, b: int, t: int, d: int, clock: Clock
-) -> dict[str, Any]:
+def measure(device: torch.device, side: str, cell: str, b: int, t: int, d: int, clock: Clock) -> dict[str, Any]:
     """Time it, then profile one step more."""
     batch = data(b, t).to(device)
     build = partial(sides.make, side, batch, d, cell)
@@ -41,7 +36,7 @@ def measure(
     cuda = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as recorded:
         seconds, _ = once(step, device)
-    found = {"side": side, "cell": cell, "shape": {"B": b, "T": t, "d": d}, "dtype": "float32", "matmul": matmul}
+    found = {"side": side, "cell": cell, "shape": {"B": b, "T": t, "d": d}, "dtype": "float32"}
     return found | {"timed": timed} | summary(list(recorded.events() or []), seconds, cuda)
 
 

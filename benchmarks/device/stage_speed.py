@@ -57,12 +57,11 @@ def names(row: Row, device: torch.device) -> list[str]:
     return found
 
 
-def jobs(device: torch.device, is_dry: bool, matmul: str) -> list[Job]:
+def jobs(device: torch.device, is_dry: bool) -> list[Job]:
     """One job a row."""
-    products(matmul)
     patience = Patience(1e9 if is_dry else PATIENCE)
     rows = DRY_ROWS if is_dry else ROWS
-    return [Job(title(*row[:4]), partial(measure, device, is_dry, matmul, row, patience)) for row in rows]
+    return [Job(title(*row[:4]), partial(measure, device, is_dry, row, patience)) for row in rows]
 
 
 def title(cell: str, b: int, t: int, d: int) -> str:
@@ -70,15 +69,7 @@ def title(cell: str, b: int, t: int, d: int) -> str:
     return f"{cell} B={b} T={t} d={d}"
 
 
-def products(matmul: str) -> None:
-    """ "tf32" allows it everywhere, to cuDNN too; "ieee" nowhere."""
-    torch.set_float32_matmul_precision("high" if matmul == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = matmul == "tf32"
-
-
-def measure(
-    device: torch.device, is_dry: bool, matmul: str, row: Row, patience: Patience, clock: Clock
-) -> dict[str, Any]:
+def measure(device: torch.device, is_dry: bool, row: Row, patience: Patience, clock: Clock) -> dict[str, Any]:
     """All sides of one row."""
     cell, b, t, d = row[:4]
     why: dict[str, dict[str, Any]] = {}
@@ -102,5 +93,5 @@ def measure(
         if "seconds" in one:
             patience.learn(name, cell, b, t, d, one["seconds"])
     shape = {"B": b, "T": t, "d": d}
-    line = {"cell": cell, "shape": shape, "dtype": "float32", "matmul": matmul, "sides": found}
+    line = {"cell": cell, "shape": shape, "dtype": "float32", "sides": found}
     return line | {"broken": broken is not None}
