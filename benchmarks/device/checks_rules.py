@@ -12,7 +12,6 @@ from benchmarks.device import dry, sides
 from benchmarks.device.compare import cosine, verdict
 from benchmarks.device.jobs import Clock, Job
 from benchmarks.rivals import V
-from hbll_seq import rules
 from hbll_seq.batch import Batch
 from hbll_seq.models import SequenceModel
 
@@ -23,18 +22,24 @@ EXECUTIONS = ("parallel", "exact-forward", "sequential", "auto")
 SHAPES = [(3, 256, 64, 1), (2, 512, 128, 2)]
 DRY_SHAPES = [(2, 24, 6, 1)]
 BLOCKS = 8  # no more than sweeps: the boundaries are exact, and so is the gradient
+LIMITS = {"bptt": 1e-4, "bptt by our kernels": 1e-4, "hbll bf16": 5e-2, "hbll defaults": 5e-2}  # the others 1e-3
 WHOLE = {"check_every": 0, "discount": 1.0, "tolerance": 1e-9, "feedback_tolerance": 1e-9}
 
 
-def ways(steps: int) -> dict[str, dict[str, Any]]:
-    """Options of the rule by name, those that this version of the package has."""
-    size = {"block_size": -(-steps // BLOCKS)}
-    found = {f"hbll {one}": WHOLE | size | {"execution": one} for one in EXECUTIONS if sides.has("hbll", execution=one)}
-    found["hbll in groups"] = WHOLE | size | {"group": 3}
-    found["hbll graphs"] = WHOLE | size | {"capture": True, "execution": "parallel"}
-    coarse = {"tolerance": 1e-4, "feedback_tolerance": 1e-4}  # as fine as bfloat16 allows
-    found["hbll bf16"] = WHOLE | size | coarse | {"precision": "bf16", "execution": "parallel"}
-    found["hbll defaults"] = {"check_every": 0, "discount": 1.0}
+def ways(steps: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Rules and options by name, those that this version of the package has."""
+    blocks = WHOLE | {"block_size": -(-steps // BLOCKS)}
+    coarse = blocks | {"tolerance": 1e-4, "feedback_tolerance": 1e-4}  # as fine as bfloat16 allows
+    found: dict[str, tuple[str, dict[str, Any]]] = {"bptt": ("bptt", {"kernels": "torch"})}
+    if sides.has("bptt", kernels="auto"):
+        found["bptt by our kernels"] = "bptt", {"kernels": "auto"}
+    for one in EXECUTIONS:
+        if sides.has("hbll", execution=one):
+            found[f"hbll {one}"] = "hbll", blocks | {"execution": one}
+    found["hbll in groups"] = "hbll", blocks | {"group": 3}
+    found["hbll graphs"] = "hbll", blocks | {"capture": True, "execution": "parallel"}
+    found["hbll bf16"] = "hbll", coarse | {"precision": "bf16", "execution": "parallel"}
+    found["hbll defaults"] = "hbll", {"check_every": 0, "discount": 1.0}
     return found
 
 
@@ -43,11 +48,11 @@ def jobs(device: torch.device, is_dry: bool) -> list[Job]:
     found = []
     for b, t, d, layers in DRY_SHAPES if is_dry else SHAPES:
         for cell in DRY_CELLS if is_dry else CELLS:
-            for name in ("bptt", *ways(t)):
+            for name in ways(t):
                 run = partial(check_step, device, is_dry, cell, (b, t, d, layers), name)
                 found.append(Job(f"{name} {cell} {b} x {t} x {d}, {layers} layers", run))
-    found += [Job(f"fit {cell}", partial(check_fit, device, is_dry, cell)) for cell in ("gru", "lstm")]
-    return found
+    fits = DRY_CELLS[:1] if is_dry else ("gru", "lstm")
+    return found + [Job(f"fit {cell}", partial(check_fit, device, is_dry, cell)) for cell in fits]
 
 
 def batch(b: int, t: int) -> Batch:
@@ -81,16 +86,12 @@ def check_step(
     if graphs and (why := dry.no_graphs(device)):
         return {"skipped": why, **fields}
     data, net = batch(b, t), sides.model(cell, d, layers)
-    exact, _ = gradient(_bptt(), copy.deepcopy(net).double(), data)
+    exact, _ = gradient(sides.make_rule(*ways(t)["bptt"]), copy.deepcopy(net).double(), data)
     with dry.recording(device):
-        rule = _bptt() if name == "bptt" else rules.make("hbll", **sides.accepted("hbll", ways(t)[name]))
+        rule = sides.make_rule(*ways(t)[name])
         got, metrics = gradient(rule, net.to(device, dtype), data.to(device))
-    limit = {"hbll bf16": 5e-2, "hbll defaults": 5e-2, "bptt": 1e-4}.get(name, 1e-3)
+    limit = LIMITS.get(name, 1e-3)
     return verdict([("gradient", got, exact)], limit, cosine=cosine(got, exact), metrics=metrics, **fields)
-
-
-def _bptt() -> Any:
-    return rules.make("bptt", **sides.accepted("bptt", {"kernels": "torch"}))
 
 
 def check_fit(device: torch.device, is_dry: bool, cell: str, clock: Clock) -> dict[str, Any]:

@@ -59,12 +59,14 @@ def has(rule: str, **options: Any) -> bool:
     return True
 
 
-def accepted(rule: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options that a rule of this version of the package has."""
-    known = inspect.signature(lookup(rule)).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
-        return options
-    return {name: value for name, value in options.items() if name in known}
+OPTIONAL = ("kernels", "check_every", "tolerance", "feedback_tolerance")  # left away where a version has no such option
+
+
+def make_rule(name: str, options: dict[str, Any]) -> Any:
+    """A rule of this version of the package; options that make another side or check of it must be there."""
+    known = inspect.signature(lookup(name)).parameters
+    anything = any(one.kind is one.VAR_KEYWORD for one in known.values())
+    return rules.make(name, **{k: v for k, v in options.items() if anything or k in known or k not in OPTIONAL})
 
 
 def how(name: str, steps: int) -> tuple[str, dict[str, Any]]:
@@ -96,7 +98,7 @@ def make(name: str, batch: Batch, d: int, cell: str, dtype: torch.dtype = torch.
         return plain.make(name, batch, d, cell)
     rule_name, options = how(name, batch.x.shape[1])
     net = model(cell, d).to(batch.x.device, dtype)
-    rule = rules.make(rule_name, **accepted(rule_name, options))
+    rule = make_rule(rule_name, options)
     rule.setup(net, torch.Generator().manual_seed(0))
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6)
 

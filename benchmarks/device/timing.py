@@ -1,6 +1,7 @@
 """Times of training steps, sides alternating; peak memory on a GPU."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -71,7 +72,13 @@ def first(build: Callable[[], Step], device: torch.device) -> tuple[Step, dict[s
     one = build()
     begun, _ = once(one, device)  # libraries, compiled kernels, recordings
     seconds, metrics = once(one, device)
-    found: dict[str, Any] = {"seconds": seconds, "repeats": 1, "first": begun, "metrics": metrics}
+    found: dict[str, Any] = {
+        "seconds": seconds,
+        "repeats": 1,
+        "metrics": metrics,
+        "first_two": [begun, seconds],
+        "times": [],
+    }
     if cuda:
         found["peak_mib"] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
     return one, found
@@ -79,7 +86,7 @@ def first(build: Callable[[], Step], device: torch.device) -> tuple[Step, dict[s
 
 def alternate(
     builders: dict[str, Callable[[], Step]], device: torch.device, clock: Clock, *,
-    repeats: int = 5, patience: float = 4.0, slow: float = float("inf"),
+    repeats: int = 5, patience: float = 4.0, slow: float = math.inf,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Median seconds of a step of each side, with its metrics; or why there is none; "broken" beside them see `fatal`.
 
@@ -107,13 +114,20 @@ def alternate(
         if name not in steps:
             forget(device)
     end = Clock(PER_JOB)
-    times: dict[str, list[float]] = {name: [] for name in steps if found[name]["seconds"] <= patience}
     for i in range(repeats):
-        for name in times:
-            if not (clock.over() or end.over() or (i >= 3 and found[name]["seconds"] > slow)):
-                seconds, found[name]["metrics"] = once(steps[name], device)
-                times[name].append(seconds)
-    for name, seen in times.items():
-        if seen:
-            found[name] |= {"seconds": statistics.median(seen), "repeats": len(seen), "fastest": min(seen)}
+        for name, one in steps.items():
+            side = found[name]
+            most = min(patience, slow if i >= 3 else math.inf)
+            if clock.over() or end.over() or side["first_two"][1] > most or "left_out" in side:
+                continue
+            try:
+                seconds, side["metrics"] = once(one, device)
+                side["times"].append(seconds)
+            except Exception as error:
+                side["left_out"] = said(error)
+                if fatal(error):
+                    return found | {"broken": side}
+    for side in found.values():
+        if side.get("times"):
+            side |= {"seconds": statistics.median(side["times"]), "repeats": len(side["times"])}
     return found
