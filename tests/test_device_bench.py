@@ -275,6 +275,8 @@ def test_the_command_line(tmp_path, capsys):
     ]
     assert main(["--report", "--out", str(tmp_path)]) == 0
     assert "Nothing measured yet" in capsys.readouterr().out
+    assert main(["--list", "--total", "610"]) == 0
+    assert "correct       150 s" in capsys.readouterr().out
     assert all(stage.budget <= 480 - 60 for stage in stages.STAGES.values())  # with the grace below eight minutes
 
 

@@ -5,8 +5,9 @@
     python -m benchmarks.device --report             # tables of what the file holds
     python -m benchmarks.device --dry                # tiny shapes on a CPU: does every job run?
 
-Lines go to benchmarks/out/device.jsonl, or device.jsonl in `--out DIR`. `--budget` gives every stage so many seconds; it
-is looked at between two measurements, and a minute later the stage is ended wherever it is. See `benchmarks.device`.
+Lines go to benchmarks/out/device.jsonl, or device.jsonl in `--out DIR`. `--budget` gives every stage so many seconds,
+`--total` all of them together. It is looked at between two measurements, and a minute later a stage is ended wherever
+it is. See `benchmarks.device`.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--stage", choices=["all", *STAGES], default="all")
     p.add_argument("--budget", type=float, help="seconds a stage; the default differs by stage, see --list")
+    p.add_argument("--total", type=float, help="seconds for all stages, shared out in proportion to their defaults")
     p.add_argument("--out", type=pathlib.Path, default=OUT, metavar="DIR")
     p.add_argument("--list", action="store_true")
     p.add_argument("--report", action="store_true")
@@ -48,6 +50,12 @@ def target(a: argparse.Namespace, stage: str) -> tuple[torch.device, str | None]
     if a.dry or stage == "cpu-threads":
         return torch.device("cpu"), None
     return torch.device("cuda"), None if torch.cuda.is_available() else "no CUDA device; --dry runs tiny shapes without"
+
+
+def budget(a: argparse.Namespace, stage: str) -> float:
+    """Seconds that a stage gets."""
+    share = (a.total or 0.0) * STAGES[stage].budget / sum(one.budget for one in STAGES.values())
+    return a.budget or share or STAGES[stage].budget
 
 
 def matmul(a: argparse.Namespace, stage: str) -> str:
@@ -85,8 +93,8 @@ def inside(a: argparse.Namespace) -> int:
 def outside(a: argparse.Namespace, stage: str) -> None:
     """Start a stage, and again behind every job that kills it."""
     device, why = target(a, stage)
-    lines, budget = writer(a, stage, device.type if why is None else "cpu"), a.budget or STAGES[stage].budget
-    print(f"{stage} ({budget:.0f} s, {lines.common['device']})", flush=True)
+    lines, seconds = writer(a, stage, device.type if why is None else "cpu"), budget(a, stage)
+    print(f"{stage} ({seconds:.0f} s, {lines.common['device']})", flush=True)
     if why is not None:
         lines.write(event="skipped", why=why)
         print(f"  skipped: {why}", flush=True)
@@ -97,7 +105,7 @@ def outside(a: argparse.Namespace, stage: str) -> None:
         options += ["--inside", job, *(["--dry"] if a.dry else []), *(["--commit", a.commit] if a.commit else [])]
         return supervise.python("benchmarks.device", *options)
 
-    done = supervise.supervise(command, lines, budget)
+    done = supervise.supervise(command, lines, seconds)
     lines.write(event="end" if done else "ended early")
 
 
@@ -106,7 +114,7 @@ def show(a: argparse.Namespace) -> None:
     for name, stage in STAGES.items():
         device, _ = target(a, name)
         jobs = stage.jobs(device, a.dry)
-        print(f"{name:12} {stage.budget:4.0f} s, {len(jobs):3} jobs: {stage.what}")
+        print(f"{name:12} {budget(a, name):4.0f} s, {len(jobs):3} jobs: {stage.what}")
 
 
 def main(given: list[str] | None = None) -> int:

@@ -42,7 +42,7 @@ def jobs(device: torch.device, is_dry: bool) -> list[Job]:
 
 def check_scan(device: torch.device, n: int, columns: int, dtype: torch.dtype, clock: Clock) -> dict[str, Any]:
     """Both directions of a scan by Triton."""
-    fields = {"group": "scan", "shape": {"n": n, "columns": columns}, "dtype": str(dtype)[6:]}
+    fields: dict[str, Any] = {"group": "scan", "shape": {"n": n, "columns": columns}, "dtype": str(dtype)[6:]}
     if why := dry.no_triton():
         return {"skipped": why, **fields}
     g = torch.Generator().manual_seed(n + columns)
@@ -59,7 +59,7 @@ def check_scan(device: torch.device, n: int, columns: int, dtype: torch.dtype, c
 
 def check_roll(device: torch.device, k: int, n: int, d: int, precision: str, clock: Clock) -> dict[str, Any]:
     """Everything that a roll by Triton gives, with and without activations, from any of the two gradients."""
-    fields = {"group": "Triton GRU roll", "shape": {"K": k, "N": n, "d": d}, "dtype": precision}
+    fields: dict[str, Any] = {"group": "Triton GRU roll", "shape": {"K": k, "N": n, "d": d}, "dtype": precision}
     if why := dry.no_triton():
         return {"skipped": why, **fields}
     from hbll_seq.kernels.triton_gru import TritonGRURoll  # triton is not installed everywhere

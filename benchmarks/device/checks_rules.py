@@ -22,7 +22,7 @@ EXECUTIONS = ("parallel", "exact-forward", "sequential", "auto")
 SHAPES = [(3, 256, 64, 1), (2, 512, 128, 2)]
 DRY_SHAPES = [(2, 24, 6, 1)]
 BLOCKS = 8  # no more than sweeps: the boundaries are exact, and so is the gradient
-LIMITS = {"bptt": 1e-4, "bptt by our kernels": 1e-4, "hbll bf16": 5e-2, "hbll defaults": 5e-2}  # the others 1e-3
+LIMITS = {"hbll bf16": 5e-2, "hbll defaults": 5e-2}  # the others 1e-4
 WHOLE = {"check_every": 0, "discount": 1.0, "tolerance": 1e-9, "feedback_tolerance": 1e-9}
 
 
@@ -79,7 +79,7 @@ def check_step(
     b, t, d, layers = shape
     graphs = name == "hbll graphs"
     dtype = torch.float64 if is_dry and graphs else torch.float32
-    fields = {
+    fields: dict[str, Any] = {
         "group": name, "cell": cell, "dtype": "bf16 products" if "bf16" in name else str(dtype)[6:],
         "shape": {"B": b, "T": t, "d": d, "layers": layers},
     }  # fmt: skip
@@ -90,7 +90,7 @@ def check_step(
     with dry.recording(device):
         rule = sides.make_rule(*ways(t)[name])
         got, metrics = gradient(rule, net.to(device, dtype), data.to(device))
-    limit = LIMITS.get(name, 1e-3)
+    limit = LIMITS.get(name, 1e-4)
     return verdict([("gradient", got, exact)], limit, cosine=cosine(got, exact), metrics=metrics, **fields)
 
 
@@ -103,7 +103,12 @@ def check_fit(device: torch.device, is_dry: bool, cell: str, clock: Clock) -> di
         net = hs.models.CharLM(11, hidden=d, cell=cell)
         options: dict[str, Any] = dict(steps=steps, batch_size=4, window=window, lr=1e-2, progress=False, device=where)
         losses.append(torch.tensor(hs.fit(net, text, rule="hbll", **options).history["loss"]))
-    fields = {"group": "fit", "cell": cell, "shape": {"B": 4, "T": window, "d": d, "steps": steps}, "dtype": "float32"}
+    fields: dict[str, Any] = {
+        "group": "fit",
+        "cell": cell,
+        "shape": {"B": 4, "T": window, "d": d, "steps": steps},
+        "dtype": "float32",
+    }
     return verdict(
         [("losses", losses[1], losses[0])], 2e-2, first=float(losses[1][0]), last=float(losses[1][-1]), **fields
     )

@@ -49,7 +49,7 @@ def recording(device: torch.device) -> Iterator[None]:
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     before = graphs.recorder
-    graphs.recorder = lambda device: module.Recorder()  # type: ignore[assignment]  # one for the CPU
+    graphs.recorder = lambda device: module.Recorder()  # one for the CPU
     try:
         yield
     finally:

@@ -45,7 +45,7 @@ def run_jobs(jobs: Sequence[Job], lines: Lines, clock: Clock, start: int = 0) ->
     for i, job in enumerate(jobs[start:], start):
         if clock.over():
             lines.write(job=i, event="budget spent", left_out=[one.name for one in jobs[i:]])
-            print(f"  budget spent; left out: {', '.join(one.name for one in jobs[i:])}", flush=True)
+            print(f"  budget spent; {len(jobs) - i} of {len(jobs)} jobs left out, from {job.name} on", flush=True)
             break
         begun, broken = time.perf_counter(), False
         try:

@@ -81,7 +81,8 @@ def accelerated(batch: Batch) -> Scan | None:
         return None
     for kind in ("warp", "scalar", "triton"):  # the first is CUDA code, compiled when it is imported: needs nvcc
         try:
-            scan: Scan = importlib.import_module(f"accelerated_scan.{kind}").scan
+            with limit(COMPILING):
+                scan: Scan = importlib.import_module(f"accelerated_scan.{kind}").scan
         except Exception:  # not installed, no such module in this version, or it did not compile
             continue
         return scan
@@ -113,11 +114,11 @@ class CompiledLoop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, d)` -> `(B, T, d)`."""
-        r = self.rnn
-        p = functional.linear(x, r.weight_ih_l0, r.bias_ih_l0)
+        w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
+        p = functional.linear(x, w_ih, b_ih)
         h, outputs = x.new_zeros(x.shape[0], x.shape[2]), []
         for piece in p.split(CHUNK, 1):
-            out, h = self._chunk(piece, h, r.weight_hh_l0, r.bias_hh_l0)
+            out, h = self._chunk(piece, h, w_hh, b_hh)
             outputs.append(out)
         return torch.cat(outputs, 1)
 

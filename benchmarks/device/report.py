@@ -53,10 +53,15 @@ def _events(lines: list[Line]) -> str:
         elif one.get("event") == "skipped":
             found.append(f"- {one['stage']}: skipped: {one['why']}")
         elif one.get("event") == "budget spent":
-            found.append(f"- {one['stage']}: budget spent; left out: {'; '.join(one['left_out'])}")
+            found.append(f"- {one['stage']}: budget spent; left out: {_few(one['left_out'])}")
         elif isinstance(one.get("error"), str):
             found.append(f"- {one['stage']}: {one['name']}: {one['error']}")
     return "\n".join(["## What did not run", "", *dict.fromkeys(found)]) if found else ""
+
+
+def _few(names: list[str], most: int = 6) -> str:
+    """A list in a line, shortened."""
+    return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
 def _shape(line: Line) -> str:
@@ -169,4 +174,4 @@ def _threads(lines: list[Line]) -> list[str]:
                 ]
                 rows.append(_row([", ".join(map(str, shape)), name, *cells]))
         rows += ["", *_missing(mine), ""]
-    return rows + sorted({f"- {one['name']}: {one['skipped']}" for one in lines if "skipped" in one})
+    return rows + sorted({f"- left out: {one['skipped']}" for one in lines if "skipped" in one})

@@ -81,7 +81,8 @@ def how(name: str, steps: int) -> tuple[str, dict[str, Any]]:
         return "hbll", options
     base, _, extra = name.partition(" ")
     options["execution"] = {"default": "auto", "parallel": "parallel"}[base]
-    return "hbll", options | {"": {}, "bf16": {"precision": "bf16"}, "graphs": {"capture": True}}[extra]
+    more: dict[str, dict[str, Any]] = {"": {}, "bf16": {"precision": "bf16"}, "graphs": {"capture": True}}
+    return "hbll", options | more[extra]
 
 
 def make(name: str, batch: Batch, d: int, cell: str, dtype: torch.dtype = torch.float32) -> Step:

@@ -51,7 +51,7 @@ def last_job(path: pathlib.Path, common: dict[str, object]) -> int:
 
 def _watched(command: list[str], lines: Lines, clock: Clock, silence: float, grace: float) -> int | str:
     """The exit status of a process, or why it was killed."""
-    process = subprocess.Popen(command, start_new_session=True)  # a group of its own, to be ended with what it started
+    process = subprocess.Popen(command, process_group=0)  # a group of its own, to be ended with what it started
     try:
         size, since = -1, time.monotonic()
         while True:

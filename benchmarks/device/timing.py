@@ -4,7 +4,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ def first(build: Callable[[], Step], device: torch.device) -> tuple[Step, dict[s
 
 
 def alternate(
-    builders: dict[str, Callable[[], Step]], device: torch.device, clock: Clock, *,
+    builders: Mapping[str, Callable[[], Step]], device: torch.device, clock: Clock, *,
     repeats: int = 5, patience: float = 4.0, slow: float = math.inf,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Median seconds of a step of each side, with its metrics; or why there is none; "broken" beside them see `fatal`.

@@ -19,7 +19,8 @@ PATIENCE, SLOW = 4.0, 0.3  # seconds a step: left out; measured three times only
 def answer(question: dict[str, Any], patience: Patience) -> dict[str, Any]:
     """Times of all sides of one shape."""
     cell, (b, t, d) = question["cell"], question["shape"]
-    batch, found, builders = data(b, t), {}, {}
+    batch, builders = data(b, t), {}
+    found: dict[str, dict[str, Any]] = {}
     for name in question["sides"]:
         expected = patience.expect(name, cell, b, t, d)
         if expected > patience.seconds:
