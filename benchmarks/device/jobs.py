@@ -83,6 +83,9 @@ def _short(line: dict[str, Any]) -> str:
         return f"{'passed' if line['passed'] else 'FAILED'} ({line['error']:.1e}, at most {line['tolerance']:.0e})"
     if "sides" in line:
         return ", ".join(f"{k} {_side(v)}" for k, v in line["sides"].items())
+    if "top" in line:
+        top = "".join(f"\n    {one['ms']:9.3f} ms {one['calls']:6} x {one['name']}" for one in line["top"])
+        return f"{_side(line['timed'])}, gaps {100 * line['gaps']:.0f} % of the profiled step, {line['launches']}{top}"
     return "done"
 
 
