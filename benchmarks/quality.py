@@ -76,7 +76,7 @@ def train(
     optimizer = torch.optim.Adam([*model.parameters(), *rule.parameters()], lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / steps)
     losses, cosines, curve, seconds = [], [], [], []
-    metrics: dict[str, list[float]] = {}
+    metrics: dict[str, list[Any]] = {}
     for i in range(steps):
         rule.progress = i / steps
         batch = task.sample(g)
@@ -114,7 +114,7 @@ def train(
         loss=loss, accuracy=accuracy, train=statistics.mean(losses[-20:]), step_ms=1e3 * statistics.median(seconds),
         cosine_first=cosines[0] if cosines else None, cosine_least=min(cosines) if cosines else None,
         cosine_median=statistics.median(cosines) if cosines else None, cosines=cosines, curve=curve,
-        tree=tree, parameters=counts, flops=[chain, read], metrics={k: statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
+        tree=tree, parameters=counts, flops=[chain, read], metrics={k: sorted(set(v)) if isinstance(v[0], str) else statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
