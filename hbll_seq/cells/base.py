@@ -16,7 +16,6 @@ A cell is a light view on parameters that live in an ordinary module (`nn.GRU` a
 trained model is a plain torch module and nothing needs copying back.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -78,8 +77,6 @@ class Cell(ABC):
         state_size: S; M + d for an LSTM, d otherwise.
         memory_size: M, which is d in every cell of the package.
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
-        chain_from: batch times units from which a CPU runs blocks faster one after the other than all at once,
-            measured (docs/notes on execution).
         recipe: formulas of the compiled roll, or None where there is none.
         product: `W x + b` of `project` and `advance`; `mixed` puts another in its place.
     """
@@ -89,7 +86,6 @@ class Cell(ABC):
     state_size: int
     memory_size: int
     bound: float | None = None
-    chain_from: float = math.inf
     recipe: Recipe | None = None
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = staticmethod(functional.linear)
 

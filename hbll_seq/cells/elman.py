@@ -18,8 +18,6 @@ TANH, RELU = recipes.Elman(), recipes.Elman(relu=True)
 class ElmanCell(Cell):
     """Layer `layer` of an `nn.RNN`."""
 
-    chain_from = 4096
-
     def __init__(self, module: nn.RNN, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
         self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")

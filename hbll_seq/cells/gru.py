@@ -28,7 +28,6 @@ class GRUCell(Cell):
     """Layer `layer` of an `nn.GRU`."""
 
     bound = 1.0
-    chain_from = 2048
     recipe = recipes.GRU()
 
     def __init__(self, module: nn.GRU, layer: int) -> None:

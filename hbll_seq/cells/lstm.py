@@ -21,7 +21,6 @@ class LSTMCell(Cell):
     """Layer `layer` of an `nn.LSTM`."""
 
     bound = 1.0  # of the visible part only
-    chain_from = 2048
     recipe = recipes.LSTM()
 
     def __init__(self, module: nn.LSTM, layer: int) -> None:

@@ -31,7 +31,6 @@ class MinGRU(nn.Module):
 class MinGRUCell(Cell):
     """Layer `layer` of a `MinGRU`."""
 
-    chain_from = 2048
     recipe = recipes.MinGRU()
 
     def __init__(self, module: MinGRU, layer: int) -> None:

@@ -16,7 +16,7 @@ class WrappedCell(Cell):
         self.inner = inner
         self.input_size, self.hidden_size = inner.input_size, inner.hidden_size
         self.state_size, self.memory_size = inner.state_size, inner.memory_size
-        self.bound, self.chain_from, self.recipe = inner.bound, inner.chain_from, inner.recipe
+        self.bound, self.recipe = inner.bound, inner.recipe
 
     def parameters(self) -> list[nn.Parameter]:
         """The inner cell's."""
