@@ -142,7 +142,7 @@ class Engine:
             "sweeps": float(max(one.sweeps for one in r)),
             "corrections": float(max(one.corrections for one in r)),
             "inconsistency": max(one.residuals[-1] for one in r),
-            "feedback_residual": max(one.feedback_residuals[-1] for one in r),
+            "feedback_residual": max(one.feedback_residuals[-1] if one.feedback_residuals else 0.0 for one in r),
             "fallbacks": max(one.fallbacks for one in r),
             "tolerance": self.controller.tolerance,
             "carry_weight": self.controller.carry_weight(),

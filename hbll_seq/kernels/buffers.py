@@ -40,7 +40,7 @@ def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 def give(buffer: Tensor) -> None:
     """Hand a buffer from `take` back; the caller must not touch it again."""
-    if not _shared:
+    if not _shared or buffer.is_inference():  # one made in inference mode is of no use to training
         return
     base = buffer._base if buffer._base is not None else buffer
     _waiting.append(base.view(-1))

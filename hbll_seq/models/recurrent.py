@@ -160,8 +160,9 @@ class SequenceModel(Model):
             h = x.unsqueeze(-1)
         else:
             h = self.embed(x)
+        like = h if self.embedding is None else self.embedding.weight  # symbols have no dtype of a state
         for layer, cell in enumerate(cells):
-            h = execute(layer, cell, h, cell.initial(h.shape[0], self.readout.weight), lengths)
+            h = execute(layer, cell, h, cell.initial(h.shape[0], like.detach()), lengths)
         return self.read(h, lengths)
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:

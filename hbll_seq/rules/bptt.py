@@ -48,4 +48,4 @@ class BPTT(Rule[SequenceModel]):
 
 def compiled(model: SequenceModel) -> bool:
     """Whether every cell of the model has a compiled roll here."""
-    return all(cell.compiled(model.readout.weight) for cell in model.cells)
+    return all(cell.recipe is not None and cell.compiled(cell.parameters()[0]) for cell in model.cells)
