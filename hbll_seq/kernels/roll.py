@@ -132,7 +132,11 @@ class FusedRoll:
     def _panels(self) -> int:
         """Vectors of units that the backward's product takes at once."""
         vectors = self._units // machine.target().width
-        return math.gcd(vectors, PANELS)
+        panels = math.gcd(vectors, PANELS)
+        if machine.shares_units(self._shape[1], self._units):
+            while panels > 1 and vectors // panels % torch.get_num_threads():  # the same for every thread
+                panels //= 2
+        return panels
 
     def products(self) -> RollGradients:
         """Of the latest `backward_state`; `given` may be a view on a work buffer."""
