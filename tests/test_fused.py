@@ -5,6 +5,7 @@ import functools
 import itertools
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hbll_seq.cells.base import AutogradRoll
 from hbll_seq.cells.fused import CellRoll
 from hbll_seq.cells.symbols import SymbolCell
 from hbll_seq.kernels import machine
+from hbll_seq.kernels import roll as kernel_roll
 from hbll_seq.kernels.emit_team import Target
 
 _numbers = itertools.count()  # compiled functions need names of their own
@@ -59,11 +61,11 @@ def compare(name, k, n, inputs, d, *, dout, dend, keep=True):
     g = torch.randn(k, n, d) if dout else None
     e = torch.randn(n, cell.state_size) if dend else None
     close(roll.backward_state(g, e), exact.backward_state(None if g is None else g.double(), None if e is None else e.double()), 1e-5)  # fmt: skip
-    dx, grads = roll.gradients()
     exact_dx, exact_grads = exact.gradients()
-    close(dx, exact_dx, 1e-5)
-    for p, q in zip(grads, exact_grads, strict=True):
-        close(p, q, 1e-5)
+    for dx, grads in (roll.gradients(), roll.backward(g, e)[1:]):
+        close(dx, exact_dx, 1e-5)
+        for p, q in zip(grads, exact_grads, strict=True):
+            close(p, q, 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -239,13 +241,13 @@ def test_symbols_equal_embedding_first(name, symbols):
     one, two = cell.roll(x, start, keep=True), inner.roll(table.detach()[x[..., 0]], start, keep=True)
     close(one.outputs, two.outputs.double(), 2e-6)
     close(one.backward_state(g, None), two.backward_state(g, None).double(), 1e-5)
-    none, (dtable, *grads) = one.gradients()
     dx, exact = two.gradients()
-    assert none is None
     by_symbol = torch.zeros(symbols, 5).double().index_add_(0, x.flatten(), dx.flatten(0, 1).double())
-    close(dtable, by_symbol, 1e-5)
-    for p, q in zip(grads, exact, strict=True):
-        close(p, q.double(), 1e-5)
+    for none, (dtable, *grads) in (one.gradients(), one.backward(g, None)[1:]):
+        assert none is None
+        close(dtable, by_symbol, 1e-5)
+        for p, q in zip(grads, exact, strict=True):
+            close(p, q.double(), 1e-5)
     slow = SymbolCell(cells.adopt(copy.deepcopy(module).double(), 5)[0], nn.Parameter(table.detach().double()))
     three = slow.roll(x, start.double(), keep=True)  # float64: no compiled roll
     close(one.end, three.end, 2e-6)
@@ -277,6 +279,11 @@ def test_one_call_marks_states_and_discounts_between_credit_blocks(name, t, n, d
         message = rolls[i].backward_state(g.split(every)[i], message if last else message * factors[i, :, None])
         dx, grads = rolls[i].gradients()
         total = grads if total is None else [p + q for p, q in zip(total, grads, strict=True)]
-    close(roll.backward_state(g, e, factors, every), message.double(), 1e-5)
-    for p, q in zip(roll.gradients()[1], total, strict=True):
-        close(p, q.double(), 1e-5)
+    for size in (kernel_roll.SLICE, 3 * n * d, 1):  # slices of the whole, of some credit blocks, of a step
+        with mock.patch.object(kernel_roll, "SLICE", size):
+            start, _, grads = roll.backward(g, e, factors, every)
+            close(start, message.double(), 1e-5)
+            close(roll.backward_state(g, e, factors, every), message.double(), 1e-5)
+            for found in (grads, roll.gradients()[1]):
+                for p, q in zip(found, total, strict=True):
+                    close(p, q.double(), 1e-5)
