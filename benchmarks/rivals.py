@@ -8,7 +8,8 @@ Every rival gets its best settings known to us:
 * `mingru-scan`: minGRU (linear in its state) by this package's compiled affine scan, forwards and backwards; a
   scan in torch operations is several times slower.
 * `pararnn`: pararnn-torch's diagonal ParaGRU, its default Newton solver with three iterations; where it is installed.
-* `hbll`, `hbll-sequential`, `hbll-memory`: this package, all blocks at once, in order, and in groups of 256 MB.
+* `hbll`, `hbll-sequential`, `hbll-memory`: this package, all blocks at once, in order, and in groups of 256 MB;
+  `hbll-call`: one block that spans the sequence, a compiled call forward and one back.
 """
 
 import importlib.util
@@ -58,6 +59,8 @@ def make(name: str, batch: Batch, d: int, cell: str) -> Step:
         options["memory"] = "256MB"
     if how == "measured":
         options["block_size"] = how
+    if how == "call":  # one block that spans the sequence, a compiled call each way
+        options |= {"execution": "sequential", "block_size": batch.x.shape[1]}
     if how.isdigit():  # `benchmarks.speed --blocks`
         options["block_size"] = int(how)
     rule = rules.make(base, **options)

@@ -2,6 +2,10 @@
 
 import copy
 import functools
+import itertools
+import subprocess
+import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,8 +18,11 @@ from hbll_seq import cells
 from hbll_seq.cells.base import AutogradRoll
 from hbll_seq.cells.fused import CellRoll
 from hbll_seq.cells.symbols import SymbolCell
-from hbll_seq.kernels import emit, machine
+from hbll_seq.kernels import machine
+from hbll_seq.kernels import roll as kernel_roll
+from hbll_seq.kernels.emit_team import Target
 
+_numbers = itertools.count()  # compiled functions need names of their own
 NAMES = ["gru", "lstm", "tanh", "relu", "mingru", "gru without bias"]
 
 
@@ -54,11 +61,11 @@ def compare(name, k, n, inputs, d, *, dout, dend, keep=True):
     g = torch.randn(k, n, d) if dout else None
     e = torch.randn(n, cell.state_size) if dend else None
     close(roll.backward_state(g, e), exact.backward_state(None if g is None else g.double(), None if e is None else e.double()), 1e-5)  # fmt: skip
-    dx, grads = roll.gradients()
     exact_dx, exact_grads = exact.gradients()
-    close(dx, exact_dx, 1e-5)
-    for p, q in zip(grads, exact_grads, strict=True):
-        close(p, q, 1e-5)
+    for dx, grads in (roll.gradients(), roll.backward(g, e)[1:]):
+        close(dx, exact_dx, 1e-5)
+        for p, q in zip(grads, exact_grads, strict=True):
+            close(p, q, 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,32 +95,95 @@ def test_equals_autograd_for_any_shape(name, k, n, inputs, d):
 @pytest.mark.parametrize("width,registers", [(4, 16), (4, 32), (8, 16)])
 def test_other_vector_widths(name, width, registers, monkeypatch):
     own = machine.target()
-    monkeypatch.setattr(machine, "target", lambda: emit.Target(width, registers, own.team))
+    monkeypatch.setattr(machine, "target", lambda: Target(width, registers, own.team))
     for function in ("forward", "backward"):
         fresh = functools.cache(getattr(machine, function).__wrapped__)
         monkeypatch.setattr(machine, function, fresh)
-    monkeypatch.setattr(machine, "_named", lambda name: f"{name}_{width}_{registers}")
+    suffix = next(_numbers)
+    monkeypatch.setattr(machine, "_named", lambda name: f"{name}_{width}_{registers}_{suffix}")
     compare(name, 4, 21, 3, 24, dout=True, dend=True)
 
 
-def test_threads_do_not_change_a_bit(monkeypatch):
+@pytest.fixture
+def sharing_units(monkeypatch):
+    """Sets the number of threads; small rolls share units as wide ones do."""
     monkeypatch.setattr(machine, "SMALL", 1)
-    _, cell = make("gru", 4, 24)
-    x, start, g = torch.randn(6, 50, 4), torch.zeros(50, 24), torch.randn(6, 50, 24)
-    results = []
+    monkeypatch.setattr(machine, "WIDE", 0)
     before = torch.get_num_threads()
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        roll = cell.roll(x, start, keep=True)
-        results.append((roll.end, roll.backward_state(g, None)))
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 1, 3, 130), (4, 3, 2, 64), (5, 7, 3, 33), (3, 2, 3, 96)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_that_share_units_equal_autograd(name, shape, threads, sharing_units):
+    sharing_units(threads)
+    assert machine.shares_units(shape[1], shape[3]) == (threads > 1 and shape[1] < machine.FEW * threads)
+    compare(name, *shape, dout=True, dend=True)
+    compare(name, *shape, dout=False, dend=True)
+    compare(name, *shape, dout=False, dend=False, keep=False)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "tanh", "mingru"])
+@pytest.mark.parametrize("width,registers", [(4, 16), (8, 16)])
+def test_units_are_shared_at_other_vector_widths(name, width, registers, sharing_units, monkeypatch):
+    sharing_units(3)
+    test_other_vector_widths(name, width, registers, monkeypatch)
+    compare(name, 4, 2, 3, 72, dout=True, dend=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_share_units_mark_and_discount(name, threads, sharing_units):
+    sharing_units(threads)
+    for shape in ((9, 1, 70, 2), (5, 3, 40, 3), (8, 5, 33, 8)):
+        test_one_call_marks_states_and_discounts_between_credit_blocks.hypothesis.inner_test(name, *shape)
+
+
+@pytest.mark.parametrize("rows,d", [(50, 24), (1, 100), (3, 128)])
+def test_threads_do_not_change_a_bit(rows, d, sharing_units):
+    _, cell = make("gru", 4, d)
+    x, start, g = torch.randn(6, rows, 4), torch.zeros(rows, d), torch.randn(6, rows, d)
+    results = []
+    given = cell.projected(x).clone()  # PyTorch's product, which may change with the number of threads
+    for threads in (1, 2, 3):
+        sharing_units(threads)
+        roll = cell.roll(x, start, keep=True, projected=given)
+        results.append((roll.end, roll.backward_state(g, None)))
     for one in results[1:]:
         assert all(torch.equal(p, q) for p, q in zip(one, results[0], strict=True))
 
 
-def test_without_openmp_it_runs_on_one_thread(monkeypatch):
+def test_without_openmp_it_runs_on_one_thread(sharing_units, monkeypatch):
     monkeypatch.setattr(machine, "_openmp", lambda: None)
+    sharing_units(2)
     compare("gru", 4, 40, 3, 16, dout=True, dend=True)
+    compare("gru", 4, 1, 3, 80, dout=True, dend=True)
+
+
+FIRST_USE = """
+import threading, torch
+from torch import nn
+from hbll_seq import cells
+
+def use(kind, gate):
+    cell = cells.adopt(kind(2, 16, batch_first=True), 2)[0]
+    gate.wait()
+    cell.roll(torch.randn(2, 3, 2), torch.zeros(3, cell.state_size), keep=True).backward_state(torch.ones(2, 3, 16), None)
+
+kinds = [nn.GRU, nn.LSTM, nn.RNN] * 3
+gate = threading.Barrier(len(kinds))
+threads = [threading.Thread(target=use, args=(kind, gate)) for kind in kinds]
+for one in threads: one.start()
+for one in threads: one.join()
+print("done")
+"""
+
+
+def test_many_threads_may_be_the_first_to_use_a_kernel():
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n" and not done.stderr, done.stderr
 
 
 EXTREMES = np.concatenate([np.linspace(-120, 120, 20001), [0, -0.0, 1e-30, -1e-30, 3e38, -3e38, np.inf, -np.inf]])
@@ -171,13 +241,13 @@ def test_symbols_equal_embedding_first(name, symbols):
     one, two = cell.roll(x, start, keep=True), inner.roll(table.detach()[x[..., 0]], start, keep=True)
     close(one.outputs, two.outputs.double(), 2e-6)
     close(one.backward_state(g, None), two.backward_state(g, None).double(), 1e-5)
-    none, (dtable, *grads) = one.gradients()
     dx, exact = two.gradients()
-    assert none is None
     by_symbol = torch.zeros(symbols, 5).double().index_add_(0, x.flatten(), dx.flatten(0, 1).double())
-    close(dtable, by_symbol, 1e-5)
-    for p, q in zip(grads, exact, strict=True):
-        close(p, q.double(), 1e-5)
+    for none, (dtable, *grads) in (one.gradients(), one.backward(g, None)[1:]):
+        assert none is None
+        close(dtable, by_symbol, 1e-5)
+        for p, q in zip(grads, exact, strict=True):
+            close(p, q.double(), 1e-5)
     slow = SymbolCell(cells.adopt(copy.deepcopy(module).double(), 5)[0], nn.Parameter(table.detach().double()))
     three = slow.roll(x, start.double(), keep=True)  # float64: no compiled roll
     close(one.end, three.end, 2e-6)
@@ -209,6 +279,11 @@ def test_one_call_marks_states_and_discounts_between_credit_blocks(name, t, n, d
         message = rolls[i].backward_state(g.split(every)[i], message if last else message * factors[i, :, None])
         dx, grads = rolls[i].gradients()
         total = grads if total is None else [p + q for p, q in zip(total, grads, strict=True)]
-    close(roll.backward_state(g, e, factors, every), message.double(), 1e-5)
-    for p, q in zip(roll.gradients()[1], total, strict=True):
-        close(p, q.double(), 1e-5)
+    for size in (kernel_roll.SLICE, 3 * n * d, 1):  # slices of the whole, of some credit blocks, of a step
+        with mock.patch.object(kernel_roll, "SLICE", size):
+            start, _, grads = roll.backward(g, e, factors, every)
+            close(start, message.double(), 1e-5)
+            close(roll.backward_state(g, e, factors, every), message.double(), 1e-5)
+            for found in (grads, roll.gradients()[1]):
+                for p, q in zip(found, total, strict=True):
+                    close(p, q.double(), 1e-5)

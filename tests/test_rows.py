@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from hbll_seq.kernels import cross_entropy, emit, machine
+from hbll_seq.kernels import cross_entropy, machine
 from hbll_seq.kernels.cross_entropy import linear_cross_entropy
+from hbll_seq.kernels.emit_team import Target
 
 
 def exact(h, weight, bias, y, weights):
@@ -50,7 +51,7 @@ def test_in_slices_and_on_threads(threads, monkeypatch):
 @pytest.mark.parametrize("width,registers", [(4, 16), (8, 16)])
 def test_other_vector_widths(width, registers, monkeypatch):
     own = machine.target()
-    monkeypatch.setattr(machine, "target", lambda: emit.Target(width, registers, own.team))
+    monkeypatch.setattr(machine, "target", lambda: Target(width, registers, own.team))
     monkeypatch.setattr(machine, "softmax", functools.cache(machine.softmax.__wrapped__))
     monkeypatch.setattr(machine, "_named", lambda name: f"{name}_rows_{width}")
     compare(21, 13, 5)

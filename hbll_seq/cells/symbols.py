@@ -5,13 +5,15 @@ all B*T embedded steps; backwards, gradients on the projected input are first ad
 numbers as embedding first, up to rounding. The compiled rolls look the rows up themselves.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from hbll_seq.cells.base import AutogradRoll, Cell, Roll
-from hbll_seq.cells.fused import CellRoll
+from hbll_seq.cells.fused import CellRoll, Gradients
 from hbll_seq.cells.wrapped import WrappedCell
-from hbll_seq.kernels.roll import fused
+from hbll_seq.kernels.roll import Slice, fused
 
 
 class SymbolCell(WrappedCell):
@@ -75,19 +77,22 @@ class SymbolRoll(CellRoll):
 
     _cell: SymbolCell
 
-    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
-        """See `Roll.gradients`; there is none on the symbols."""
-        inner = self._cell.inner
+    def _gather(self, slices: Iterator[Slice], inputs: bool) -> Gradients:
+        """See `CellRoll`; there is none on the symbols."""
+        inner, recurrent, by_symbol = self._cell.inner, self.recurrent(), self.by_index()
         with torch.no_grad():
-            g = self.products_by_index()
+            for rows, some in slices:
+                recurrent.add(rows, some)
+                by_symbol.add(rows, some)
         weight, bias = inner.recurrent()
         with torch.enable_grad():
-            rows = inner.project(self._cell.table)
+            table = inner.project(self._cell.table)
         wanted = self._cell.parameters()
-        through: list[Tensor | None] = [*torch.autograd.grad(rows, wanted, g.given, allow_unused=True)]
+        through: list[Tensor | None] = [*torch.autograd.grad(table, wanted, by_symbol.result(), allow_unused=True)]
+        dweight, dbias = recurrent.result()
         for i, one in enumerate(wanted):
             if one is weight:
-                through[i] = g.weight
+                through[i] = dweight
             elif one is bias:
-                through[i] = g.bias
+                through[i] = dbias
         return None, through

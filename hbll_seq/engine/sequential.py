@@ -147,11 +147,12 @@ class InOrder:
         """Through the rolls of a segment that begins at step `first`; the input's gradients last piece first."""
         if len(rolls) == 1:
             roll = rolls.pop()
-            if gamma is not None and isinstance(roll, CellRoll):
-                message = roll.backward_state(dout, message, gamma[first // self._k :], self._k)
+            if isinstance(roll, CellRoll):
+                factors = None if gamma is None else gamma[first // self._k :]
+                message, dx, params = roll.backward(dout, message, factors, self._k, inputs)
             else:
                 message = roll.backward_state(dout, message)
-            dx, params = roll.gradients(inputs)
+                dx, params = roll.gradients(inputs)
             return message, [] if dx is None else [dx.clone()], params  # clone: may be a work buffer
         total: list[Tensor | None] = []
         pieces: list[Tensor] = []

@@ -15,23 +15,13 @@ weights, tile by tile. Sizes are arguments, so one compiled function serves ever
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-
+from hbll_seq.kernels.emit_team import Target, begin, meet
 from hbll_seq.kernels.recipes import Recipe
-from hbll_seq.kernels.vector import I32, I64, POINTER, Code, V
+from hbll_seq.kernels.vector import Code, V
 
 FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants", "marks")
 BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads", "factors")
-SIZES = ("steps", "rows", "units", "every", "first", "stop")
-PIECE = 8  # rows that a thread takes through all steps at a time: what they write stays in the cache
 EVEN = 4  # rows a thread's share is a multiple of: a tile of the backward
-
-
-class Target:
-    """What of the machine matters: numbers in a vector register, vector registers, and whether threads are to share."""
-
-    def __init__(self, width: int, registers: int, team: bool = False) -> None:
-        self.width, self.registers, self.team = width, registers, team
 
 
 def forward(
@@ -46,7 +36,7 @@ def forward(
     touched. With `marks` the state after every `every` steps, but not after the last step, goes to marks
     `((steps - 1) / every, N, parts, d)` as well.
     """
-    module, code, a = begin(name, FORWARD, target, EVEN)
+    module, code, a = begin(name, FORWARD, target, EVEN, target.width)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
@@ -101,14 +91,25 @@ def forward(
 
             _tiles(code, a["first"], a["stop"], _heights(target, recipe.gates), tile)
 
-        code.each(code.index(0), d, w, panel)
+        code.each(a["left"], a["right"], w, panel)
+        if recipe.gates:
+            meet(code, a, t)  # the next step reads all units of this one
         if marks:
             done = b.add(t, code.index(1))
             inside = b.icmp_signed("<", done, a["steps"])
             with b.if_then(b.and_(inside, b.icmp_signed("==", b.srem(done, a["every"]), code.index(0)))):
                 place = code.at(a["marks"], b.mul(b.sub(b.sdiv(done, a["every"]), code.index(1)), slot))
-                low, high = (b.mul(a[end], span) for end in ("first", "stop"))
-                code.each(low, high, w, lambda i: code.store(code.load(code.at(to, i)), code.at(place, i)))
+
+                def copy(i: Any) -> None:
+                    for q in range(recipe.parts):
+                        part = b.add(b.mul(i, span), b.mul(d, code.index(q)))
+
+                        def one(j: Any, part: Any = part) -> None:
+                            code.store(code.load(code.at(to, part, j)), code.at(place, part, j))
+
+                        code.each(a["left"], a["right"], w, one)
+
+                code.each(a["first"], a["stop"], 1, copy)
 
     code.each(code.index(0), a["steps"], 1, step)
     b.ret_void()
@@ -127,7 +128,7 @@ def backward(
     With `factors` the gradient on the state after every `every` steps, but not after the last step, is multiplied by a
     number of its row, factors `(steps / every, N)`: a discount between credit blocks, inside one call.
     """
-    module, code, a = begin(name, BACKWARD, target, EVEN)
+    module, code, a = begin(name, BACKWARD, target, EVEN, panels * target.width)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
@@ -148,10 +149,13 @@ def backward(
                 def discount(i: Any) -> None:
                     factor, row = code.splat(code.at(numbers, i)), code.at(a["rest"], b.mul(i, span))
 
-                    def scale(j: Any) -> None:
-                        code.store(code.load(code.at(row, j)) * factor, code.at(row, j))
+                    for q in range(recipe.parts):
+                        part = code.at(row, b.mul(d, code.index(q)))
 
-                    code.each(code.index(0), span, w, scale)
+                        def scale(j: Any, part: Any = part) -> None:
+                            code.store(code.load(code.at(part, j)) * factor, code.at(part, j))
+
+                        code.each(a["left"], a["right"], w, scale)
 
                 code.each(a["first"], a["stop"], 1, discount)
 
@@ -182,7 +186,9 @@ def backward(
             for q, p in enumerate(rest):
                 code.store(result.direct[q] if q < len(result.direct) else zero, p)
 
-        code.each(a["first"], a["stop"], 1, lambda i: _ignore(code.each(code.index(0), d, w, lambda j: element(i, j))))
+        code.each(
+            a["first"], a["stop"], 1, lambda i: _ignore(code.each(a["left"], a["right"], w, lambda j: element(i, j)))
+        )
 
         def panel(j: Any) -> None:
             weights = code.at(a["weight"], b.mul(j, inner))
@@ -203,7 +209,8 @@ def backward(
             _tiles(code, a["first"], a["stop"], _heights(target, panels), tile)
 
         if recipe.gates:
-            code.each(code.index(0), d, panels * w, panel)
+            meet(code, a, back)  # the product reads the gradients of all units; what it adds to is this thread's own
+            code.each(a["left"], a["right"], panels * w, panel)
 
     code.each(code.index(0), a["steps"], 1, step)
     b.ret_void()
@@ -212,59 +219,6 @@ def backward(
 
 def _ignore(value: Any) -> None:
     """The loop's end is of no interest."""
-
-
-def begin(name: str, pointers: tuple[str, ...], target: Target, even: int) -> tuple[ir.Module, Code, dict[str, Any]]:
-    """A module with an empty function `name(*pointers, *SIZES)`; threads share multiples of `even` rows."""
-    module = ir.Module(name)
-    kinds = [POINTER] * len(pointers) + [I64] * len(SIZES)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    for argument in function.args[: len(pointers)]:
-        argument.add_attribute("noalias")
-    if target.team:
-        _add_team(module, name, len(pointers), even)
-    named = dict(zip((*pointers, *SIZES), function.args, strict=True))
-    return module, Code(ir.IRBuilder(function.append_basic_block("entry")), target.width), named
-
-
-def _add_team(module: ir.Module, name: str, pointers: int, multiple: int) -> None:
-    """`{name}_team(data)`, what every thread of a team runs: it takes its share of the rows.
-
-    data, 64 bits each: the pointers, steps, rows, units, every. `hbll_number` and `hbll_threads` are functions
-    that give a thread its number and the number of threads.
-    """
-    team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), f"{name}_team")
-    b = ir.IRBuilder(team.append_basic_block("entry"))
-
-    def word(i: int, kind: Any) -> Any:
-        return b.load(b.gep(team.args[0], [ir.Constant(I64, i)], source_etype=I64), typ=kind)
-
-    def ask(function: str) -> Any:
-        return b.sext(b.call(ir.Function(module, ir.FunctionType(I32, []), function), []), I64)
-
-    arguments = [word(i, POINTER) for i in range(pointers)]
-    steps, rows, units, every = (word(pointers + i, I64) for i in range(4))
-    number, threads = ask("hbll_number"), ask("hbll_threads")
-    one, even = ir.Constant(I64, 1), ir.Constant(I64, multiple)
-
-    def divided(x: Any, y: Any) -> Any:
-        return b.sdiv(b.sub(b.add(x, y), one), y)
-
-    share = b.mul(divided(divided(rows, threads), even), even)
-    first = b.mul(number, share)
-    end = b.add(first, share)
-    stop = b.select(b.icmp_signed("<", end, rows), end, rows)
-    piece, code = ir.Constant(I64, PIECE), Code(b, 1)
-
-    def go(i: Any) -> None:
-        low = b.add(first, b.mul(i, piece))
-        high = b.add(low, piece)
-        high = b.select(b.icmp_signed("<", high, stop), high, stop)
-        b.call(module.get_global(name), [*arguments, steps, rows, units, every, low, high])
-
-    with b.if_then(b.icmp_signed("<", first, stop)):
-        code.each(ir.Constant(I64, 0), divided(b.sub(stop, first), piece), 1, go)
-    b.ret_void()
 
 
 def _heights(target: Target, gates: int) -> list[int]:

@@ -6,7 +6,7 @@ PyTorch makes both from several passes over the whole; here each row is read onc
 import math
 from typing import Any
 
-from hbll_seq.kernels.emit import Target, begin
+from hbll_seq.kernels.emit_team import Target, begin
 from hbll_seq.kernels.vector import F32, V
 
 SOFTMAX = ("logits", "targets", "weights", "sums", "gaps")

@@ -3,31 +3,50 @@
 import ctypes
 import functools
 import re
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
 from hbll_seq.kernels import emit, emit_rows
+from hbll_seq.kernels.emit_team import SIZES, UNITS, Target
 from hbll_seq.kernels.recipes import Recipe
 
 SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
+WIDE = 4_000  # multiply-adds a thread makes in a step, gates not counted, from which waiting for others pays
+FEW = 4  # rows a thread: with more they share rows, with fewer units
+
+Make = TypeVar("Make", bound=Callable[..., Any])
+_lock = threading.RLock()  # LLVM's engine and the tables of what is compiled are shared by all threads
 
 
-@functools.cache
-def target() -> emit.Target:
+def _once(make: Make) -> Make:
+    """`functools.cache` that calls `make` once even where several threads ask at the same time."""
+    cached = functools.cache(make)
+
+    @functools.wraps(make)
+    def one(*args: Any) -> Any:
+        with _lock:
+            return cached(*args)
+
+    return cast(Make, one)
+
+
+@_once
+def target() -> Target:
     """Vector width and registers of this CPU."""
     features, team = llvm.get_host_cpu_features(), _openmp() is not None
     if features.get("avx512f"):
-        return emit.Target(16, 32, team)
+        return Target(16, 32, team)
     if features.get("avx"):
-        return emit.Target(8, 16, team)
-    return emit.Target(4, 32 if features.get("neon") else 16, team)
+        return Target(8, 16, team)
+    return Target(4, 32 if features.get("neon") else 16, team)
 
 
-@functools.cache
+@_once
 def _compiler() -> tuple[Any, Any]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -58,50 +77,59 @@ def _named(name: str) -> str:
     return f"hbll_{name}"  # unique among all that was compiled in this process
 
 
-@functools.cache
+@_once
 def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool, marks: bool) -> "Kernel":
     """The compiled forward roll, see `emit.forward`."""
     name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}{marks:d}")
     text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup, marks=marks)
-    return Kernel(name, text, len(emit.FORWARD), emit.EVEN)
+    return Kernel(name, text, len(emit.FORWARD), emit.EVEN, target().width)
 
 
-@functools.cache
+@_once
 def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool, factors: bool) -> "Kernel":
     """The compiled backward roll, see `emit.backward`."""
     name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}{factors:d}")
     text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup, factors=factors)
-    return Kernel(name, text, len(emit.BACKWARD), emit.EVEN)
+    return Kernel(name, text, len(emit.BACKWARD), emit.EVEN, target().width * panels)
 
 
-@functools.cache
+@_once
 def softmax() -> "Kernel":
     """See `emit_rows.softmax`."""
     name = _named("softmax")
     return Kernel(name, emit_rows.softmax(target(), name), len(emit_rows.SOFTMAX), 1)
 
 
-@functools.cache
+@_once
 def add_by_index() -> "Kernel":
     """See `emit_rows.add_by_index`."""
     name = _named("add_by_index")
     return Kernel(name, emit_rows.add_by_index(target(), name), len(emit_rows.ADD), 1)
 
 
+def shares_units(rows: int, units: int) -> bool:
+    """Whether threads are to share the units of every step of a roll, and not its rows."""
+    threads = torch.get_num_threads()
+    return threads > 1 and rows < FEW * threads and rows * units * units >= WIDE * threads
+
+
 class Kernel:
-    """A compiled function over all rows, each thread taking its share through all steps.
+    """A compiled function over all rows; threads share the rows, each taking its own through all steps, or the units.
 
     Args:
         name: of the function.
         text: LLVM instructions.
         pointers: how many tensors it takes.
         even: rows a share is a multiple of.
+        grain: units a share is a multiple of, or 0 where threads can only share rows.
     """
 
-    def __init__(self, name: str, text: str, pointers: int, even: int) -> None:
-        self._even = even
+    def __init__(self, name: str, text: str, pointers: int, even: int, grain: int = 0) -> None:
+        self._even, self._grain = even, grain
         address = _compile(name, text)
-        kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * len(emit.SIZES)
+        kinds: list[Any] = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * len(SIZES)
+        if grain:
+            kinds += [ctypes.c_int64] * len(UNITS) + [ctypes.c_void_p]
         self._alone = ctypes.CFUNCTYPE(None, *kinds)(address(name))
         self._team = address(f"{name}_team") if target().team else 0
 
@@ -116,15 +144,21 @@ class Kernel:
         pointers = [0 if t is None else t.data_ptr() for t in tensors]
         threads, openmp = torch.get_num_threads(), _openmp()
         if openmp is None:
-            self._alone(*pointers, steps, rows, units, every, 0, rows)
+            self._alone(*pointers, steps, rows, units, every, 0, rows, *((0, units, 1, None) if self._grain else ()))
             return
-        if rows <= self._even or steps * rows * units * units < SMALL:
+        meeting = None  # where threads that share units wait for each other: a count that starts at zero
+        if steps * rows * units * units < SMALL:
             threads = 1
-        data = (ctypes.c_int64 * (len(pointers) + 4))(*pointers, steps, rows, units, every)
+        elif self._grain and shares_units(rows, units):
+            meeting = torch.zeros(8, dtype=torch.int64)  # a cache line of its own
+        elif rows <= self._even:
+            threads = 1
+        place = 0 if meeting is None else meeting.data_ptr()
+        data = (ctypes.c_int64 * (len(pointers) + 5))(*pointers, steps, rows, units, every, place)
         openmp(self._team, data, threads, 0)
 
 
-@functools.cache
+@_once
 def _openmp() -> Any:
     """`GOMP_parallel(function, data, threads, flags)` of the OpenMP library that torch itself runs on, or None.
 

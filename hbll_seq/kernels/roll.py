@@ -5,7 +5,7 @@ and its gradients are cut off). Work buffers are kept between steps (`buffers.py
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,14 +16,8 @@ from hbll_seq.kernels.buffers import give, take
 from hbll_seq.kernels.recipes import Recipe
 
 PANELS = 4
-
-
-class RollGradients(NamedTuple):
-    """Of a roll's latest `backward_state`: on the projected input `(K*N, P)`, recurrent weight and bias (or None)."""
-
-    given: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
+SLICE = 1 << 19  # gradients of a slice of a backward roll: two megabytes
+Slice = tuple[slice, Tensor]  # rows of the K*N, their gradients on the gates `(rows, columns * units)`
 
 
 def fused(x: Tensor) -> bool:
@@ -105,21 +99,77 @@ class FusedRoll:
                 row i on its way back (that on the end never is); or None.
             every: steps between them.
         """
-        assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
-        (k, n, d), units, recipe = self._shape, self._units, self.recipe
+        (k, n, _), recipe = self._shape, self.recipe
         if self._grads is None:
-            self._grads = take((k, n, recipe.columns, units), self.end)
-        rest = torch.zeros_like(self.end) if dend is None else dend
-        rest = _padded(rest, recipe.parts, d, units)
-        rest = rest.clone() if rest is dend else rest
-        dout = None if dout is None else _padded(dout, 1, d, units)
-        factors = None if factors is None else factors.contiguous()
-        machine.backward(recipe, dout is not None, self._panels(), self._index is not None, factors is not None)(
-            [dout, rest, self._saved, self._states, self._given, self._index, self._transposed(), self._grads, factors],
-            k, n, units, every,
-        )  # fmt: skip
+            self._grads = take((k, n, recipe.columns, self._units), self.end)
+        rest = self._rest(dend)
+        self._back(0, k, self._padded_outputs(dout), rest, factors, every, self._grads, self._transposed())
         self._fresh = True
-        return rest.view(n, recipe.parts, units)[..., :d].reshape(n, -1)
+        return self._start_gradient(rest)
+
+    def slices(self) -> Iterator[Slice]:
+        """Gradients of the latest `backward_state`, as many steps at a time as stay in the cache."""
+        assert self._grads is not None and self._fresh, "backward_state comes first, once each"
+        self._fresh = False
+        k, n, _ = self._shape
+        size = self._slice()
+        for first in range(0, k, size):
+            some = self._grads[first : first + size]
+            yield slice(first * n, (first + len(some)) * n), some.view(len(some) * n, -1)
+
+    def backward_slices(
+        self, dout: Tensor | None, rest: Tensor, factors: Tensor | None = None, every: int = 0
+    ) -> Iterator[Slice]:
+        """`backward_state` and `slices` in one, from the last steps to the first, in a buffer for one slice.
+
+        A slice is overwritten by the next. rest `(N, parts * units)`, from `_rest`, becomes the gradient on the start.
+        """
+        k, n, _ = self._shape
+        spans = _spans(k, self._slice(), every if factors is not None else k)
+        grads = take((max(stop - first for first, stop in spans), n, self.recipe.columns, self._units), self.end)
+        dout, weight = self._padded_outputs(dout), self._transposed()
+        for first, stop in reversed(spans):
+            self._back(first, stop, dout, rest, factors, every, grads, weight)
+            yield slice(first * n, stop * n), grads[: stop - first].view((stop - first) * n, -1)
+            if factors is not None and first and first % every == 0:  # the kernel leaves the end of a slice alone
+                rest.mul_(factors[first // every - 1].unsqueeze(1))
+        give(grads)
+
+    def _back(
+        self, first: int, stop: int, dout: Tensor | None, rest: Tensor, factors: Tensor | None, every: int,
+        grads: Tensor, weight: Tensor,
+    ) -> None:  # fmt: skip
+        """Steps stop-1 to first: `rest` goes back over them, the gradients on their gates go to `grads`."""
+        n, units = self._shape[1], self._units
+        inside = factors is not None and stop - first > every
+        chosen = factors[first // every :].contiguous() if factors is not None and inside else None
+        index = self._index
+        part = None if dout is None else dout[first:stop]
+        saved = None if self._saved is None else self._saved[first:stop]
+        machine.backward(self.recipe, dout is not None, self._panels(), index is not None, chosen is not None)(
+            [part, rest, saved, self._states[first:], self._given if index is not None else self._given[first:stop],
+             None if index is None else index[first:stop], weight, grads, chosen],
+            stop - first, n, units, every,
+        )  # fmt: skip
+
+    def _rest(self, dend: Tensor | None) -> Tensor:
+        """Gradient on the end, padded and our own."""
+        assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
+        rest = torch.zeros_like(self.end) if dend is None else dend
+        padded = _padded(rest, self.recipe.parts, self._shape[2], self._units)
+        return padded.clone() if padded is dend else padded
+
+    def _start_gradient(self, rest: Tensor) -> Tensor:
+        """`rest` without the padding, `(N, S)`."""
+        _, n, d = self._shape
+        return rest.view(n, self.recipe.parts, self._units)[..., :d].reshape(n, -1)
+
+    def _padded_outputs(self, dout: Tensor | None) -> Tensor | None:
+        return None if dout is None else _padded(dout, 1, self._shape[2], self._units)
+
+    def _slice(self) -> int:
+        """Steps whose gradients stay in the cache."""
+        return max(1, SLICE // (self._shape[1] * self.recipe.columns * self._units))
 
     def _transposed(self) -> Tensor:
         order = list(self.recipe.order)
@@ -132,46 +182,84 @@ class FusedRoll:
     def _panels(self) -> int:
         """Vectors of units that the backward's product takes at once."""
         vectors = self._units // machine.target().width
-        return math.gcd(vectors, PANELS)
+        panels = math.gcd(vectors, PANELS)
+        if machine.shares_units(self._shape[1], self._units):
+            while panels > 1 and vectors // panels % torch.get_num_threads():  # the same for every thread
+                panels //= 2
+        return panels
 
-    def products(self) -> RollGradients:
-        """Of the latest `backward_state`; `given` may be a view on a work buffer."""
+    def given_gradient(self, some: Tensor) -> Tensor:
+        """Of a slice: the gradient on the projected input `(rows, inputs * d)`; may be a view."""
         (_, _, d), units, recipe = self._shape, self._units, self.recipe
-        flat = self._flat_gradients()
-        self._fresh = False
-        given = flat[:, (recipe.columns - recipe.inputs) * units :]
-        if d != units:
-            given = given.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
-        return RollGradients(given, *self._recurrent(flat))
+        given = some[:, (recipe.columns - recipe.inputs) * units :]
+        return given if d == units else given.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
 
-    def products_by_index(self) -> RollGradients:
-        """`products` of a roll with `index`, `given` added up by index: `(V, inputs * d)`."""
+    def by_index(self) -> "ByIndex":
+        """A sum over slices, for a roll with `index`."""
         assert self._index is not None
-        (_, _, d), units, recipe, w = self._shape, self._units, self.recipe, machine.target().width
-        flat = self._flat_gradients()
-        self._fresh = False
-        total = flat.new_zeros(len(self._given), recipe.inputs * units)
-        values = flat[:, (recipe.columns - recipe.inputs) * units :]
-        machine.add_by_index()([values, self._index, total], len(flat), recipe.inputs * units // w, flat.shape[1])
-        given = total.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
-        return RollGradients(given, *self._recurrent(flat))
+        return ByIndex(self, self._index)
 
-    def _flat_gradients(self) -> Tensor:
-        """`(K*N, columns * units)`."""
-        assert self._grads is not None and self._fresh, "backward_state comes first, once each"
-        return self._grads.view(-1, self.recipe.columns * self._units)
+    def recurrent(self) -> "Recurrent":
+        """A sum over slices."""
+        return Recurrent(self)
 
-    def _recurrent(self, flat: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients on recurrent weight and bias."""
-        (k, n, d), units, recipe = self._shape, self._units, self.recipe
+
+class Recurrent:
+    """Gradients on recurrent weight and bias, added up over the slices of a backward roll."""
+
+    def __init__(self, roll: FusedRoll) -> None:
+        self._roll, wide = roll, roll.recipe.gates * roll._units
+        self._weight, self._bias = roll.end.new_zeros(wide, roll._units), roll.end.new_zeros(wide)
+        self._before = roll._states[:-1].view(-1, roll.recipe.parts * roll._units)[:, -roll._units :]
+
+    def add(self, rows: slice, some: Tensor) -> None:
+        """One more slice."""
+        if self._roll.recipe.gates:
+            inner = some[:, : len(self._weight)]
+            self._weight.addmm_(inner.t(), self._before[rows])
+            self._bias += inner.sum(0)
+
+    def result(self) -> tuple[Tensor | None, Tensor | None]:
+        """Weight `(gates * d, d)` and bias `(gates * d,)`; None for cells without."""
+        recipe, units, d = self._roll.recipe, self._roll._units, self._roll._shape[2]
         if not recipe.gates:
             return None, None
-        inner = flat[:, : recipe.gates * units]
-        before = self._states[:-1].view(k * n, -1)[:, (recipe.parts - 1) * units :]
-        weight = (inner.t() @ before).view(recipe.gates, units, units)[:, :d, :d]
-        bias = inner.sum(0).view(recipe.gates, units)[:, :d]
         back = [recipe.order.index(g) for g in range(recipe.gates)]
-        return weight[back].reshape(-1, d), bias[back].flatten()
+        weight = self._weight.view(recipe.gates, units, units)[back, :d, :d]
+        bias = self._bias.view(recipe.gates, units)[back, :d]
+        return weight.reshape(-1, d), bias.flatten()
+
+
+class ByIndex:
+    """The gradient on the rows that a roll with `index` looked up, added up over the slices of a backward roll."""
+
+    def __init__(self, roll: FusedRoll, index: Tensor) -> None:
+        self._roll, self._index = roll, index.view(-1)
+        self._total = roll.end.new_zeros(len(roll._given), roll.recipe.inputs * roll._units)
+
+    def add(self, rows: slice, some: Tensor) -> None:
+        """One more slice."""
+        columns, wide = some.shape[1], self._total.shape[1]
+        values, vectors = some[:, columns - wide :], wide // machine.target().width
+        machine.add_by_index()([values, self._index[rows], self._total], len(some), vectors, columns)
+
+    def result(self) -> Tensor:
+        """`(V, inputs * d)`."""
+        inputs, d = self._roll.recipe.inputs, self._roll._shape[2]
+        return self._total.unflatten(1, (inputs, -1))[..., :d].flatten(1)
+
+
+def _spans(steps: int, most: int, every: int) -> list[tuple[int, int]]:
+    """Steps in spans of at most `most`: whole credit blocks of `every` steps, or parts of one."""
+    if 0 < every <= most:
+        most = most // every * every
+        return [(i, min(i + most, steps)) for i in range(0, steps, most)]
+    ends = [min(i + every, steps) for i in range(0, steps, every)]
+    return [
+        (j, min(j + most, end))
+        for i, end in zip(range(0, steps, every), ends, strict=True)
+        for j in range(i, end, most)
+    ]
 
 
 def _padded(x: Tensor, groups: int, d: int, units: int) -> Tensor:

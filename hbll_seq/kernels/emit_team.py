@@ -1,0 +1,136 @@
+"""How the threads of a team share a compiled function: each takes rows of its own, or all rows and units of its own.
+
+Rows never meet, so threads that share rows run through all steps without waiting. One row alone, or a few, would give
+all work to one thread; then each thread takes some of the *units* of every step (`begin` with `grain`), and they wait
+for each other where a step needs what others have made (`Team.meet`). That costs a fraction of a microsecond a step.
+
+Each thread then also reads its part of the weights only, which is why wide layers gain more than the number of threads.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+
+from hbll_seq.kernels.vector import I32, I64, POINTER, Code
+
+SIZES = ("steps", "rows", "units", "every", "first", "stop")
+UNITS = ("left", "right", "threads")  # of functions whose units can be shared; then comes a pointer, the meeting place
+PIECE = 8  # rows that a thread takes through all steps at a time: what they write stays in the cache
+PATIENCE = 2000  # looks at the meeting place before a thread offers its core to others
+
+
+class Target:
+    """What of the machine matters: numbers in a vector register, vector registers, and whether threads are to share."""
+
+    def __init__(self, width: int, registers: int, team: bool = False) -> None:
+        self.width, self.registers, self.team = width, registers, team
+
+
+def begin(
+    name: str, pointers: tuple[str, ...], target: Target, even: int, grain: int = 0
+) -> tuple[ir.Module, Code, dict[str, Any]]:
+    """A module with an empty function `name(*pointers, *SIZES)`; threads share multiples of `even` rows.
+
+    With `grain` the function goes on with `(..., *UNITS, meeting)`: it takes units left..right of the rows, and threads
+    may share the units in multiples of `grain`.
+    """
+    module = ir.Module(name)
+    sizes = (*SIZES, *UNITS) if grain else SIZES
+    kinds = [POINTER] * len(pointers) + [I64] * len(sizes) + [POINTER] * bool(grain)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    if not grain:  # else other threads write what this one reads
+        for argument in function.args[: len(pointers)]:
+            argument.add_attribute("noalias")
+    if target.team:
+        _add_team(module, name, len(pointers), even, grain)
+    named = dict(zip((*pointers, *sizes, *(["meeting"] * bool(grain))), function.args, strict=True))
+    return module, Code(ir.IRBuilder(function.append_basic_block("entry")), target.width), named
+
+
+def meet(code: Code, a: dict[str, Any], before: Any) -> None:
+    """All threads of the team wait here for each other, if they share units at all.
+
+    The meeting place is a number that every thread adds one to; `before` is how often they have met before. Who waits
+    long lets other programs have the core: they may be what keeps the last thread from arriving.
+    """
+    b = code.b
+    with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(a["meeting"], I64), code.index(0))):
+        all_here = b.mul(b.add(before, code.index(1)), a["threads"])
+        b.atomic_rmw("add", a["meeting"], code.index(1), "acq_rel")
+        entry, look, wait, done = b.block, *(b.append_basic_block(n) for n in ("look", "wait", "met"))
+        b.branch(look)
+        b.position_at_end(look)
+        looks = b.phi(I64)
+        looks.add_incoming(code.index(0), entry)
+        here = b.load_atomic(a["meeting"], "acquire", 8, typ=I64)
+        b.cbranch(b.icmp_unsigned(">=", here, all_here), done, wait)
+        b.position_at_end(wait)
+        with b.if_then(b.icmp_unsigned(">", looks, code.index(PATIENCE))):
+            b.call(_declared(b.module, "sched_yield", I32), [])
+        looks.add_incoming(b.add(looks, code.index(1)), b.block)
+        b.branch(look)
+        b.position_at_end(done)
+
+
+def _declared(module: ir.Module, name: str, result: Any) -> ir.Function:
+    if name in module.globals:
+        return module.get_global(name)
+    return ir.Function(module, ir.FunctionType(result, []), name)
+
+
+def _add_team(module: ir.Module, name: str, pointers: int, even: int, grain: int) -> None:
+    """`{name}_team(data)`, what every thread of a team runs: it takes its share.
+
+    data, 64 bits each: the pointers, steps, rows, units, every, and with `grain` the meeting place, null where threads
+    are to share rows. `hbll_number` and `hbll_threads` are functions that give a thread its number and the number of
+    threads.
+    """
+    team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), f"{name}_team")
+    b = ir.IRBuilder(team.append_basic_block("entry"))
+    code, function = Code(b, 1), module.get_global(name)
+
+    def word(i: int, kind: Any) -> Any:
+        return b.load(b.gep(team.args[0], [code.index(i)], source_etype=I64), typ=kind)
+
+    arguments = [*(word(i, POINTER) for i in range(pointers)), *(word(pointers + i, I64) for i in range(4))]
+    rows, units = arguments[pointers + 1], arguments[pointers + 2]
+    number, threads = (b.sext(b.call(_declared(module, f"hbll_{ask}", I32), []), I64) for ask in ("number", "threads"))
+
+    def take_rows() -> None:
+        whole = [code.index(0), units, code.index(1), ir.Constant(POINTER, None)] if grain else []
+        first, stop = _share(code, rows, number, threads, even)
+        pieces = _divided(code, b.sub(stop, first), code.index(PIECE))
+
+        def piece(i: Any) -> None:
+            low = b.add(first, b.mul(i, code.index(PIECE)))
+            b.call(function, [*arguments, low, _smaller(code, b.add(low, code.index(PIECE)), stop), *whole])
+
+        code.each(code.index(0), pieces, 1, piece)
+
+    if not grain:
+        take_rows()
+    else:
+        meeting = word(pointers + 4, POINTER)
+        with b.if_else(b.icmp_unsigned("==", b.ptrtoint(meeting, I64), code.index(0))) as (by_rows, by_units):
+            with by_rows:
+                take_rows()
+            with by_units:
+                left, right = _share(code, units, number, threads, grain)
+                b.call(function, [*arguments, code.index(0), rows, left, right, threads, meeting])
+    b.ret_void()
+
+
+def _share(code: Code, count: Any, number: Any, threads: Any, even: int) -> tuple[Any, Any]:
+    """From where to where this thread works on `count` things; nothing is left for some where others have enough."""
+    share = code.b.mul(_divided(code, _divided(code, count, threads), code.index(even)), code.index(even))
+    first = _smaller(code, code.b.mul(number, share), count)
+    return first, _smaller(code, code.b.add(first, share), count)
+
+
+def _divided(code: Code, x: Any, y: Any) -> Any:
+    """x / y, rounded up."""
+    return code.b.sdiv(code.b.sub(code.b.add(x, y), code.index(1)), y)
+
+
+def _smaller(code: Code, x: Any, y: Any) -> Any:
+    return code.b.select(code.b.icmp_signed("<", x, y), x, y)
