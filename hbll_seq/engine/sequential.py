@@ -150,9 +150,9 @@ class InOrder:
             if isinstance(roll, CellRoll):
                 factors = None if gamma is None else gamma[first // self._k :]
                 message, dx, params = roll.backward(dout, message, factors, self._k, inputs)
-            else:
-                message = roll.backward_state(dout, message)
-                dx, params = roll.gradients(inputs)
+                return message, [] if dx is None else [dx], params
+            message = roll.backward_state(dout, message)
+            dx, params = roll.gradients(inputs)
             return message, [] if dx is None else [dx.clone()], params  # clone: may be a work buffer
         total: list[Tensor | None] = []
         pieces: list[Tensor] = []
