@@ -134,12 +134,13 @@ def _latch(recurrent: bool) -> SequenceModel:
     return model
 
 
-def _elman(radius: float) -> SequenceModel:
+def _elman(radius: float, drive: float = 1.0) -> SequenceModel:
     model = SequenceModel(8, 8, hidden=64, cell="elman", timescale=None)
     with torch.no_grad():
         g = torch.Generator().manual_seed(1)
         w = torch.randn(64, 64, generator=g)
         rnn: Any = model.rnn
+        rnn.weight_ih_l0.mul_(drive)
         rnn.weight_hh_l0.copy_(w * (radius / torch.linalg.eigvals(w).abs().max()))
     return model
 
@@ -187,6 +188,9 @@ FAMILY: dict[str, Dynamics] = {
     ),
     "elman-1.5": Dynamics(lambda: _elman(1.5), random_symbols, None, "Elman 64, spectral radius 1.5, untrained"),
     "elman-2": Dynamics(lambda: _elman(2.0), random_symbols, None, "Elman 64, spectral radius 2, untrained"),
+    "elman-2-quiet": Dynamics(
+        lambda: _elman(2.0, 0.1), random_symbols, None, "the same, inputs a tenth as large: chaos of its own"
+    ),
     "gru-x6": Dynamics(lambda: _times(6.0), random_symbols, None, "GRU 64, weights six times as large, untrained"),
 }
 OTHERS: dict[str, Dynamics] = {
