@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.dynamics import cosine, exact, gradient, hbll
+from benchmarks.dynamics import apart, cosine, exact, gradient, hbll
 from benchmarks.dynamics_models import ALL, build, data
 from hbll_seq.models import SequenceModel
 
@@ -46,7 +46,8 @@ def solve(name: str, model: SequenceModel, t: int, b: int, n: int, seed: int) ->
     """The lines of one shape: of the first step, and of a later one."""
     batch = data(name, b, t, 10 * seed)
     truth, own = exact(model, batch, torch.float64), exact(model, batch, torch.float32)
-    common: dict[str, Any] = dict(model=name, T=t, B=b, n=n, seed=seed, rounding=cosine(own, truth), norm=float(truth.norm()))  # fmt: skip
+    common: dict[str, Any] = dict(model=name, T=t, B=b, n=n, seed=seed, rounding=cosine(own, truth),
+        rounding_error=apart(own, truth), norm=float(truth.norm()))  # fmt: skip
     lines = []
     for phase in ("first", "later"):
         options = dict(
