@@ -145,11 +145,12 @@ def _elman(radius: float, drive: float = 1.0) -> SequenceModel:
     return model
 
 
-def _times(factor: float) -> SequenceModel:
-    model = SequenceModel(8, 8, hidden=64, timescale=None)
+def _times(factor: float, cell: str = "gru", inputs: float | None = None) -> SequenceModel:
+    """All weights, or only the recurrent ones and those of the inputs by a factor of their own, times `factor`."""
+    model = SequenceModel(8, 8, hidden=64, cell=cell, timescale=None)
     with torch.no_grad():
-        for p in model.rnn.parameters():
-            p.mul_(factor)
+        for name, p in model.rnn.named_parameters():
+            p.mul_(inputs if inputs is not None and not name.startswith("weight_hh") else factor)
     return model
 
 
@@ -204,6 +205,14 @@ OTHERS: dict[str, Dynamics] = {
     "text-lstm": Dynamics(_text("lstm"), text, _READ, "LSTM 128, trained on text"),
     "s3-lstm": Dynamics(_words("lstm", 3), word_problem(3), _TRACK, "LSTM 128, trained on the word problem of S3"),
     "gru-x3": Dynamics(lambda: _times(3.0), random_symbols, None, "GRU 64, weights three times as large, untrained"),
+    "gru-chaos": Dynamics(
+        lambda: _times(12.0, inputs=0.5), random_symbols, None, "GRU 64, recurrent weights 12 times, untrained"
+    ),
+    "lstm-chaos": Dynamics(
+        lambda: _times(12.0, "lstm", inputs=1.0), random_symbols, None, "LSTM 64, recurrent weights 12 times, untrained"
+    ),
+    "elman-1.8": Dynamics(lambda: _elman(1.8), random_symbols, None, "Elman 64, spectral radius 1.8, untrained"),
+    "elman-2.5": Dynamics(lambda: _elman(2.5), random_symbols, None, "Elman 64, spectral radius 2.5, untrained"),
     "elman-1": Dynamics(lambda: _elman(1.0), random_symbols, None, "Elman 64, spectral radius 1, untrained"),
     "elman-1.2": Dynamics(lambda: _elman(1.2), random_symbols, None, "Elman 64, spectral radius 1.2, untrained"),
 }

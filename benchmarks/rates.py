@@ -15,13 +15,18 @@ import json
 import math
 import pathlib
 import statistics
+from collections import Counter
 from typing import Any
 
 import torch
 
 from benchmarks.dynamics import apart, cosine, exact, gradient, hbll
 from benchmarks.dynamics_models import ALL, build, data
+from hbll_seq.batch import Batch
+from hbll_seq.cells import Cell
 from hbll_seq.models import SequenceModel
+from hbll_seq.models.recurrent import sequential
+from hbll_seq.rules.execute import forward_backward
 
 OUT = pathlib.Path(__file__).parent / "out" / "rates.jsonl"
 FAR = 1e-9  # relative residual at which nothing is left to do
@@ -40,6 +45,31 @@ def growth(messages: torch.Tensor) -> float:
         return float("inf")
     least = sizes.flip(0).cummin(0).values.flip(0).clamp(min=1e-300)
     return float((sizes / least).max())
+
+
+def amplified(model: SequenceModel, batch: Batch, messages: torch.Tensor) -> float:
+    """How many times longer a message is than it could be if no step of the chain expanded anything.
+
+    A message is a sum over later steps of what the loss asks of that step's output, carried back. If carrying never
+    expands, it is at most the sum of the norms of these. So more than 1 means that something expanded, by that factor at
+    least. The largest over boundaries and sequences.
+    """
+    kept: list[torch.Tensor] = []
+
+    def execute(layer: int, cell: Cell, x: torch.Tensor, state: torch.Tensor, lengths: Any) -> torch.Tensor:
+        out = sequential(layer, cell, x, state, lengths)
+        out.retain_grad()
+        kept.append(out)
+        return out
+
+    forward_backward(model, batch, execute)
+    model.zero_grad()
+    assert kept[-1].grad is not None
+    asked = kept[-1].grad.double().norm(dim=-1).sum(1)  # (B,)
+    sizes = messages[1:-1].double().norm(dim=-1)
+    if not torch.isfinite(sizes).all():
+        return math.inf
+    return float((sizes / asked).max())
 
 
 def solve(name: str, model: SequenceModel, t: int, b: int, n: int, seed: int) -> list[dict[str, Any]]:
@@ -65,6 +95,7 @@ def solve(name: str, model: SequenceModel, t: int, b: int, n: int, seed: int) ->
         lines.append(dict(
             **common, phase=phase, cosine=cosine(found, truth), cosine32=cosine(found, own),
             residuals=record.residuals, feedback=record.feedback_residuals, growth=growth(record.feedback.messages),
+            amplified=amplified(model, batch, record.feedback.messages),
         ))  # fmt: skip
     return lines
 
@@ -90,66 +121,89 @@ def collect(a: argparse.Namespace) -> None:
                           f"{lines[-1]['growth']:.1e}, float32's own cosine {lines[-1]['rounding']:.4f}", flush=True)  # fmt: skip
 
 
-def more(residuals: list[float], seen: int, tolerance: float, slowest: bool) -> float:
-    """How many iterations in all a geometric series through what has been seen would take.
+def left(r: list[float], done: int, tolerance: float, rate: str) -> float:
+    """How many iterations more a geometric series takes from residual `done` to the tolerance.
 
     Args:
-        residuals: of the start and of every iteration.
-        seen: iterations done.
+        r: residuals of the start and of every iteration.
+        done: iterations done, at least 1.
         tolerance: aimed at.
-        slowest: go by the slower of the last two ratios, in place of the last.
+        rate: "last" ratio, or the "better" of that and the mean of the last two.
     """
-    r = residuals[: seen + 1]
-    if r[-1] <= tolerance:
-        return seen
-    ratios = [q / p if p > 0 else 1.0 for p, q in zip(r[:-1], r[1:], strict=True)]
-    ratio = max(ratios[-2:]) if slowest else ratios[-1]
-    return math.inf if not ratio < 1 else seen + math.log(tolerance / r[-1]) / math.log(ratio)
+    ratio = r[done] / r[done - 1]
+    if rate == "better" and done > 1:
+        ratio = min(ratio, math.sqrt(r[done] / r[done - 2]))
+    return math.inf if ratio >= 1 else math.log(tolerance / r[done]) / math.log(ratio)
+
+
+def tried(r: list[float], tolerance: float, most: int, first: int, rate: str) -> tuple[int, bool]:
+    """Iterations done, and whether it gave up, by the rule: asked after every iteration from the `first` on."""
+    done = 0
+    while done < len(r) and r[done] > tolerance:
+        if done >= most or (done >= first and left(r, done, tolerance, rate) > most - done):
+            return done, True
+        done += 1
+    return done, done >= len(r)
 
 
 def score(lines: list[dict[str, Any]], kind: str, tolerance: float, most: int) -> None:
     """One row for every rule: what it gave up though it would have agreed in time, and what it went on with in vain."""
     shift = 1 if kind == "feedback" else 0  # the first two passes of the messages are made anyway
-    cases = [(line, [float(r) for r in line[kind]]) for line in lines if line["n"] > most + 1]
-    cases = [(line, r) for line, r in cases if len(r) > 1 + shift and all(map(math.isfinite, r))]
-    good = [needed(r, tolerance) - shift <= most for _, r in cases]
-    print(f"\n{kind}, tolerance {tolerance:.0e}, at most {most}: {len(cases)} cases, {sum(good)} agree in time\n")
-    print("| looks after | rule | gave up wrongly | went on in vain | of those, gave up at |\n|---|---|---|---|---|")
-    for seen in (1, 2, 3):
-        for label, slowest, slack in (("last ratio", False, 1.0), ("last ratio, 1.5 times as many", False, 1.5),
-                                      ("last ratio, twice as many", False, 2.0), ("slower ratio", True, 1.0),
-                                      ("no progress: ratio above 1/2", False, 0.0)):  # fmt: skip
-            wrong = vain = stopped = 0
-            for (_, r), fine in zip(cases, good, strict=True):
-                at = min(seen + shift, len(r) - 1)
-                if slack:
-                    stop = more(r, at, tolerance, slowest) - shift > slack * most
-                else:
-                    stop = r[at] > tolerance and r[at] > 0.5 * r[at - 1]
-                wrong, vain, stopped = wrong + (stop and fine), vain + (not stop and not fine), stopped + stop
-            print(f"| {seen} | {label} | {wrong} of {sum(good)} | {vain} of {len(cases) - sum(good)} | {stopped} |")
+    pairs = [(line["model"], line[kind][shift:]) for line in lines if line["n"] > most + 1 and line["T"] >= 512]
+    pairs = [(name, r) for name, r in pairs if len(r) > 1 and all(map(math.isfinite, r))]
+    cases = [r for _, r in pairs]
+    need = [needed(r, tolerance) for r in cases]
+    good = sum(n <= most for n in need)
+    print(f"\n{kind}, tolerance {tolerance:.0e}, at most {most}: {len(cases)} cases, {good} agree in time\n")
+    print("| asks from | rate | gave up wrongly | went on to the end in vain | mean number done | wrongly: models |")
+    print("|---" * 6 + "|")
+    for first, rate in ((1, "last"), (1, "better"), (2, "last"), (2, "better"), (3, "last"), (3, "better"), (most, "never")):  # fmt: skip
+        found = [tried(r, tolerance, most, first, rate) for r in cases]
+        wrong = [stop and n <= most for (_, stop), n in zip(found, need, strict=True)]
+        vain = sum(stop and done >= most for done, stop in found)
+        which = Counter(name for (name, _), w in zip(pairs, wrong, strict=True) if w)
+        spent = statistics.mean(done for done, _ in found)
+        said = ", ".join(f"{name} {k}" for name, k in which.most_common())
+        print(f"| {first} | {rate} | {sum(wrong)} of {good} | {vain} of {len(cases) - good} | {spent:.1f} | {said} |")
+
+
+def rounding(lines: list[dict[str, Any]]) -> None:
+    """How far the exact float32 gradient is off, by the amplification of the messages."""
+    known = [line for line in lines if "amplified" in line and line["phase"] == "later"]
+    print("\n| messages amplified | cases | models | float32's own error: median (least..most) | more than 5 % off |")
+    print("|---" * 5 + "|")
+    edges = [0, 1, 3, 10, 30, 100, 300, 1e3, 1e4, 1e6, math.inf]
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        here = [x for x in known if low <= x["amplified"] < high or (x["amplified"] == high == math.inf)]
+        if here:
+            errors = sorted(x["rounding_error"] if math.isfinite(x["rounding_error"]) else math.inf for x in here)
+            models = ", ".join(dict.fromkeys(x["model"] for x in here))
+            off = sum(not e <= 0.05 for e in errors)
+            print(f"| {low:g} .. {high:g} | {len(here)} | {models} | {errors[len(errors) // 2]:.1e} "
+                  f"({errors[0]:.1e}..{errors[-1]:.1e}) | {off} |")  # fmt: skip
 
 
 def report() -> None:
     """All of it, on the lines so far."""
     lines = [json.loads(text) for text in OUT.read_text().splitlines()]
-    for most in (8, 4):
-        score(lines, "residuals", 3e-4, most)
-        score(lines, "feedback", 1e-3, most)
-    print(
-        "\n| model | n | sweeps, first step | later | corrections, first | later | growth of messages | float32's own |"
-    )
+    score(lines, "residuals", 3e-4, 8)
+    score(lines, "feedback", 1e-3, 8)
+    rounding(lines)
+    print("\n| model | n | sweeps, first step | later | corrections, first | later | messages grow | amplified |")
     print("|---" * 8 + "|")
     for name in dict.fromkeys(line["model"] for line in lines):
         for n in sorted({line["n"] for line in lines}):
             cells = []
-            here = [line for line in lines if line["model"] == name and line["n"] == n]
+            here = [line for line in lines if line["model"] == name and line["n"] == n and line["T"] >= 512]
+            if not here:
+                continue
             for kind, tolerance, shift in (("residuals", 3e-4, 0), ("feedback", 1e-3, 1)):
                 for phase in ("first", "later"):
                     found = [max(needed(line[kind], tolerance) - shift, 0) for line in here if line["phase"] == phase]
                     cells.append(f"{statistics.median(found):.0f} ({min(found)}..{max(found)})" if found else "")
-            cells.append(f"{statistics.median(line['growth'] for line in here):.0e}" if here else "")
-            cells.append(f"{min(line['rounding'] for line in here):.4f}" if here else "")
+            cells.append(f"{statistics.median(line['growth'] for line in here):.0e}")
+            force = [line["amplified"] for line in here if "amplified" in line]
+            cells.append(f"{statistics.median(force):.0e}" if force else "")
             print(f"| {name} | {n} | " + " | ".join(cells) + " |")
 
 
