@@ -17,6 +17,7 @@ medians of 5; run it on a quiet machine. Rows go to `benchmarks/out/dynamics.jso
 
 import argparse
 import copy
+import importlib
 import json
 import math
 import pathlib
@@ -80,6 +81,26 @@ def hbll(model: SequenceModel, **options: Any) -> Any:
     rule = hs.rules.make("hbll", **supported(discount=1.0, **options))
     rule.setup(model, torch.Generator().manual_seed(0))
     return rule
+
+
+def insides(rule: Any) -> Any:
+    """What holds the rule's records and controller: its engine, where it has one."""
+    return getattr(rule, "engine", rule)
+
+
+def solver() -> Any:
+    """The module that solves for states and messages, wherever this version has it."""
+    try:
+        return importlib.import_module("hbll_seq.solve")
+    except ModuleNotFoundError:
+        return importlib.import_module("hbll_seq.engine.solve")
+
+
+def never_give_up() -> None:
+    """From now on sweeps and corrections go on to their limit, in versions that would give up before."""
+    effort = solver().Effort
+    if hasattr(effort, "hopeless"):
+        effort.hopeless = lambda *_: False
 
 
 def exact_rules(model: SequenceModel, steps: int) -> list[Any]:

@@ -6,7 +6,7 @@
 The first form lets sweeps and corrections go on until they are exact, with no limit, and keeps all residuals: of a rule's
 first step, and of its fourth, when the cell's carry has been calibrated. Beside them stand the growth of the
 messages over the blocks, and the cosine of the exact gradient in float32 to that in float64. Lines are added to
-`benchmarks/out/rates.jsonl`. It uses the rule's insides (records and controller) as of 2026-11-28. `--report`
+`benchmarks/out/rates.jsonl`. It uses the rule's insides (records and controller). `--report`
 tries rules for giving up on the lines so far, and prints what they get right and wrong.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.dynamics import apart, cosine, exact, gradient, hbll
+from benchmarks.dynamics import apart, cosine, exact, gradient, hbll, insides, never_give_up
 from benchmarks.dynamics_models import ALL, build, data
 from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
@@ -81,17 +81,23 @@ def solve(name: str, model: SequenceModel, t: int, b: int, n: int, seed: int) ->
     lines = []
     for phase in ("first", "later"):
         options = dict(
-            execution="parallel", block_size=t // n, execution_block=t // n, check_every=0, carry="calibrated"
+            execution="parallel",
+            block_size=t // n,
+            execution_block=t // n,
+            check_every=0,
+            carry="calibrated",
+            most=n + 1,
         )
         rule = hbll(model, **options)
         if phase == "later":
             for i in range(1, 4):
                 gradient(model, data(name, b, t, 10 * seed + i), rule)
-        c = rule.controller
+        inside = insides(rule)
+        c = inside.controller
         c.tolerance, c.initial, c.feedback_tolerance, c.most = FAR, FAR, FAR, n + 1
-        c.pull, rule.keep_solutions = 0.0, True
+        c.pull, inside.keep_solutions = 0.0, True
         found, _ = gradient(model, batch, rule)
-        record = rule.records[0]
+        record = inside.records[0]
         lines.append(dict(
             **common, phase=phase, cosine=cosine(found, truth), cosine32=cosine(found, own),
             residuals=record.residuals, feedback=record.feedback_residuals, growth=growth(record.feedback.messages),
@@ -225,6 +231,7 @@ def main() -> None:
         report()
         return
     torch.set_num_threads(a.threads)
+    never_give_up()
     collect(a)
 
 

@@ -5,7 +5,7 @@
 Sweeps and corrections are not limited, so a row's cosine is what its tolerance is worth. First messages, at exact states;
 then states, with messages to 1e-4. T = 512 (B = 1 and 8) and 4096 (B = 1), 16 and 64 blocks, three batches. `--worst` tries
 another measure of the states: the largest relative gap of any boundary of any sequence in place of the mean over all
-(it replaces `hbll_seq.solve.inconsistency` while it runs).
+(it replaces the solver's `inconsistency` while it runs).
 """
 
 import argparse
@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import hbll_seq.solve
-from benchmarks.dynamics import ENOUGH, cosine, exact, gradient, hbll
+from benchmarks.dynamics import ENOUGH, cosine, exact, gradient, hbll, never_give_up, solver
 from benchmarks.dynamics_models import ALL, build, data
 from hbll_seq.models import SequenceModel
 
@@ -63,11 +62,12 @@ def one(
 ) -> tuple[float, float]:  # fmt: skip
     """Cosine, and sweeps or corrections, of one step."""
     rule = hbll(model, execution="parallel", block_size=block, execution_block=block, most=n, check_every=0, **options)
-    old, hbll_seq.solve.inconsistency = hbll_seq.solve.inconsistency, measure
+    module = solver()
+    old, module.inconsistency = module.inconsistency, measure
     try:
         got, metrics = gradient(model, batch, rule)
     finally:
-        hbll_seq.solve.inconsistency = old
+        module.inconsistency = old
     return cosine(got, truth), float(metrics[kind])
 
 
@@ -80,7 +80,8 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    mean = hbll_seq.solve.inconsistency
+    never_give_up()
+    mean = solver().inconsistency
     messages = {f"{t:.0e}": (mean, dict(tolerance=1e-8, feedback_tolerance=t)) for t in (1e-3, 3e-4, 1e-4, 1e-5)}
     states = {f"mean {t:.0e}": (mean, dict(tolerance=t, feedback_tolerance=1e-4)) for t in (3e-4, 1e-4, 3e-5)}
     if a.worst:
