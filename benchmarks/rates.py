@@ -6,7 +6,8 @@
 The first form lets sweeps and corrections go on until they are exact, with no limit, and keeps all residuals: of a rule's
 first step, and of its fourth, when the cell's carry has been calibrated. Beside them stand the growth of the
 messages over the blocks, and the cosine of the exact gradient in float32 to that in float64. Lines are added to
-`benchmarks/out/rates.jsonl`. It uses the rule's insides (records and controller). `--report`
+`benchmarks/out/rates.jsonl`. It uses the rule's insides (records and controller);
+where kept solutions go by exact boundaries, as in the engine of `hbll_seq/engine`, there are no residuals of states. `--report`
 tries rules for giving up on the lines so far, and prints what they get right and wrong.
 """
 
