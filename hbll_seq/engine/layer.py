@@ -91,6 +91,8 @@ def solve_layer_feedback(
 ) -> Feedback | None:
     """Feedback messages and gradients of a layer, or None where they do not converge; see `solve_feedback`."""
     extra = None
+    if isinstance(plan.own, float) and plan.own == 0:  # Jacobi: no carry here either
+        states = states._replace(carry=torch.zeros_like(states.carry))
     n, b, _ = states.start.shape
     if plan.pull and states.gap.numel():
         extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))

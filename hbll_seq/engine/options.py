@@ -26,8 +26,9 @@ class Options:
             exact boundaries instead. A number is used whatever it leaves; the history then says "forced".
         feedback: feedback corrections, or "auto": likewise, with an exact pass in order instead.
         pull: weight of the pull to the posterior, or "auto": only where a fixed number of sweeps leaves gaps.
-        tolerance: relative inconsistency of the boundaries aimed at.
-        feedback_tolerance: relative squared residual of the feedback messages aimed at.
+        tolerance: relative inconsistency of the boundaries aimed at: the mean of all, and 0.3 of the worst.
+        feedback_tolerance: relative squared residual of the feedback messages aimed at; with n > 64 blocks, times
+            (64 / n)^2.
         carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured), "own", or "none" (Jacobi
             sweeps, and no carry in the feedback's scan).
         execution: what runs at the same time; the gradient is the same within the tolerances.
@@ -61,7 +62,7 @@ class Options:
     feedback: int | str = "auto"
     pull: float | str = "auto"
     tolerance: float = 3e-4
-    feedback_tolerance: float = 1e-3
+    feedback_tolerance: float = 3e-4
     carry: str = "calibrated"
     execution: str = "auto"
     execution_block: int | str = "auto"

@@ -40,7 +40,8 @@ from hbll_seq.engine.blocks import Depth
 from hbll_seq.engine.level import Level, Loss
 from hbll_seq.scan import prefix_scan, reverse_scan
 
-WASTE = 0.1  # a residual that falls tenfold is never given up
+WORST = 0.3  # weight of the worst boundary's gap beside the mean of all
+FEW = 64  # blocks up to which the tolerance of the messages is the one asked for
 MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
 Observe = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -63,18 +64,19 @@ class Effort(NamedTuple):
     def hopeless(self, residuals: list[float], most: int) -> bool:
         """Whether the residuals so far, one an iteration, say that `most` iterations will not meet the tolerance.
 
-        The rate of the last iterations is taken to go on. A first iteration says little about it: the guess before
-        it was zero.
+        A geometric series at the better rate of the last iteration and the last two is taken to go on. Asked from the
+        second iteration on (docs/notes/2026-11-28-dynamics-that-do-not-forget.md compares rules): the guess before
+        the first was zero, so it says little.
         """
         if self.fixed or len(residuals) <= 2:
             return False
-        last, before = residuals[-1], residuals[-2]
+        *_, first, before, last = residuals
         if not math.isfinite(last):
             return True
-        if last <= self.tolerance or last < WASTE * before:
+        if last <= self.tolerance:
             return False
-        left = most + 1 - len(residuals)
-        return last * (last / before) ** left > self.tolerance
+        rate = min(last / before, math.sqrt(last / first))
+        return last * rate ** (most + 1 - len(residuals)) > self.tolerance
 
 
 class States(NamedTuple):
@@ -86,7 +88,7 @@ class States(NamedTuple):
         gap: `(n-1, B, S)` F_i(h_i) - h_{i+1}, zero after a sequence's end.
         residuals: relative inconsistency before each sweep and at the end.
         sweeps: sweeps done.
-        carry: `(n, B, M)` the carry the feedback may use.
+        carry: `(n, B, M)` the cells' own, for the feedback: what is calibrated on sweeps costs it corrections.
         fallbacks: fraction of blocks that fell back to Jacobi in the last sweep.
         converged: within the tolerance, or exact after as many sweeps as there are boundaries. If neither, and the
             effort was not fixed, `level` may have no activations, and nothing may be learned from it.
@@ -125,19 +127,24 @@ class Feedback(NamedTuple):
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
-    """Mean square of the gaps over the variance of the states, over valid boundaries only.
+    """Mean square of the gaps over the variance of the states, or `WORST` times the worst boundary's, if that is more.
+
+    Where states do not forget, one wrong state shows as one gap: all later states are wrong without any, and a mean
+    over many boundaries hides it. Valid boundaries only.
 
     Args:
         gap: `(n-1, B, S)`, zero where not valid.
         end: `(n-1, B, S)` block ends.
         valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence; None where all do.
     """
+    each = gap.square().mean(-1)  # (n-1, B)
     if valid is None:
-        return float(gap.square().mean() / end.flatten(0, 1).var(0, correction=0).mean().clamp(min=1e-12))
-    count = valid.sum().clamp(min=1) * end.shape[-1]
-    mean = (end * valid).sum((0, 1)) / valid.sum().clamp(min=1)
-    variance = ((end - mean).square() * valid).sum() / count
-    return float(gap.square().sum() / count / variance.clamp(min=1e-12))
+        variance, mean = end.flatten(0, 1).var(0, correction=0).mean(), each.mean()
+    else:
+        rows = valid.sum().clamp(min=1)
+        variance = ((end - (end * valid).sum((0, 1)) / rows).square() * valid).sum() / (rows * end.shape[-1])
+        mean = each.sum() / rows
+    return float(torch.maximum(mean, WORST * each.max()) / variance.clamp(min=1e-12))
 
 
 def bounded(carry: Tensor, limit: float) -> Tensor:
@@ -196,7 +203,7 @@ def solve_states(
         residuals.append(r)
         converged = r <= effort.tolerance or sweeps >= enough
         if (level.kept and (sweeps >= most or converged)) or effort.hopeless(residuals, most):
-            return States(level, h, gap, residuals, sweeps, carry, fallbacks, converged)
+            return States(level, h, gap, residuals, sweeps, own, fallbacks, converged)
         depth.levels += max(h.shape[0] - 1, 1).bit_length()
         moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
         new_end = level.end[:-1].clone()
@@ -220,7 +227,8 @@ def solve_feedback(
         states: solved boundaries.
         dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or what gives it group by group.
         dlast: `(B, S)` gradient on the final state, or None.
-        effort: `least` counts corrections.
+        effort: `least` counts corrections. Where there are more than `FEW` blocks the tolerance is smaller, since what
+            is left over adds up: by the square of their number.
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
         discount: gamma, a number or `(n, B, 1)`, on the message that enters a block at its end:
@@ -231,6 +239,8 @@ def solve_feedback(
     n = states.start.shape[0]
     gamma = torch.as_tensor(discount).to(states.start).expand(n, states.start.shape[1], 1)
     local = not bool(gamma[:-1].any())  # nothing crosses
+    tolerance = effort.tolerance * min(1.0, (FEW / n) ** 2)
+    effort = effort._replace(tolerance=tolerance)
     level, factor = states.level, states.carry * gamma
     lam = torch.zeros_like(torch.cat([states.start, states.start[:1]]))  # (n+1, B, S)
     if dlast is not None:

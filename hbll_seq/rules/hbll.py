@@ -46,7 +46,7 @@ class HBLL(Rule[SequenceModel]):
 
     def __init__(
         self, block_size: int | str = "auto", sweeps: int | str = "auto", feedback: int | str = "auto",
-        pull: float | str = "auto", *, tolerance: float = 3e-4, feedback_tolerance: float = 1e-3,
+        pull: float | str = "auto", *, tolerance: float = 3e-4, feedback_tolerance: float = 3e-4,
         carry: str = "calibrated", execution: str = "auto", execution_block: int | str = "auto",
         group: int | None = None, memory: int | str | None = None, most: int = 8, check_every: int = 50,
         discount: float | str = "auto", precision: str = "float32", capture: bool = False,
