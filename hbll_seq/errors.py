@@ -27,5 +27,5 @@ class DivergenceError(RuntimeError):
     history: Any = None
 
 
-class ScheduleWarning(UserWarning):
-    """A run goes on by another schedule than it was asked for; the gradient stays what it was."""
+class EngineWarning(UserWarning):
+    """Said once a run: it goes on by another schedule than asked for, or rounding decides its gradients."""

@@ -41,6 +41,8 @@ from hbll_seq.optim import make_optimizer, make_schedule
 from hbll_seq.resume import Trained
 from hbll_seq.sources import MIX
 
+CHECKED = {"deployed_gap": "gap", "amplification": "amplification"}  # measured now and then: their steps' name
+
 __all__ = ["StepInfo", "fit", "step"]
 
 
@@ -260,10 +262,10 @@ def _name(value: Any) -> str:
 
 def _record(run: History, info: StepInfo, number: int, lr: float, seconds: float, blocks: bool) -> None:
     metrics = {name: v if isinstance(v, str) else float(v) for name, v in info.result.metrics.items()}
-    gap = metrics.pop("deployed_gap", None)
+    checked = {name: metrics.pop(name) for name in CHECKED if name in metrics}
     run.add(step=number, loss=info.result.loss, lr=lr, grad_norm=info.grad_norm, seconds=seconds, **metrics)
-    if gap is not None:
-        run.add(deployed_gap=gap, gap_step=number)
+    for name, value in checked.items():
+        run.add(**{name: value, f"{CHECKED[name]}_step": number})
     if blocks and info.result.block_loss is not None:
         run.add(block_loss=info.result.block_loss.tolist(), block_step=number)
 

@@ -34,6 +34,7 @@ class Engine:
         controller: effort and tolerances, adjusted from step to step.
         records: one a layer, of the latest step.
         keep_solutions: records keep states and messages (for credit diagrams and tests): blocks at once, no switching.
+        probe: whether the next step also measures how far the way back amplifies.
         pinned: schedules found by measuring, by shape; they go before what the cost model says.
     """
 
@@ -42,7 +43,7 @@ class Engine:
         self.controller = Controller(options.tolerance, options.feedback_tolerance, options.most, options.finest)
         self.captures = Captures() if options.capture else None
         self.records: list[Record] = []
-        self.keep_solutions = False
+        self.keep_solutions = self.probe = False
         self.pinned: dict[str, Schedule] = {}
 
     def check(self, cells: list[Cell], device: torch.device) -> None:
@@ -79,7 +80,8 @@ class Engine:
         chosen = self.schedule(cell, shape, like)
         execution, block = chosen.execution, chosen.block
         sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
-        feedback = c.feedback(layer) if o.feedback == "auto" else _fixed(o.feedback, o.feedback_tolerance)
+        n = -(-shape.steps // block)
+        feedback = c.feedback(layer, n) if o.feedback == "auto" else _fixed(o.feedback, c.feedback_within(n))
         if self.keep_solutions:
             execution, block = "exact-forward" if o.sweeps == "auto" else "parallel", shape.credit
             if o.feedback == "auto":  # enough corrections are exact: nothing to switch to
@@ -88,6 +90,7 @@ class Engine:
         return Plan(
             block, sweeps, feedback, execution, shape.credit, self.pull, discount, own, chosen.group, o.precision,
             captures=None if self.keep_solutions else self.captures,  # what is kept must outlast the next replay
+            probe=self.probe,
         )  # fmt: skip
 
     @property
@@ -128,6 +131,11 @@ class Engine:
     def exact(self) -> bool:
         """Whether the latest step's boundaries were those of the deployed chain."""
         return all(r.boundaries == "exact" for r in self.records)
+
+    def amplification(self) -> float | None:
+        """Of the latest step, see `Record`; None where it was not measured."""
+        found = [one.amplification for one in self.records if one.amplification is not None]
+        return max(found) if found else None
 
     def metrics(self) -> dict[str, float | str]:
         """Of the latest step: the worst layer's."""

@@ -23,7 +23,7 @@ from hbll_seq.cells import Cell, captured, in_precision
 from hbll_seq.engine.blocks import Depth, discounts, from_blocks, to_blocks, valid_boundaries
 from hbll_seq.engine.level import Level, Loss
 from hbll_seq.engine.plan import Plan, Record
-from hbll_seq.engine.sequential import InOrder, exact_starts
+from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
 from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
 
 
@@ -103,6 +103,10 @@ def solve_layer_feedback(
     record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
     record.messages = _found(feedback.converged, exact=feedback.corrections >= n - 2)
     if feedback.converged or plan.feedback.fixed:
+        if plan.probe and isinstance(dout, Tensor):
+            probe = Amplification()
+            probe.add(dout, feedback.messages[1:].contiguous())
+            record.amplification = probe.result()
         return feedback
     record.gave_up.append("messages")
     return None

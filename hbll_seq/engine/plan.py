@@ -25,6 +25,7 @@ class Plan:
         group: execution blocks in flight, or None for all. In order: segments of `block * group` steps, or one.
         precision: of the products inside blocks, see `cells.mixed`; states and messages are float32 with either.
         captures: where rolls recorded as CUDA graphs are kept (`cells.captured`), or None to launch them step by step.
+        probe: also measure how far the way back amplifies (`Record.amplification`).
     """
 
     block: int
@@ -38,6 +39,7 @@ class Plan:
     group: int | None = None
     precision: str = "float32"
     captures: Captures | None = None
+    probe: bool = False
 
     def __post_init__(self) -> None:
         """Credit blocks are execution blocks unless said otherwise."""
@@ -61,6 +63,8 @@ class Record:
         feedback_residuals: relative residual of each backward pass.
         statistics: `(2, M)`, sums over sweeps and blocks, per unit, of the products p*p and p*e, where p is the change
             of a block's end that the cell's carry predicts and e the change that the roll showed.
+        amplification: largest message of a sequence over the sum of its steps' own gradients, where it was measured:
+            above 1 something expanded on the way back, and rounding errors with it.
         end: `(n, B, S)` state, or `(n, B, d)` hidden output, at every block's end.
     """
 
@@ -76,6 +80,7 @@ class Record:
     feedback_residuals: list[float] = field(default_factory=list)
     corrections: int = 0
     statistics: Tensor | None = None
+    amplification: float | None = None
     end: Tensor | None = None
     states: States | None = None
     feedback: Feedback | None = None

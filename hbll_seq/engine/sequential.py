@@ -22,6 +22,33 @@ from hbll_seq.engine.plan import Plan, Record
 SegmentLoss = Callable[[int, int, Tensor], Tensor | None]
 
 
+class Amplification:
+    """How far the way back expands: the largest message of a sequence over the sum of its steps' own gradients.
+
+    A message is a sum over later steps of the loss's gradient on that step's output, carried back. If carrying expands
+    nothing, the sum of their norms bounds it. Above 30 rounding decided every float32 gradient that was measured
+    (docs/notes/2026-11-28-dynamics-that-do-not-forget.md).
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._most: Tensor | None = None
+
+    def add(self, dout: Tensor | None, messages: Tensor) -> None:
+        """Gradients on some outputs `(..., B, d)`, and messages `(..., B, S)` before them."""
+        most = torch.linalg.vector_norm(messages, dim=-1).view(-1, messages.shape[-2]).amax(0)
+        self._most = most if self._most is None else torch.maximum(self._most, most)
+        if dout is not None:
+            own = torch.linalg.vector_norm(dout, dim=-1).view(-1, messages.shape[-2]).sum(0)
+            self._sum = own if self._sum is None else self._sum + own
+
+    def result(self) -> float:
+        """The largest ratio of any sequence."""
+        if self._most is None or self._sum is None:
+            return 0.0
+        return float((self._most / self._sum.clamp(min=torch.finfo(self._sum.dtype).tiny)).max())
+
+
 class InOrder:
     """T steps of B sequences, rolled now, differentiated when asked.
 
@@ -113,6 +140,7 @@ class InOrder:
         message, total = dend, list[Tensor | None]()
         dx: list[Tensor] = []
         gamma = self._gamma()
+        probe = Amplification() if self._plan.probe else None
         for i in reversed(range(len(self._spans))):
             first, stop = self._spans[i]
             rolls = self._pieces[i]
@@ -125,10 +153,13 @@ class InOrder:
             if stop < self._steps and message is not None and gamma is not None:
                 message = message * gamma[(stop - 1) // self._k, :, None]
             message, inner, params = self._back(rolls, first, given, message, gamma, inputs)
+            if probe is not None:
+                probe.add(given, message)
             dx += inner
             total = add(total, params)
         self._record.feedback_residuals.append(0.0)
         self._record.depth.steps += self._steps
+        self._record.amplification = None if probe is None else probe.result()
         assert message is not None
         return message, torch.cat(dx[::-1]) if dx else None, total
 

@@ -41,7 +41,6 @@ from hbll_seq.engine.level import Level, Loss
 from hbll_seq.scan import prefix_scan, reverse_scan
 
 WORST = 0.3  # weight of the worst boundary's gap beside the mean of all
-FEW = 64  # blocks up to which the tolerance of the messages is the one asked for
 MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
 Observe = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -227,8 +226,7 @@ def solve_feedback(
         states: solved boundaries.
         dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or what gives it group by group.
         dlast: `(B, S)` gradient on the final state, or None.
-        effort: `least` counts corrections. Where there are more than `FEW` blocks the tolerance is smaller, since what
-            is left over adds up: by the square of their number.
+        effort: `least` counts corrections.
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
         discount: gamma, a number or `(n, B, 1)`, on the message that enters a block at its end:
@@ -239,8 +237,6 @@ def solve_feedback(
     n = states.start.shape[0]
     gamma = torch.as_tensor(discount).to(states.start).expand(n, states.start.shape[1], 1)
     local = not bool(gamma[:-1].any())  # nothing crosses
-    tolerance = effort.tolerance * min(1.0, (FEW / n) ** 2)
-    effort = effort._replace(tolerance=tolerance)
     level, factor = states.level, states.carry * gamma
     lam = torch.zeros_like(torch.cat([states.start, states.start[:1]]))  # (n+1, B, S)
     if dlast is not None:

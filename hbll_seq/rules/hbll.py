@@ -34,8 +34,8 @@ class HBLL(Rule[SequenceModel]):
         block_size: steps of a credit block, or "auto".
         sweeps, feedback, pull, tolerance, feedback_tolerance, carry, execution, execution_block, group, memory, most,
             precision, capture: see `hbll_seq.engine.Options`.
-        check_every: steps between two comparisons with the deployed chain, made where boundaries are not exact; 0 for
-            never.
+        check_every: steps between two checks: of the loss against the deployed chain's, where boundaries are not exact,
+            and of how far messages are amplified on their way back; 0 for never.
         discount: factor on the feedback message that enters a credit block, 0 to 1. "auto": 1 for blocks without
             targets of their own, so that credit for a distant outcome is whole; for the others it rises from 0 to 1
             over the run (`Rule.progress`): a block learns first from what it sees itself, then from what is asked
@@ -70,14 +70,25 @@ class HBLL(Rule[SequenceModel]):
         credit = engine.credit_block(batch.x.shape[1], len(batch.x))
         discount = self.discount(model, batch, credit)
         fastest.pin(self, model, batch)
+        engine.probe = bool(self.check_every) and engine.controller.steps % self.check_every == 0
         loss, losses = train(model, batch, engine, credit, discount)
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}
-        if not engine.exact() and self.check_every and (engine.controller.steps - 1) % self.check_every == 0:
+        return StepResult(loss, metrics | self._checked(model, batch, loss), losses)
+
+    def _checked(self, model: SequenceModel, batch: Batch, loss: float) -> dict[str, float]:
+        """What is looked at every `check_every` steps, and what follows from it."""
+        engine, found = self.engine, dict[str, float]()
+        if not engine.probe:
+            return found
+        if (amplification := engine.amplification()) is not None:
+            engine.controller.amplified(amplification, next(model.parameters()).dtype)
+            found["amplification"] = amplification
+        if not engine.exact():
             options = engine.options
             deployed = deployed_loss(model, batch, grouped=options.group is not None or options.memory is not None)
             engine.controller.compare(loss, deployed)
-            metrics["deployed_gap"] = deployed - loss
-        return StepResult(loss, metrics, losses)
+            found["deployed_gap"] = deployed - loss
+        return found
 
     def discount(self, model: SequenceModel, batch: Batch, credit: int) -> float | Tensor:
         """A number, or `(m, B, 1)`: what every credit block does to the message that enters it."""
