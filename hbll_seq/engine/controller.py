@@ -139,7 +139,7 @@ class Controller:
             self._said_rounding = True
             warnings.warn(
                 f"step {self.steps}: the way back amplifies {amplification:.0e} times, so rounding decides the "
-                "gradient, whatever computes it. Try a smaller lr, gradient clipping, smaller recurrent weights, or float64",
+                "gradient, whatever computes it. Try a smaller lr, clipping, smaller recurrent weights, or float64",
                 EngineWarning, stacklevel=2,
             )  # fmt: skip
 
