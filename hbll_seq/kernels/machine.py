@@ -17,7 +17,7 @@ from hbll_seq.kernels.recipes import Recipe
 
 SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
 WIDE = 4_000  # multiply-adds a thread makes in a step, gates not counted, from which waiting for others pays
-FEW = 4  # rows a thread: with more they share rows, with fewer units
+UNEVEN = 1.1  # times the fair number of rows for one thread: with more on it threads share the units
 
 Make = TypeVar("Make", bound=Callable[..., Any])
 _lock = threading.RLock()  # LLVM's engine and the tables of what is compiled are shared by all threads
@@ -109,8 +109,9 @@ def add_by_index() -> "Kernel":
 
 def shares_units(rows: int, units: int) -> bool:
     """Whether threads are to share the units of every step of a roll, and not its rows."""
-    threads = torch.get_num_threads()
-    return threads > 1 and rows < FEW * threads and rows * units * units >= WIDE * threads
+    threads, even = torch.get_num_threads(), emit.EVEN
+    largest = -(-rows // (threads * even)) * even  # rows of the thread that has most of them
+    return threads > 1 and largest * threads > UNEVEN * rows and rows * units * units >= WIDE * threads
 
 
 class Kernel:

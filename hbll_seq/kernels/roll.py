@@ -17,6 +17,7 @@ from hbll_seq.kernels.recipes import Recipe
 
 PANELS = 4
 SLICE = 1 << 19  # gradients of a slice of a backward roll: two megabytes
+TALL = 4  # rows of a slice for every unit of a wide layer, at least
 Slice = tuple[slice, Tensor]  # rows of the K*N, their gradients on the gates `(rows, columns * units)`
 
 
@@ -168,8 +169,9 @@ class FusedRoll:
         return None if dout is None else _padded(dout, 1, self._shape[2], self._units)
 
     def _slice(self) -> int:
-        """Steps whose gradients stay in the cache."""
-        return max(1, SLICE // (self._shape[1] * self.recipe.columns * self._units))
+        """Steps whose gradients stay in the cache, but so many that the weights' gradient is not read too often."""
+        rows = max(SLICE // (self.recipe.columns * self._units), TALL * self._units)
+        return max(1, rows // self._shape[1])
 
     def _transposed(self) -> Tensor:
         order = list(self.recipe.order)
