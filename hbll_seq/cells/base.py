@@ -77,6 +77,7 @@ class Cell(ABC):
         chain_from: batch times units from which a CPU runs blocks faster one after the other than all at once,
             measured (docs/notes on execution).
         recipe: formulas of the compiled roll, or None where there is none.
+        bf16: whether the compiled roll rounds the factors of its products to bfloat16.
         product: `W x + b` of `project` and `advance`; `mixed` puts another in its place.
     """
 
@@ -87,6 +88,7 @@ class Cell(ABC):
     bound: float | None = None
     chain_from: float = math.inf
     recipe: Recipe | None = None
+    bf16: bool = False
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = staticmethod(functional.linear)
 
     @abstractmethod
