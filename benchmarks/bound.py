@@ -24,25 +24,6 @@ from benchmarks import rivals
 SHAPES = ["8,4096,128", "32,1024,128", "32,1024,256", "64,256,256"]
 
 
-def products(b: int, t: int, d: int, gates: int) -> Callable[[], object]:
-    """All products of a step, once."""
-    m, wide = b * t, gates * d
-    h, g, logits = torch.randn(m, d), torch.randn(m, wide), torch.randn(m, rivals.V)
-    weight, readout = torch.randn(d, wide), torch.randn(d, rivals.V)
-    out = [torch.empty(m, wide), torch.empty(m, d), torch.empty(wide, d), torch.empty(m, rivals.V)]
-    read = torch.empty(rivals.V, d)
-
-    def one() -> None:
-        torch.mm(h, weight, out=out[0])
-        torch.mm(g, weight.t(), out=out[1])
-        torch.mm(g.t(), h, out=out[2])
-        torch.mm(h, readout, out=out[3])
-        torch.mm(logits, readout.t(), out=out[1])
-        torch.mm(logits.t(), h, out=read)
-
-    return one
-
-
 def measure(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median milliseconds of each side, alternating."""
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -71,9 +52,9 @@ def main() -> None:
         b, t, d = (int(s) for s in shape.split(","))
         batch = rivals.data(b, t)
         sides = {
-            "products": products(b, t, d, 4 if a.cell == "lstm" else 3),
-            "step": rivals.make("hbll-call", batch, d, a.cell),
-            "nn": rivals.make("bptt", batch, d, a.cell),
+            "products": rivals.make("products", batch, d, a.cell),
+            "step": rivals.make("bptt", batch, d, a.cell),
+            "nn": rivals.make("nn", batch, d, a.cell),
         }
         ms = measure(sides, a.repeats)
         ratios = f"{ms['step'] / ms['products']:.2f} | {ms['nn'] / ms['step']:.2f}"

@@ -3,13 +3,15 @@
 Next-symbol prediction on V random symbols: embedding of width d, one recurrent layer of d units, linear read-out, SGD.
 Every rival gets its best settings known to us:
 
-* `bptt`: PyTorch's own module, whole sequence. `tbptt`: the same, cut every 128 steps.
-* `bptt-checkpoint`: the same with activations of about sqrt(T) segments recomputed (`torch.utils.checkpoint`).
+* `nn`: PyTorch's own module under autograd, what a user has. `bptt`: the same algorithm by this package's compiled
+  kernels, whole sequences in one call each way: the exact rival. `tbptt`: that, cut every 128 steps.
+* `bptt-checkpoint`: PyTorch's module with activations of about sqrt(T) segments recomputed (`torch.utils.checkpoint`).
 * `mingru-scan`: minGRU (linear in its state) by this package's compiled affine scan, forwards and backwards; a
   scan in torch operations is several times slower.
 * `pararnn`: pararnn-torch's diagonal ParaGRU, its default Newton solver with three iterations; where it is installed.
-* `hbll`, `hbll-sequential`, `hbll-memory`: this package, all blocks at once, in order, and in groups of 256 MB;
-  `hbll-call`: one block that spans the sequence, a compiled call forward and one back.
+* `hbll`: this package's defaults. `hbll-parallel`: all blocks at once by sweeps; `hbll-exact-forward`: boundaries in
+  order, the rest at once; `hbll-sequential`: in order; `hbll-measured`; `hbll-memory`: a budget of 256 MB.
+* `products`: no rival but the bound, see `benchmarks.bound`.
 """
 
 import importlib.util
@@ -28,8 +30,19 @@ from hbll_seq.models import CharLM
 from hbll_seq.scan import prefix_scan, reverse_scan
 
 V = 64
-NAMES = ("hbll", "hbll-sequential", "hbll-memory", "bptt", "tbptt", "bptt-checkpoint", "mingru-scan", "pararnn")
-Step = Callable[[], dict[str, float]]  # one training step; metrics, if any
+RULES: dict[str, dict[str, Any]] = {  # of the sides that are rules of this package
+    "nn": dict(rule="bptt", kernels="torch"),
+    "bptt": dict(rule="bptt"),
+    "tbptt": dict(rule="tbptt", block_size=128),
+    "hbll": dict(rule="hbll", check_every=0),
+    "hbll-parallel": dict(rule="hbll", check_every=0, execution="parallel"),
+    "hbll-exact-forward": dict(rule="hbll", check_every=0, execution="exact-forward"),
+    "hbll-sequential": dict(rule="hbll", check_every=0, execution="sequential"),
+    "hbll-measured": dict(rule="hbll", check_every=0, execution="measured"),
+    "hbll-memory": dict(rule="hbll", check_every=0, memory="256MB"),
+}
+NAMES = (*RULES, "bptt-checkpoint", "mingru-scan", "pararnn", "products")
+Step = Callable[[], dict[str, Any]]  # one training step; metrics, if any
 
 
 def data(b: int, t: int) -> Batch:
@@ -50,23 +63,37 @@ def make(name: str, batch: Batch, d: int, cell: str) -> Step:
             raise ValueError("bptt-checkpoint: got minGRU, expected a cell that PyTorch has")
         recurrent = {"mingru-scan": _MinGRU, "pararnn": _ParaGRU, "bptt-checkpoint": _Checkpointed}[name]
         return _plain(recurrent(d, cell), batch, d)
+    if name == "products":
+        call = products(*batch.x.shape, d, {"gru": 3, "lstm": 4, "elman": 1, "mingru": 0}[cell])
+        return lambda: call() or {}
     model = CharLM(V, hidden=d, cell=cell)
-    base, _, how = name.partition("-")
-    options: dict[str, Any] = {"hbll": {"check_every": 0}, "tbptt": {"block_size": 128}}.get(base, {})
-    if how == "sequential":
-        options["execution"] = how
-    if how == "memory":
-        options["memory"] = "256MB"
-    if how == "measured":
-        options["block_size"] = how
-    if how == "call":  # one block that spans the sequence, a compiled call each way
-        options |= {"execution": "sequential", "block_size": batch.x.shape[1]}
-    if how.isdigit():  # `benchmarks.speed --blocks`
-        options["block_size"] = int(how)
-    rule = rules.make(base, **options)
+    if name in RULES:
+        rule = rules.make(**RULES[name])
+    else:  # "hbll-64": blocks of 64 steps at once, see `benchmarks.speed --blocks`
+        rule = rules.make("hbll", check_every=0, execution="parallel", block_size=int(name.partition("-")[2]))
     rule.setup(model, torch.Generator().manual_seed(0))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     return lambda: step(model, batch, rule, optimizer).result.metrics
+
+
+def products(b: int, t: int, d: int, gates: int) -> Callable[[], None]:
+    """All matrix products of a training step, once, each over all B*T steps: see `benchmarks.bound`."""
+    m, wide = b * t, max(gates, 1) * d
+    h, g, logits = torch.randn(m, d), torch.randn(m, wide), torch.randn(m, V)
+    weight, readout = torch.randn(d, wide), torch.randn(d, V)
+    out = [torch.empty(m, wide), torch.empty(m, d), torch.empty(wide, d), torch.empty(m, V)]
+    read = torch.empty(V, d)
+
+    def one() -> None:
+        if gates:
+            torch.mm(h, weight, out=out[0])
+            torch.mm(g, weight.t(), out=out[1])
+            torch.mm(g.t(), h, out=out[2])
+        torch.mm(h, readout, out=out[3])
+        torch.mm(logits, readout.t(), out=out[1])
+        torch.mm(logits.t(), h, out=read)
+
+    return one
 
 
 def _plain(recurrent: nn.Module, batch: Batch, d: int) -> Step:

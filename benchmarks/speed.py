@@ -2,8 +2,9 @@
 
 Sides are described in `benchmarks/rivals.py`. They alternate within one process; each figure is the median of `--repeats`
 steps after 3 to warm up, float32. Shapes whose slowest step would take longer than `--patience` seconds are left out and
-said so. Ratios above 1 mean that the first side is faster. Not in the figures: the forward pass of the deployed chain
-that hbll makes every 50 steps to set its tolerance.
+said so. Ratios above 1 mean that the first side is faster: by default `hbll` as it comes, beside PyTorch's layer (what a
+user has), BPTT by our kernels in one call (the exact rival), all blocks at once, and bare matrix products (the bound).
+Not in the figures: what hbll looks at every 50 steps.
 
 `--memory` measures instead the peak memory of a step above the program and its input, every side and length in a process of
 its own. `--blocks` compares block sizes. `--plot FILE` draws what all runs so far have found over T (B and d the first given).
@@ -75,7 +76,7 @@ def times(a: argparse.Namespace) -> None:
     first, *others = a.rules
     print(f"{a.cell}, {a.threads} threads, torch {torch.__version__}, medians of {a.repeats}, alternating")
     names = [f"{r} ms" for r in a.rules] + [f"{r}/{first}" for r in others]
-    print("| B | T | d | " + " | ".join(names) + " | sweeps | depth |")
+    print("| B | T | d | " + " | ".join(names) + " | ran | depth |")
     print("|---" * (5 + len(names)) + "|")
     for b in a.batch:
         for d in a.hidden:
@@ -84,7 +85,7 @@ def times(a: argparse.Namespace) -> None:
                 result = measure(a.rules, b, t, d, a.repeats, a.cell)
                 seconds = [result[r]["seconds"] for r in a.rules]
                 columns = [f"{1e3 * s:.1f}" for s in seconds] + [f"{s / seconds[0]:.2f}x" for s in seconds[1:]]
-                extra = f"{result[first].get('sweeps', 0):.0f} | {result[first].get('depth', 0):.0f}"
+                extra = f"{result[first].get('schedule', '')} | {result[first].get('depth', 0):.0f}"
                 print(f"| {b} | {t} | {d} | " + " | ".join(columns) + f" | {extra} |", flush=True)
                 _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, result=result)
                 return max(seconds)
@@ -136,7 +137,9 @@ def memory(a: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rules", nargs="+", default=["hbll", "bptt"], choices=rivals.NAMES)
+    p.add_argument(
+        "--rules", nargs="+", default=["hbll", "nn", "bptt", "hbll-parallel", "products"], choices=rivals.NAMES
+    )
     p.add_argument("--all", action="store_true", help="every side that is installed")
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     p.add_argument("--steps", type=int, nargs="+", default=[256, 1024, 4096, 16384])

@@ -24,8 +24,9 @@ class History:
             units), `lr`, `grad_norm` (before clipping), `seconds` (since the start of training), and what the rule
             reports: for `hbll` `schedule` (what ran, and what was given up for it), `boundaries` and `messages`
             ("exact", "within tolerance" or "forced"), `sweeps`, `corrections`, `inconsistency`,
-            `feedback_residual`, `fallbacks`, `tolerance`, `pull`, `discount` (mean over blocks), `carry_weight`, `depth`. One a validation: `val_step`,
-            `val_loss`, and for classification `val_accuracy`. On request: `gradient_cosine` with `cosine_step`.
+            `feedback_residual`, `fallbacks`, `tolerance`, `pull`, `discount` (mean over blocks), `carry_weight`,
+            `depth`. One a validation: `val_step`, `val_loss`, and for classification `val_accuracy`. On request:
+            `gradient_cosine` with `cosine_step`.
             Every `record_every` steps: `block_loss`, the list of each block's mean loss (each node's, for layered
             networks), with `block_step`; `deployed_gap` with `gap_step`, and `amplification` with
             `amplification_step` (above 30 rounding decides the gradient), where the rule measures them.

@@ -115,11 +115,11 @@ def sharing_units(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 1, 3, 130), (4, 3, 2, 64), (5, 7, 3, 33), (3, 2, 3, 96)])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 1, 3, 130), (4, 3, 2, 64), (5, 21, 3, 33), (3, 2, 3, 96)])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_that_share_units_equal_autograd(name, shape, threads, sharing_units):
     sharing_units(threads)
-    assert machine.shares_units(shape[1], shape[3]) == (threads > 1 and shape[1] < machine.FEW * threads)
+    assert machine.shares_units(shape[1], shape[3]) == (threads > 1)
     compare(name, *shape, dout=True, dend=True)
     compare(name, *shape, dout=False, dend=True)
     compare(name, *shape, dout=False, dend=False, keep=False)
@@ -153,6 +153,15 @@ def test_threads_do_not_change_a_bit(rows, d, sharing_units):
         results.append((roll.end, roll.backward_state(g, None)))
     for one in results[1:]:
         assert all(torch.equal(p, q) for p, q in zip(one, results[0], strict=True))
+
+
+def test_rows_are_shared_where_they_come_out_even_and_units_where_not(monkeypatch):
+    even = [(1, 1), (2, 8), (2, 16), (2, 101), (4, 16), (16, 64)]
+    uneven = [(2, 1), (2, 4), (2, 7), (2, 12), (4, 8), (4, 20)]
+    for threads, rows, units in [*((*e, False) for e in even), *((*u, True) for u in uneven)]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert machine.shares_units(rows, 512) == units, (threads, rows)
+        assert not machine.shares_units(1, 16)  # a step shorter than waiting for each other
 
 
 def test_without_openmp_it_runs_on_one_thread(sharing_units, monkeypatch):
@@ -280,7 +289,7 @@ def test_one_call_marks_states_and_discounts_between_credit_blocks(name, t, n, d
         dx, grads = rolls[i].gradients()
         total = grads if total is None else [p + q for p, q in zip(total, grads, strict=True)]
     for size in (kernel_roll.SLICE, 3 * n * d, 1):  # slices of the whole, of some credit blocks, of a step
-        with mock.patch.object(kernel_roll, "SLICE", size):
+        with mock.patch.multiple(kernel_roll, SLICE=size, TALL=0):
             start, _, grads = roll.backward(g, e, factors, every)
             close(start, message.double(), 1e-5)
             close(roll.backward_state(g, e, factors, every), message.double(), 1e-5)

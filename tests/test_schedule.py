@@ -33,7 +33,6 @@ def chosen(layer, batch, steps, device="cpu", machine=TWO, *, credit=None, whole
         # room, or a price on every step
         (GRU[64], 32, 1024, "cuda", TWO, {}, "parallel"),
         (OWN, 1, 1024, "cpu", TWO, {}, "parallel"),
-        (GRU[64], 1, 1024, "cpu", TWO, dict(precision="bf16"), "parallel"),
         # two cores: one compiled call each way, but for wide layers at batch 1
         (GRU[64], 1, 1024, "cpu", TWO, {}, "sequential"),
         (GRU[64], 1, 4096, "cpu", TWO, {}, "sequential"),

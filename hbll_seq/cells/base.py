@@ -78,6 +78,7 @@ class Cell(ABC):
         memory_size: M, which is d in every cell of the package.
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
         recipe: formulas of the compiled roll, or None where there is none.
+        bf16: whether the compiled roll rounds the factors of its products to bfloat16.
         product: `W x + b` of `project` and `advance`; `mixed` puts another in its place.
     """
 
@@ -87,6 +88,7 @@ class Cell(ABC):
     memory_size: int
     bound: float | None = None
     recipe: Recipe | None = None
+    bf16: bool = False
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = staticmethod(functional.linear)
 
     @abstractmethod

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.kernels.buffers import give
-from hbll_seq.kernels.roll import FusedRoll, Slice
+from hbll_seq.kernels.roll import FusedRoll, Slice, add_product
 
 if TYPE_CHECKING:
     from hbll_seq.cells.base import Cell
@@ -43,7 +43,16 @@ class CellRoll(FusedRoll, ABC):
         weight, bias = cell.recurrent()
         assert cell.recipe is not None
         super().__init__(
-            cell.recipe, projected, weight, bias, state.detach(), keep=keep, carry=carry, index=index, every=every
+            cell.recipe,
+            projected,
+            weight,
+            bias,
+            state.detach(),
+            keep=keep,
+            carry=carry,
+            index=index,
+            every=every,
+            bf16=cell.bf16,
         )
 
     def __del__(self) -> None:
@@ -86,8 +95,10 @@ class DenseRoll(CellRoll):
         bias = None if same or not biases else dw.new_zeros(len(dw))
         for rows, some in slices:
             given = self.given_gradient(some)
-            dw.addmm_(given.t(), x[rows])
-            if dx is not None:
+            add_product(dw, given, x[rows], self._cell.bf16)
+            if dx is not None and self._cell.bf16:
+                dx[rows] = given.bfloat16() @ w_ih.bfloat16()
+            elif dx is not None:
                 torch.mm(given, w_ih, out=dx[rows])
             if bias is not None:
                 bias += given.sum(0)

@@ -17,6 +17,7 @@ class WrappedCell(Cell):
         self.input_size, self.hidden_size = inner.input_size, inner.hidden_size
         self.state_size, self.memory_size = inner.state_size, inner.memory_size
         self.bound, self.recipe = inner.bound, inner.recipe
+        self.bf16 = inner.bf16
 
     def parameters(self) -> list[nn.Parameter]:
         """The inner cell's."""

@@ -70,7 +70,7 @@ class Engine:
         """What the next step of a layer will do; `like` has its dtype and device."""
         if self.options.execution == "measured" and (known := self.pinned.get(shape_name(shape.steps, shape.batch))):
             return known
-        device = like.device.type
+        cell, device = in_precision(cell, self.options.precision), like.device.type
         avoid = self.controller.avoid()
         return choose(Layer.of(cell, like), shape, device, this_machine(), self.options, avoid=avoid)
 

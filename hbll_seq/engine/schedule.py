@@ -137,7 +137,7 @@ def _fastest(
     layer: Layer, shape: Shape, device: str, machine: cost.Machine, options: Options, avoid: str
 ) -> tuple[str, int]:
     block = _block(layer, shape, options)
-    if device != "cpu" or not layer.compiled or options.precision != "float32":
+    if device != "cpu" or not layer.compiled:
         return {"": "parallel", "states": "exact-forward", "messages": "sequential"}[avoid], block
     work = cost.Work(layer.gates, layer.parts, layer.hidden)
     again = options.group is not None or options.budget is not None  # what was let go is rolled again

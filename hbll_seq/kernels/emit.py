@@ -19,14 +19,15 @@ from hbll_seq.kernels.emit_team import Target, begin, meet
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.vector import Code, V
 
-FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants", "marks")
-BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads", "factors")
+FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants", "marks", "rounded")
+BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads", "factors", "rounded")
 EVEN = 4  # rows a thread's share is a multiple of: a tile of the backward
 
 
 def forward(
-    recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool, lookup: bool = False, marks: bool = False
-) -> str:
+    recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool, lookup: bool = False, marks: bool = False,
+    bf16: bool = False,
+) -> str:  # fmt: skip
     """A module with function `name`: arguments `FORWARD` (pointers) and `SIZES` (int64); rows first..stop.
 
     given `(K, N, inputs, d)`, or with `lookup` `(V, inputs, d)` of which index `(K, N)` int64 says the row, weight
@@ -35,11 +36,16 @@ def forward(
     `keep` the states alternate between two places and nothing is saved; without `carry` carry and link are not
     touched. With `marks` the state after every `every` steps, but not after the last step, goes to marks
     `((steps - 1) / every, N, parts, d)` as well.
+
+    With `bf16` the product reads weights and states rounded to bfloat16, sums in float32, and everything else stays as
+    it is. Two numbers of one unit lie side by side then, weight `(d / w, d / 2, gates, w, 2)`; rounded `(2, N, d)` has
+    room for the states, alternating, the start in the first place.
     """
     module, code, a = begin(name, FORWARD, target, EVEN, target.width)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
+    words = b.sdiv(d, code.index(2)) if bf16 else d  # what a row of the product takes, 32 bits each
 
     def step(t: Any) -> None:
         if keep:
@@ -52,16 +58,20 @@ def forward(
             source = code.at(a["states"], b.mul(odd, slot))
             to = code.at(a["states"], b.mul(b.sub(code.index(1), odd), slot))
         base = b.mul(t, a["rows"])
+        if bf16:
+            low, low_to = _alternating(code, a["rounded"], t, b.mul(a["rows"], words))
 
         def panel(j: Any) -> None:
-            weights = code.at(a["weight"], b.mul(b.mul(j, d), code.index(recipe.gates)))
+            weights = code.at(a["weight"], b.mul(b.mul(j, words), code.index(recipe.gates)))
 
             def tile(i: Any, height: int) -> None:
                 rows = [b.add(i, code.index(r)) for r in range(height)]
                 before = [code.at(source, b.mul(row, span)) for row in rows]
                 biases = [code.load(code.at(a["bias"], b.mul(d, code.index(g)), j)) for g in range(recipe.gates)]
                 visible = [code.at(p, b.mul(d, code.index(recipe.parts - 1))) for p in before]
-                product = _product(code, d, weights, visible, [[bias] * height for bias in biases])
+                if bf16:
+                    visible = [code.at(low, b.mul(row, words)) for row in rows]
+                product = _product(code, words, weights, visible, [[bias] * height for bias in biases], bf16)
                 for r, row in enumerate(rows):
 
                     def field(name: str, count: int, index: int, row: Any = row) -> Any:
@@ -80,6 +90,8 @@ def forward(
                     new = recipe.forward(old, given, [gate[r] for gate in product], constant)
                     for q, part in enumerate(new.state):
                         code.store(part, code.at(to, b.mul(row, span), b.mul(d, code.index(q)), j))
+                    if bf16:
+                        code.store_rounded(new.state[-1], code.half_at(low_to, b.mul(row, d), j))
                     if keep:
                         for s, value in enumerate(new.saved):
                             code.store(value, field("saved", recipe.saved, s))
@@ -118,7 +130,7 @@ def forward(
 
 def backward(
     recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1, lookup: bool = False,
-    factors: bool = False,
+    factors: bool = False, bf16: bool = False,
 ) -> str:  # fmt: skip
     """A module with function `name`: arguments `BACKWARD` and `SIZES`.
 
@@ -127,12 +139,15 @@ def backward(
     `keep`. The product takes `panels` vectors of units at once: one vector alone would wait for its loads.
     With `factors` the gradient on the state after every `every` steps, but not after the last step, is multiplied by a
     number of its row, factors `(steps / every, N)`: a discount between credit blocks, inside one call.
+    With `bf16` the product reads its factors rounded, weight `(d / w / panels, gates * d / 2, panels, w, 2)`; rounded
+    `(2, N, gates * d)` is room for the gradients of two steps.
     """
     module, code, a = begin(name, BACKWARD, target, EVEN, panels * target.width)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
     inner = b.mul(d, code.index(recipe.gates))
+    words = b.sdiv(inner, code.index(2)) if bf16 else inner  # what a row of the product takes, 32 bits each
     last = b.mul(d, code.index(recipe.parts - 1))
 
     def step(back: Any) -> None:
@@ -140,6 +155,8 @@ def backward(
         base = b.mul(t, a["rows"])
         source = code.at(a["states"], b.mul(t, slot))
         to = code.at(source, slot)
+        if bf16:  # two places: another thread may still read what it needs of the step before
+            low, _ = _alternating(code, a["rounded"], t, b.mul(a["rows"], words))
         if factors:
             done = b.add(t, code.index(1))
             inside = b.icmp_signed("<", done, a["steps"])
@@ -182,6 +199,8 @@ def backward(
             )
             for c, value in enumerate(result.inputs):
                 code.store(value, field("grads", recipe.columns, c))
+                if bf16 and c < recipe.gates:
+                    code.store_rounded(value, code.half_at(low, b.mul(i, inner), b.mul(d, code.index(c)), j))
             zero = V(code, code.constant(0.0))
             for q, p in enumerate(rest):
                 code.store(result.direct[q] if q < len(result.direct) else zero, p)
@@ -191,17 +210,20 @@ def backward(
         )
 
         def panel(j: Any) -> None:
-            weights = code.at(a["weight"], b.mul(j, inner))
+            weights = code.at(a["weight"], b.mul(j, words))
 
             def tile(i: Any, height: int) -> None:
                 rows = [b.add(i, code.index(r)) for r in range(height)]
                 columns = b.mul(d, code.index(recipe.columns))
                 grads = [code.at(a["grads"], b.mul(b.add(base, row), columns)) for row in rows]
+                if bf16:
+                    grads = [code.at(low, b.mul(row, words)) for row in rows]
                 places = [
                     [code.at(a["rest"], b.mul(row, span), last, j, code.index(p * w)) for row in rows]
                     for p in range(panels)
                 ]
-                totals = _product(code, inner, weights, grads, [[code.load(p) for p in line] for line in places])
+                start = [[code.load(p) for p in line] for line in places]
+                totals = _product(code, words, weights, grads, start, bf16)
                 for line, values in zip(places, totals, strict=True):
                     for place, total in zip(line, values, strict=True):
                         code.store(total, place)
@@ -237,8 +259,17 @@ def _tiles(code: Code, first: Any, stop: Any, heights: list[int], tile: Callable
         first = code.each(first, stop, height, body)
 
 
-def _product(code: Code, count: Any, weights: Any, rows: list[Any], start: list[list[V]]) -> list[list[V]]:
-    """`start[g][r] + sum over k of rows[r][k] weights[k, g]`, accumulators in registers."""
+def _alternating(code: Code, pointer: Any, t: Any, size: Any) -> tuple[Any, Any]:
+    """Where the step's numbers are and where the next one's go, of two places of `size` words."""
+    odd = code.b.and_(t, code.index(1))
+    places = [code.at(pointer, code.b.mul(which, size)) for which in (odd, code.b.sub(code.index(1), odd))]
+    return places[0], places[1]
+
+
+def _product(
+    code: Code, count: Any, weights: Any, rows: list[Any], start: list[list[V]], bf16: bool = False
+) -> list[list[V]]:
+    """`start[g][r] + sum over k of rows[r][k] weights[k, g]`, accumulators in registers; with `bf16` k are pairs."""
     gates, height = len(start), len(rows)
     if not gates:
         return []
@@ -248,7 +279,10 @@ def _product(code: Code, count: Any, weights: Any, rows: list[Any], start: list[
         place = b.mul(k, code.index(gates * code.width))
         w = [code.load(code.at(weights, place, code.index(g * code.width))) for g in range(gates)]
         h = [code.splat(code.at(row, k)) for row in rows]
-        return [values[g * height + r] + w[g] * h[r] for g in range(gates) for r in range(height)]
+        where = [(g * height + r, w[g], h[r]) for g in range(gates) for r in range(height)]
+        if bf16:
+            return [code.add_pairs(values[i], p, q) for i, p, q in where]
+        return [values[i] + p * q for i, p, q in where]
 
     flat = code.fold(count, [v for gate in start for v in gate], body)
     return [flat[g * height : (g + 1) * height] for g in range(gates)]

@@ -20,10 +20,17 @@ PATIENCE = 2000  # looks at the meeting place before a thread offers its core to
 
 
 class Target:
-    """What of the machine matters: numbers in a vector register, vector registers, and whether threads are to share."""
+    """What of the machine matters.
 
-    def __init__(self, width: int, registers: int, team: bool = False) -> None:
-        self.width, self.registers, self.team = width, registers, team
+    Args:
+        width: numbers in a vector register.
+        registers: vector registers.
+        team: whether threads are to share.
+        bf16: whether it multiplies pairs of bfloat16 (AVX512-BF16).
+    """
+
+    def __init__(self, width: int, registers: int, team: bool = False, bf16: bool = False) -> None:
+        self.width, self.registers, self.team, self.bf16 = width, registers, team, bf16
 
 
 def begin(

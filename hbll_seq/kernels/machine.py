@@ -17,7 +17,7 @@ from hbll_seq.kernels.recipes import Recipe
 
 SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
 WIDE = 4_000  # multiply-adds a thread makes in a step, gates not counted, from which waiting for others pays
-FEW = 4  # rows a thread: with more they share rows, with fewer units
+UNEVEN = 1.1  # times the fair number of rows for one thread: with more on it threads share the units
 
 Make = TypeVar("Make", bound=Callable[..., Any])
 _lock = threading.RLock()  # LLVM's engine and the tables of what is compiled are shared by all threads
@@ -40,7 +40,7 @@ def target() -> Target:
     """Vector width and registers of this CPU."""
     features, team = llvm.get_host_cpu_features(), _openmp() is not None
     if features.get("avx512f"):
-        return Target(16, 32, team)
+        return Target(16, 32, team, bool(features.get("avx512bf16")))
     if features.get("avx"):
         return Target(8, 16, team)
     return Target(4, 32 if features.get("neon") else 16, team)
@@ -78,18 +78,18 @@ def _named(name: str) -> str:
 
 
 @_once
-def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool, marks: bool) -> "Kernel":
+def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool, marks: bool, bf16: bool) -> "Kernel":
     """The compiled forward roll, see `emit.forward`."""
-    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}{marks:d}")
-    text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup, marks=marks)
+    name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}{marks:d}{bf16:d}")
+    text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup, marks=marks, bf16=bf16)
     return Kernel(name, text, len(emit.FORWARD), emit.EVEN, target().width)
 
 
 @_once
-def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool, factors: bool) -> "Kernel":
+def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool, factors: bool, bf16: bool) -> "Kernel":
     """The compiled backward roll, see `emit.backward`."""
-    name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}{factors:d}")
-    text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup, factors=factors)
+    name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}{factors:d}{bf16:d}")
+    text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup, factors=factors, bf16=bf16)
     return Kernel(name, text, len(emit.BACKWARD), emit.EVEN, target().width * panels)
 
 
@@ -109,8 +109,9 @@ def add_by_index() -> "Kernel":
 
 def shares_units(rows: int, units: int) -> bool:
     """Whether threads are to share the units of every step of a roll, and not its rows."""
-    threads = torch.get_num_threads()
-    return threads > 1 and rows < FEW * threads and rows * units * units >= WIDE * threads
+    threads, even = torch.get_num_threads(), emit.EVEN
+    largest = -(-rows // (threads * even)) * even  # rows of the thread that has most of them
+    return threads > 1 and largest * threads > UNEVEN * rows and rows * units * units >= WIDE * threads
 
 
 class Kernel:

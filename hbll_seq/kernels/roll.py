@@ -17,6 +17,7 @@ from hbll_seq.kernels.recipes import Recipe
 
 PANELS = 4
 SLICE = 1 << 19  # gradients of a slice of a backward roll: two megabytes
+TALL = 4  # rows of a slice for every unit of a wide layer, at least
 Slice = tuple[slice, Tensor]  # rows of the K*N, their gradients on the gates `(rows, columns * units)`
 
 
@@ -38,6 +39,8 @@ class FusedRoll:
         keep: also keep outputs and what the backward needs.
         carry: also work out carry and link.
         every: steps after which the state is wanted (`marks`), or None.
+        bf16: the recurrent products read both factors rounded to bfloat16 (where `rounds()`), backward and for the
+            weights' gradient too.
 
     Attributes:
         outputs: `(K, N, d)` (a view on a work buffer: gone with the roll), or None with `keep=False`.
@@ -48,9 +51,10 @@ class FusedRoll:
 
     def __init__(
         self, recipe: Recipe, given: Tensor, weight: Tensor | None, bias: Tensor | None, start: Tensor,
-        *, keep: bool, carry: bool = True, index: Tensor | None = None, every: int | None = None,
+        *, keep: bool, carry: bool = True, index: Tensor | None = None, every: int | None = None, bf16: bool = False,
     ) -> None:  # fmt: skip
         w, self.recipe = machine.target().width, recipe
+        self._bf16 = bf16 and recipe.gates > 0
         k, n = given.shape[:2] if index is None else index.shape
         self._index = index
         d = start.shape[1] // recipe.parts
@@ -66,9 +70,13 @@ class FusedRoll:
         both = start.new_ones(2, n, units)
         # states that are kept are there already: marks are for rolls that keep nothing else
         apart = None if every is None or keep else start.new_empty((k - 1) // every, n, recipe.parts, units)
-        machine.forward(recipe, keep, carry, index is not None, apart is not None)(
-            [self._given, index, _pack(self._weight, w), _padded(bias, recipe.gates, d, units), self._states,
-             self._saved, both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous(), apart],
+        rounded = start.new_zeros(2, n, units, dtype=torch.bfloat16) if self._bf16 else None
+        if rounded is not None:
+            rounded[0] = self._states[0, :, -1]
+        pack = _pack_pairs if self._bf16 else _pack
+        machine.forward(recipe, keep, carry, index is not None, apart is not None, self._bf16)(
+            [self._given, index, pack(self._weight, w), _padded(bias, recipe.gates, d, units), self._states,
+             self._saved, both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous(), apart, rounded],
             k, n, units, every or 1,
         )  # fmt: skip
         self.marks: Tensor | None = None
@@ -146,9 +154,13 @@ class FusedRoll:
         index = self._index
         part = None if dout is None else dout[first:stop]
         saved = None if self._saved is None else self._saved[first:stop]
-        machine.backward(self.recipe, dout is not None, self._panels(), index is not None, chosen is not None)(
+        rounded = None
+        if self._bf16:
+            rounded = rest.new_empty(2, n, self.recipe.gates * units, dtype=torch.bfloat16)
+        kind = (dout is not None, self._panels(), index is not None, chosen is not None, self._bf16)
+        machine.backward(self.recipe, *kind)(
             [part, rest, saved, self._states[first:], self._given if index is not None else self._given[first:stop],
-             None if index is None else index[first:stop], weight, grads, chosen],
+             None if index is None else index[first:stop], weight, grads, chosen, rounded],
             stop - first, n, units, every,
         )  # fmt: skip
 
@@ -168,8 +180,9 @@ class FusedRoll:
         return None if dout is None else _padded(dout, 1, self._shape[2], self._units)
 
     def _slice(self) -> int:
-        """Steps whose gradients stay in the cache."""
-        return max(1, SLICE // (self._shape[1] * self.recipe.columns * self._units))
+        """Steps whose gradients stay in the cache, but so many that the weights' gradient is not read too often."""
+        rows = max(SLICE // (self.recipe.columns * self._units), TALL * self._units)
+        return max(1, rows // self._shape[1])
 
     def _transposed(self) -> Tensor:
         order = list(self.recipe.order)
@@ -177,7 +190,8 @@ class FusedRoll:
             return self._weight
         wide = self._panels() * machine.target().width
         rows = self._weight[order].reshape(len(order) * self._units, self._units // wide, wide)
-        return rows.transpose(0, 1).contiguous()  # (d / w / panels, gates * d, panels * w)
+        rows = rows.transpose(0, 1)  # (d / w / panels, gates * d, panels * w)
+        return _pairs(rows) if self._bf16 else rows.contiguous()
 
     def _panels(self) -> int:
         """Vectors of units that the backward's product takes at once."""
@@ -216,7 +230,7 @@ class Recurrent:
         """One more slice."""
         if self._roll.recipe.gates:
             inner = some[:, : len(self._weight)]
-            self._weight.addmm_(inner.t(), self._before[rows])
+            add_product(self._weight, inner, self._before[rows], self._roll._bf16)
             self._bias += inner.sum(0)
 
     def result(self) -> tuple[Tensor | None, Tensor | None]:
@@ -262,6 +276,19 @@ def _spans(steps: int, most: int, every: int) -> list[tuple[int, int]]:
     ]
 
 
+def rounds() -> bool:
+    """Whether compiled rolls can multiply bfloat16 here."""
+    return machine.target().bf16
+
+
+def add_product(total: Tensor, p: Tensor, q: Tensor, bf16: bool) -> None:
+    """`total += p^T q`; with `bf16` the factors rounded, and their product, which PyTorch gives in bfloat16."""
+    if bf16:
+        total += p.bfloat16().t() @ q.bfloat16()
+    else:
+        total.addmm_(p.t(), q)
+
+
 def _padded(x: Tensor, groups: int, d: int, units: int) -> Tensor:
     """`(..., groups * d) -> (..., groups * units)`, contiguous; x itself where nothing is to do."""
     if d == units:
@@ -281,3 +308,14 @@ def _pack(weight: Tensor, w: int) -> Tensor:
     """`(gates, units out, units in) -> (units out / w, units in, gates, w)`."""
     gates, units, _ = weight.shape
     return weight.view(gates, units // w, w, units).permute(1, 3, 0, 2).contiguous()
+
+
+def _pack_pairs(weight: Tensor, w: int) -> Tensor:
+    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w, 2)` bfloat16."""
+    gates, units, _ = weight.shape
+    return weight.bfloat16().view(gates, units // w, w, units // 2, 2).permute(1, 3, 0, 2, 4).contiguous()
+
+
+def _pairs(weight: Tensor) -> Tensor:
+    """`(panels, k, wide) -> (panels, k / 2, wide, 2)` bfloat16."""
+    return weight.bfloat16().unflatten(1, (-1, 2)).transpose(2, 3).contiguous()

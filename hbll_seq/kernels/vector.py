@@ -20,13 +20,29 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-F32, I32, I64, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
+F32, I16, I32, I64, POINTER = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.PointerType()
 CONTRACT = ("contract",)
 LIMIT = 60.0  # exponents beyond are cut: the product of two 1 + 2^60 is still finite
 
 _nodes = 0.5 * np.cos(np.linspace(0, np.pi, 400))
 _fit = np.polynomial.chebyshev.Chebyshev.fit(_nodes, 2.0**_nodes, 6, domain=[-0.5, 0.5])
 POLYNOMIAL = [float(np.float32(c)) for c in _fit.convert(kind=np.polynomial.Polynomial).coef]
+
+
+class _BFloat(ir.Type):
+    """bfloat16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash("bfloat")
+
+
+BF16 = _BFloat()
 
 
 class V:
@@ -144,6 +160,12 @@ class Code:
             pointer = self.b.gep(pointer, [offset], source_etype=F32)
         return pointer
 
+    def half_at(self, pointer: Any, *offsets: Any) -> Any:
+        """Pointer to the bfloat16 at the sum of the offsets."""
+        for offset in offsets:
+            pointer = self.b.gep(pointer, [offset], source_etype=I16)
+        return pointer
+
     def integer_at(self, pointer: Any, offset: Any) -> Any:
         """The int64 at an offset."""
         return self.b.load(self.b.gep(pointer, [offset], source_etype=I64), align=8, typ=I64)
@@ -162,6 +184,24 @@ class Code:
         empty = ir.Constant(self.vector, ir.Undefined)
         first = self.b.insert_element(empty, one, ir.Constant(I32, 0))
         return V(self, self.b.shuffle_vector(first, empty, ir.Constant(self.integers, None)))
+
+    def store_rounded(self, v: V, pointer: Any) -> None:
+        """Its numbers rounded to bfloat16, 16 of them."""
+        kind = ir.VectorType(BF16, self.width)
+        rounded = self.b.call(self._intrinsic("cvtneps2bf16", kind, [self.vector]), [v.value])
+        self.b.store(rounded, pointer, align=2)
+
+    def add_pairs(self, total: V, p: V, q: V) -> V:
+        """`total + p q` where p and q hold pairs of bfloat16 in place of each number: two products a place."""
+        pairs = ir.VectorType(BF16, 2 * self.width)
+        dot = self._intrinsic("dpbf16ps", self.vector, [self.vector, pairs, pairs])
+        return V(self, self.b.call(dot, [total.value, self.b.bitcast(p.value, pairs), self.b.bitcast(q.value, pairs)]))
+
+    def _intrinsic(self, name: str, result: Any, arguments: list[Any]) -> ir.Function:
+        full, module = f"llvm.x86.avx512bf16.{name}.512", self.b.module
+        if full in module.globals:
+            return module.get_global(full)
+        return ir.Function(module, ir.FunctionType(result, arguments), full)
 
     def fold(self, count: Any, values: list[V], body: Callable[[Any, list[V]], list[V]]) -> list[V]:
         """`for i in range(count): values = body(i, values)`; count is at least 1."""
