@@ -39,7 +39,7 @@ OUT = pathlib.Path(__file__).parent / "out" / "schedules.jsonl"
 SHAPES = [(1, 1024, 64), (1, 4096, 64), (1, 4096, 128), (1, 4096, 256), (1, 4096, 512), (1, 1024, 1024), (1, 16384, 64),
           (8, 4096, 64), (8, 4096, 128), (32, 1024, 128), (64, 256, 256)]  # fmt: skip
 WIDE = [(b, t, d) for d in (32, 64, 128, 256, 512, 1024) for b in (1, 4, 16, 64) for t in (256, 2048, 16384, 65536)
-        if b * t * d * d <= 2**32]  # fmt: skip
+        if b * t * d * d <= 2**30]  # fmt: skip
 SIDES = {
     "one call": dict(execution="sequential"),
     "exact": dict(execution="exact-forward"),

@@ -1,13 +1,17 @@
 """What one update of a layer costs on a CPU: a model with few constants, in nanoseconds.
 
 A roll of K steps takes its rows through recurrent products and elementwise formulas. A tile of rows shares every load
-of a weight, so few rows wait for loads (slower the further away the weights live) and many for multiply-adds. What all
+of a weight, so few rows wait for loads (slower the further away the weights live) and many for multiply-adds. Threads
+share rows, or the units of every step where rows are few and layers wide; then they meet after every step. What all
 schedules share, the input's projection, the gradients of the weights, the read-out, is left out: only differences
 decide. Constants were fitted to `python -m benchmarks.schedules` (docs/notes/2026-11-28-schedules.md).
 """
 
 import math
 from dataclasses import dataclass
+
+from hbll_seq.kernels.emit import EVEN
+from hbll_seq.kernels.machine import shares_units
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class Constants:
         element: the formulas of one vector of units, forward.
         back: the same, backward, beside a forward's.
         step: around one step of a roll.
-        call: Python and the parallel scans around an update with all blocks at once.
+        meet: a thread's part in a meeting of all after a step.
+        traffic: memory that all blocks at once move beside the rolls, a vector of units of a step of a row.
+        call: Python and the scans around an update with all blocks at once.
         sweep: the same around one sweep.
     """
 
@@ -49,6 +55,8 @@ class Constants:
     element: float = 20.0
     back: float = 1.2
     step: float = 30.0
+    meet: float = 80.0
+    traffic: float = 5.0
     call: float = 1.0e6
     sweep: float = 0.25e6
 
@@ -65,19 +73,20 @@ class Work:
     units: int
 
 
-def step(work: Work, rows: float, machine: Machine, c: Constants = FITTED) -> float:
-    """One step of `rows` rows, forward, on as many threads as the rows are shared by."""
-    w = machine.width
+def step(work: Work, rows: int, machine: Machine, c: Constants = FITTED) -> float:
+    """One step of `rows` rows, forward, by all threads that have something to do."""
+    w, gates = machine.width, work.gates
     units = math.ceil(work.units / w) * w
-    tile = max(1, machine.registers * 3 // 4 // max(work.gates, 1))
-    share = min(machine.threads, max(1, math.ceil(rows / 4)))
-    mine = math.ceil(rows / share)
-    vectors = work.gates * units * units / w
-    size = 4 * work.gates * units * units
+    by_units = shares_units(rows, units, machine.threads)
+    by_rows = 1 if by_units or rows <= EVEN else machine.threads
+    mine = math.ceil(rows / (by_rows * EVEN)) * EVEN if by_rows > 1 else rows
+    part = machine.threads if by_units else 1  # of the units, and of the weights
+    size = 4 * gates * units * units / part
     load = c.near if size <= machine.l1 else c.far if size <= machine.l2 else c.remote
-    tiles = math.ceil(mine / tile)
-    product = vectors * max(mine * c.multiply, tiles * load)
-    return product + mine * units / w * c.element * (1 + 0.25 * work.gates) + c.step
+    tile = max(1, machine.registers * 3 // 4 // max(gates, 1))
+    product = gates * units * units / w / part * max(mine * c.multiply, math.ceil(mine / tile) * load)
+    element = mine * units / w / part * c.element * (1 + 0.25 * gates)
+    return product + element + c.step + by_units * machine.threads * c.meet
 
 
 def sequential(
@@ -102,6 +111,8 @@ def parallel(
     """
     n = math.ceil(steps / block)
     groups = 1 if group is None else math.ceil(n / group)
-    one = groups * block * step(work, math.ceil(n / groups) * batch, machine, c)
+    rows = math.ceil(n / groups) * batch
+    one = groups * block * step(work, rows, machine, c)
+    moved = steps * batch * work.units / machine.width * c.traffic
     found = steps * step(work, batch, machine, c) if math.isinf(sweeps) else sweeps * (one + c.sweep)
-    return found + one * (1 + 2 * (groups > 1) + 2 * c.back) + c.call
+    return found + one * (1 + 2 * (groups > 1) + 2 * c.back) + moved + c.call

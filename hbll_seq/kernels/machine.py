@@ -107,9 +107,9 @@ def add_by_index() -> "Kernel":
     return Kernel(name, emit_rows.add_by_index(target(), name), len(emit_rows.ADD), 1)
 
 
-def shares_units(rows: int, units: int) -> bool:
-    """Whether threads are to share the units of every step of a roll, and not its rows."""
-    threads, even = torch.get_num_threads(), emit.EVEN
+def shares_units(rows: int, units: int, threads: int | None = None) -> bool:
+    """Whether threads (torch's, or so many) are to share the units of every step of a roll, and not its rows."""
+    threads, even = torch.get_num_threads() if threads is None else threads, emit.EVEN
     largest = -(-rows // (threads * even)) * even  # rows of the thread that has most of them
     return threads > 1 and largest * threads > UNEVEN * rows and rows * units * units >= WIDE * threads
 
