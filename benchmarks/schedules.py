@@ -148,7 +148,7 @@ def fit() -> None:
         return np.array(out)
 
     start = np.log(np.array(astuple(cost.FITTED)))
-    result = least_squares(errors, start, loss="soft_l1", f_scale=0.1)
+    result = least_squares(errors, start, loss="soft_l1", f_scale=0.1, bounds=(start - 4, start + 4))
     c = cost.Constants(*(float(f"{v:.3g}") for v in np.exp(result.x)))
     print(f"{len(found)} shapes, {len(pairs)} differences: {c}")
     loss = []

@@ -48,17 +48,17 @@ class Constants:
         sweep: the same around one sweep.
     """
 
-    multiply: float = 0.17
-    near: float = 0.25
-    far: float = 0.45
-    remote: float = 1.05
-    element: float = 20.0
-    back: float = 1.2
-    step: float = 30.0
-    meet: float = 80.0
-    traffic: float = 5.0
-    call: float = 1.0e6
-    sweep: float = 0.25e6
+    multiply: float = 0.476
+    near: float = 0.236
+    far: float = 0.324
+    remote: float = 0.925
+    element: float = 36.0
+    back: float = 0.514
+    step: float = 5.0
+    meet: float = 276.0
+    traffic: float = 20.0
+    call: float = 0.56e6
+    sweep: float = 0.36e6
 
 
 FITTED = Constants()
