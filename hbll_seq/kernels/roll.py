@@ -305,15 +305,17 @@ def _padded_weight(weight: Tensor | None, gates: int, d: int, units: int) -> Ten
 
 
 def _pack(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in, gates, w)`."""
-    gates, units, _ = weight.shape
-    return weight.view(gates, units // w, w, units).permute(1, 3, 0, 2).contiguous()
+    """`(gates, units out, units in) -> (units out / w, units in, gates, w)`, a gate at a time."""
+    gates, units, count = weight.shape
+    out = weight.new_empty(units // w, count, gates, w)
+    for g in range(gates):
+        out[:, :, g] = weight[g].view(units // w, w, count).transpose(1, 2)
+    return out
 
 
 def _pack_pairs(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w, 2)` bfloat16."""
-    gates, units, _ = weight.shape
-    return weight.bfloat16().view(gates, units // w, w, units // 2, 2).permute(1, 3, 0, 2, 4).contiguous()
+    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w)` pairs of bfloat16."""
+    return _pack(weight.bfloat16().view(torch.int32), w)
 
 
 def _pairs(weight: Tensor) -> Tensor:
