@@ -109,6 +109,8 @@ def sharing_units(monkeypatch):
     """Sets the number of threads; small rolls share units as wide ones do."""
     monkeypatch.setattr(machine, "SMALL", 1)
     monkeypatch.setattr(machine, "WIDE", 0)
+    monkeypatch.setattr(machine, "WAITS", 10**9)  # however busy the machine is
+    monkeypatch.setattr(machine._busy, "until", 0.0)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -155,7 +157,19 @@ def test_threads_do_not_change_a_bit(rows, d, sharing_units):
         assert all(torch.equal(p, q) for p, q in zip(one, results[0], strict=True))
 
 
+def test_a_busy_machine_has_threads_share_rows_for_a_while(sharing_units, monkeypatch):
+    sharing_units(2)
+    assert machine.shares_units(1, 64)
+    monkeypatch.setattr(machine, "WAITS", -1)  # every wait is one too many
+    compare("gru", 3, 1, 2, 64, dout=True, dend=True)
+    assert not machine.shares_units(1, 64)
+    compare("gru", 3, 1, 2, 64, dout=True, dend=True)
+    monkeypatch.setattr(machine._busy, "until", machine._busy.until - machine.PAUSE)
+    assert machine.shares_units(1, 64)
+
+
 def test_rows_are_shared_where_they_come_out_even_and_units_where_not(monkeypatch):
+    monkeypatch.setattr(machine._busy, "until", 0.0)
     even = [(1, 1), (2, 8), (2, 16), (2, 101), (4, 16), (16, 64)]
     uneven = [(2, 1), (2, 4), (2, 7), (2, 12), (4, 8), (4, 20)]
     for threads, rows, units in [*((*e, False) for e in even), *((*u, True) for u in uneven)]:

@@ -199,6 +199,8 @@ def test_compiled_rolls_in_bfloat16_differ_in_what_products_read_only(kind, thre
     """One thread, threads that share rows and threads that share units: within rounding of autograd's own."""
     monkeypatch.setattr(machine, "SMALL", 1)
     monkeypatch.setattr(machine, "WIDE", 0)
+    monkeypatch.setattr(machine, "WAITS", 10**9)  # however busy the machine is
+    monkeypatch.setattr(machine._busy, "until", 0.0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from hbll_seq.kernels.emit import EVEN
-from hbll_seq.kernels.machine import shares_units
+from hbll_seq.kernels.machine import units_pay
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def step(work: Work, rows: int, machine: Machine, c: Constants = FITTED) -> floa
     """One step of `rows` rows, forward, by all threads that have something to do."""
     w, gates = machine.width, work.gates
     units = math.ceil(work.units / w) * w
-    by_units = shares_units(rows, units, machine.threads)
+    by_units = units_pay(rows, units, machine.threads)
     by_rows = 1 if by_units or rows <= EVEN else machine.threads
     mine = math.ceil(rows / (by_rows * EVEN)) * EVEN if by_rows > 1 else rows
     part = machine.threads if by_units else 1  # of the units, and of the weights

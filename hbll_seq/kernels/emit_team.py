@@ -58,7 +58,8 @@ def meet(code: Code, a: dict[str, Any], before: Any) -> None:
     """All threads of the team wait here for each other, if they share units at all.
 
     The meeting place is a number that every thread adds one to; `before` is how often they have met before. Who waits
-    long lets other programs have the core: they may be what keeps the last thread from arriving.
+    long lets other programs have the core: they may be what keeps the last thread from arriving. The number behind it
+    counts such waits.
     """
     b = code.b
     with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(a["meeting"], I64), code.index(0))):
@@ -73,6 +74,8 @@ def meet(code: Code, a: dict[str, Any], before: Any) -> None:
         b.cbranch(b.icmp_unsigned(">=", here, all_here), done, wait)
         b.position_at_end(wait)
         with b.if_then(b.icmp_unsigned(">", looks, code.index(PATIENCE))):
+            with b.if_then(b.icmp_unsigned("==", looks, code.index(PATIENCE + 1))):
+                b.atomic_rmw("add", code.at(a["meeting"], code.index(2)), code.index(1), "monotonic")
             b.call(_declared(b.module, "sched_yield", I32), [])
         looks.add_incoming(b.add(looks, code.index(1)), b.block)
         b.branch(look)

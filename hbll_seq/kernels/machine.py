@@ -4,6 +4,7 @@ import ctypes
 import functools
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,8 @@ from hbll_seq.kernels.recipes import Recipe
 
 SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
 WIDE = 4_000  # multiply-adds a thread makes in a step, gates not counted, from which waiting for others pays
+WAITS = 3  # long waits in one call from which the machine counts as busy
+PAUSE = 2.0  # seconds in which threads do not share units then
 UNEVEN = 1.1  # times the fair number of rows for one thread: with more on it threads share the units
 
 Make = TypeVar("Make", bound=Callable[..., Any])
@@ -107,9 +110,24 @@ def add_by_index() -> "Kernel":
     return Kernel(name, emit_rows.add_by_index(target(), name), len(emit_rows.ADD), 1)
 
 
-def shares_units(rows: int, units: int, threads: int | None = None) -> bool:
-    """Whether threads (torch's, or so many) are to share the units of every step of a roll, and not its rows."""
-    threads, even = torch.get_num_threads() if threads is None else threads, emit.EVEN
+class _Busy:
+    until = 0.0  # by the monotonic clock
+
+
+_busy = _Busy()
+
+
+def shares_units(rows: int, units: int) -> bool:
+    """Whether threads are to share the units of every step of a roll, and not its rows.
+
+    Not where other programs have kept them waiting for each other lately: results are the same, bit by bit.
+    """
+    return time.monotonic() >= _busy.until and units_pay(rows, units, torch.get_num_threads())
+
+
+def units_pay(rows: int, units: int, threads: int) -> bool:
+    """Whether so many threads, with the cores to themselves, are faster when they share units."""
+    even = emit.EVEN
     largest = -(-rows // (threads * even)) * even  # rows of the thread that has most of them
     return threads > 1 and largest * threads > UNEVEN * rows and rows * units * units >= WIDE * threads
 
@@ -157,6 +175,8 @@ class Kernel:
         place = 0 if meeting is None else meeting.data_ptr()
         data = (ctypes.c_int64 * (len(pointers) + 5))(*pointers, steps, rows, units, every, place)
         openmp(self._team, data, threads, 0)
+        if meeting is not None and int(meeting[1]) > WAITS:
+            _busy.until = time.monotonic() + PAUSE
 
 
 @_once

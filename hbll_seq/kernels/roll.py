@@ -60,6 +60,7 @@ class FusedRoll:
         d = start.shape[1] // recipe.parts
         units = -(-d // w) * w
         self._shape, self._units = (k, n, d), units
+        self._panels = _panels(n, units)
         self._given = _padded(given, recipe.inputs, d, units)
         self._weight = _padded_weight(weight, recipe.gates, d, units)  # (gates, units, units)
         self._states = take((k + 1 if keep else 2, n, recipe.parts, units), start)
@@ -157,7 +158,7 @@ class FusedRoll:
         rounded = None
         if self._bf16:
             rounded = rest.new_empty(2, n, self.recipe.gates * units, dtype=torch.bfloat16)
-        kind = (dout is not None, self._panels(), index is not None, chosen is not None, self._bf16)
+        kind = (dout is not None, self._panels, index is not None, chosen is not None, self._bf16)
         machine.backward(self.recipe, *kind)(
             [part, rest, saved, self._states[first:], self._given if index is not None else self._given[first:stop],
              None if index is None else index[first:stop], weight, grads, chosen, rounded],
@@ -188,19 +189,10 @@ class FusedRoll:
         order = list(self.recipe.order)
         if not order:
             return self._weight
-        wide = self._panels() * machine.target().width
+        wide = self._panels * machine.target().width
         rows = self._weight[order].reshape(len(order) * self._units, self._units // wide, wide)
         rows = rows.transpose(0, 1)  # (d / w / panels, gates * d, panels * w)
         return _pairs(rows) if self._bf16 else rows.contiguous()
-
-    def _panels(self) -> int:
-        """Vectors of units that the backward's product takes at once."""
-        vectors = self._units // machine.target().width
-        panels = math.gcd(vectors, PANELS)
-        if machine.shares_units(self._shape[1], self._units):
-            while panels > 1 and vectors // panels % torch.get_num_threads():  # the same for every thread
-                panels //= 2
-        return panels
 
     def given_gradient(self, some: Tensor) -> Tensor:
         """Of a slice: the gradient on the projected input `(rows, inputs * d)`; may be a view."""
@@ -276,6 +268,16 @@ def _spans(steps: int, most: int, every: int) -> list[tuple[int, int]]:
     ]
 
 
+def _panels(rows: int, units: int) -> int:
+    """Vectors of units that the backward's product takes at once."""
+    vectors = units // machine.target().width
+    panels = math.gcd(vectors, PANELS)
+    if machine.shares_units(rows, units):
+        while panels > 1 and vectors // panels % torch.get_num_threads():  # the same for every thread
+            panels //= 2
+    return panels
+
+
 def rounds() -> bool:
     """Whether compiled rolls can multiply bfloat16 here."""
     return machine.target().bf16
@@ -305,15 +307,17 @@ def _padded_weight(weight: Tensor | None, gates: int, d: int, units: int) -> Ten
 
 
 def _pack(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in, gates, w)`."""
-    gates, units, _ = weight.shape
-    return weight.view(gates, units // w, w, units).permute(1, 3, 0, 2).contiguous()
+    """`(gates, units out, units in) -> (units out / w, units in, gates, w)`, a gate at a time."""
+    gates, units, count = weight.shape
+    out = weight.new_empty(units // w, count, gates, w)
+    for g in range(gates):
+        out[:, :, g] = weight[g].view(units // w, w, count).transpose(1, 2)
+    return out
 
 
 def _pack_pairs(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w, 2)` bfloat16."""
-    gates, units, _ = weight.shape
-    return weight.bfloat16().view(gates, units // w, w, units // 2, 2).permute(1, 3, 0, 2, 4).contiguous()
+    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w)` pairs of bfloat16."""
+    return _pack(weight.bfloat16().view(torch.int32), w)
 
 
 def _pairs(weight: Tensor) -> Tensor:
