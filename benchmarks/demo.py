@@ -92,7 +92,7 @@ def seconds_per_step(
     sides = {}
     for name, options in SIDES.items():
         model = hs.models.CharLM(text.vocab_size, hidden=hidden, seed=0)
-        learner = hs.rules.make(**options)
+        learner = hs.rules.make(options["rule"], **{k: v for k, v in options.items() if k != "rule"})
         learner.setup(model, torch.Generator().manual_seed(0))
         sides[name] = (model, learner, torch.optim.Adam(model.parameters(), lr=4e-3), [])
     g = torch.Generator().manual_seed(0)

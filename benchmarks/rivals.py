@@ -30,16 +30,16 @@ from hbll_seq.models import CharLM
 from hbll_seq.scan import prefix_scan, reverse_scan
 
 V = 64
-RULES: dict[str, dict[str, Any]] = {  # of the sides that are rules of this package
-    "nn": dict(rule="bptt", kernels="torch"),
-    "bptt": dict(rule="bptt"),
-    "tbptt": dict(rule="tbptt", block_size=128),
-    "hbll": dict(rule="hbll", check_every=0),
-    "hbll-parallel": dict(rule="hbll", check_every=0, execution="parallel"),
-    "hbll-exact-forward": dict(rule="hbll", check_every=0, execution="exact-forward"),
-    "hbll-sequential": dict(rule="hbll", check_every=0, execution="sequential"),
-    "hbll-measured": dict(rule="hbll", check_every=0, execution="measured"),
-    "hbll-memory": dict(rule="hbll", check_every=0, memory="256MB"),
+RULES: dict[str, tuple[str, dict[str, Any]]] = {  # of the sides that are rules of this package, and their options
+    "nn": ("bptt", dict(kernels="torch")),
+    "bptt": ("bptt", dict()),
+    "tbptt": ("tbptt", dict(block_size=128)),
+    "hbll": ("hbll", dict(check_every=0)),
+    "hbll-parallel": ("hbll", dict(check_every=0, execution="parallel")),
+    "hbll-exact-forward": ("hbll", dict(check_every=0, execution="exact-forward")),
+    "hbll-sequential": ("hbll", dict(check_every=0, execution="sequential")),
+    "hbll-measured": ("hbll", dict(check_every=0, execution="measured")),
+    "hbll-memory": ("hbll", dict(check_every=0, memory="256MB")),
 }
 NAMES = (*RULES, "bptt-checkpoint", "mingru-scan", "pararnn", "products")
 Step = Callable[[], dict[str, Any]]  # one training step; metrics, if any
@@ -68,7 +68,7 @@ def make(name: str, batch: Batch, d: int, cell: str) -> Step:
         return lambda: call() or {}
     model = CharLM(V, hidden=d, cell=cell)
     if name in RULES:
-        rule = rules.make(**RULES[name])
+        rule = rules.make(RULES[name][0], **RULES[name][1])
     else:  # "hbll-64": blocks of 64 steps at once, see `benchmarks.speed --blocks`
         rule = rules.make("hbll", check_every=0, execution="parallel", block_size=int(name.partition("-")[2]))
     rule.setup(model, torch.Generator().manual_seed(0))

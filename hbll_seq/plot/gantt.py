@@ -1,4 +1,4 @@
-"""When what runs: the levels of one training step as a Gantt chart, beside backpropagation through time."""
+"""When what runs: the three executions of one training step as a Gantt chart."""
 
 from __future__ import annotations
 
@@ -10,66 +10,112 @@ from hbll_seq.tree import Tree
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Bar = tuple[float, float, float, float, str]  # start, width, lower and upper end, kind
+KINDS = {"nothing kept": COLOURS[5], "forward": COLOURS[0], "backward": COLOURS[1], "scan": COLOURS[4]}
+MANY = 32  # blocks from which they are not drawn one by one
+
 
 def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int = 1, ax: Axes | None = None) -> Axes:
     """One layer's step over sequential depth: what runs after what, however many processors there are.
 
-    Rolls take `block_size`, scans ceil(log2 n); the total is `Tree.depth`. Backpropagation through time takes 2 T.
+    From above: in order (`execution="sequential"`, and backpropagation through time), exact boundaries and then all
+    blocks at once ("exact-forward"), and sweeps with all blocks at once ("parallel", whose total is `Tree.depth`).
 
     Args:
         steps: T.
         block_size: K.
-        sweeps: consistency sweeps S.
+        sweeps: consistency sweeps S of "parallel".
         corrections: feedback corrections c.
         ax: axes to draw on.
     """
-    from matplotlib.patches import Patch, Rectangle
-
     tree = Tree(steps, block_size)
-    ax = axes(ax, (8.0, 3.8))
-    n, k = tree.blocks, tree.block
-    colours = {"forward": COLOURS[0], "backward": COLOURS[1], "scan": COLOURS[4]}
-
-    tall = inches(ax)[1] * 72 / (2.5 * n)  # of one block, in points
-    edge = min(0.6, 0.15 * tall) if n <= 32 else 0
-
-    def bar(start: float, width: float, low: float, high: float, what: str) -> None:
-        lw = 0 if what == "scan" else edge  # a level is a hair's breadth beside a roll: an edge would hide it
-        ax.add_patch(Rectangle((start, low), width, high - low, fc=colours[what], ec="white", lw=lw))
-
-    upper = 1.25 * n  # the blocks of BPTT are drawn above those of hbll
-    for i in range(n):
-        first, last = tree.span(0, i)
-        bar(first, last - first, upper + i, upper + i + 1, "forward")
-        bar(2 * steps - last, last - first, upper + i, upper + i + 1, "backward")
-    now = 0
-    phases = (
-        ["forward", "scan"] * sweeps + ["forward", "backward", "scan", "backward"] + ["scan", "backward"] * corrections
-    )
-    for what in phases if n > 1 else ["forward", "backward"]:
-        width = tree.levels if what == "scan" else k
-        if what == "scan":
-            for level in range(width):  # one bar a level of the tree
-                bar(now + level, 1, 0, n, what)
-        else:
-            for i in range(n if n <= 32 else 1):
-                bar(now, width, i, i + 1 if n <= 32 else n, what)
-        now += width
-    total = tree.depth(sweeps, corrections)
-    size = points(inches(ax)[0], 9)
-    said = f"{total:,} in sequence,\n{2 * steps / total:.1f} times less"
-    ax.text(now + 0.02 * steps, n / 2, said, va="center", fontsize=size)
-    ax.text(steps, upper + 0.12 * n, f"{2 * steps:,} in sequence", va="center", ha="center", fontsize=size)
-    ax.set_xlim(0, max(2 * steps, now * 1.3))
-    ax.set_ylim(-0.1 * n, upper + 1.1 * n)
-    ax.set_yticks([n / 2, upper + n / 2], [f"hbll\n{n} blocks\nat once", f"bptt\n{n} blocks\nin turn"])
+    ax = axes(ax, (8.0, 4.6))
+    n = tree.blocks
+    rows = {
+        "sequential": _in_order(tree),
+        "exact-\nforward": _exact_forward(tree, corrections),
+        "parallel": _parallel(tree, sweeps, corrections),
+    }
+    size, longest = points(inches(ax)[0], 9), 2 * steps
+    for i, bars in enumerate(reversed(rows.values())):
+        low = 1.3 * n * i
+        _draw(ax, bars, low, n)
+        end = max(start + width for start, width, *_ in bars)
+        longest = max(longest, round(end))
+        less = "" if end >= 2 * steps else f",\n{2 * steps / end:.1f} times less"
+        beside = end < 1.6 * steps
+        x, y = (end + 0.02 * steps, low + n / 2) if beside else (steps, low + 0.12 * n)
+        ax.text(x, y, f"{end:,.0f} in sequence{less}", va="center", ha="left" if beside else "center", fontsize=size)
+    ax.set_xlim(0, longest)
+    ax.set_ylim(-0.1 * n, 1.3 * n * 2 + 1.1 * n)
+    ax.set_yticks([1.3 * n * i + n / 2 for i in range(3)], list(reversed(rows)))
     ax.set_xlabel("sequential depth (steps and scan levels)")
-    names = {"forward": "forward roll", "backward": "backward roll", "scan": "scan level"}
-    ax.legend(
-        [Patch(fc=c) for c in colours.values()], names.values(), frameon=False, ncols=3, loc="lower center",
-        bbox_to_anchor=(0.5, 1.0), handlelength=1.0, handletextpad=0.5, columnspacing=1.0,
-    )  # fmt: skip
+    _legend(ax)
     fit_letters(ax)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     return ax
+
+
+def _in_order(tree: Tree) -> list[Bar]:
+    """Forward and back, block after block."""
+    bars: list[Bar] = []
+    for i in range(tree.blocks):
+        first, last = tree.span(0, i)
+        bars.append((first, last - first, i, i + 1, "forward"))
+        bars.append((2 * tree.steps - last, last - first, i, i + 1, "backward"))
+    return bars
+
+
+def _exact_forward(tree: Tree, corrections: int) -> list[Bar]:
+    """Boundaries by one roll in order, then a local pass and the messages with all blocks at once."""
+    if tree.blocks == 1:
+        return _in_order(tree)
+    ends = [tree.span(0, i) for i in range(tree.blocks - 1)]
+    bars: list[Bar] = [(first, last - first, i, i + 1, "nothing kept") for i, (first, last) in enumerate(ends)]
+    return bars + _phases(tree, ends[-1][1], ["forward", *_back(corrections)])
+
+
+def _parallel(tree: Tree, sweeps: int, corrections: int) -> list[Bar]:
+    """Sweeps, a local pass and the messages with all blocks at once."""
+    if tree.blocks == 1:
+        return _in_order(tree)
+    return _phases(tree, 0, ["nothing kept", "scan"] * sweeps + ["forward", *_back(corrections)])
+
+
+def _back(corrections: int) -> list[str]:
+    return ["backward", "scan", "backward"] + ["scan", "backward"] * corrections
+
+
+def _phases(tree: Tree, now: int, phases: list[str]) -> list[Bar]:
+    """All blocks at once, phase after phase from `now` on."""
+    n, bars = tree.blocks, list[Bar]()
+    for what in phases:
+        width = tree.levels if what == "scan" else tree.block
+        if what == "scan":
+            bars += [(now + level, 1, 0, n, what) for level in range(width)]  # one bar a level of the tree
+        else:
+            bars += [(now, width, i, i + 1, what) for i in range(n)] if n <= MANY else [(now, width, 0, n, what)]
+        now += width
+    return bars
+
+
+def _draw(ax: Axes, bars: list[Bar], below: float, blocks: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    tall = inches(ax)[1] * 72 / (4 * blocks)  # of one block, in points
+    edge = min(0.6, 0.15 * tall) if blocks <= MANY else 0
+    for start, width, low, high, what in bars:
+        lw = 0 if what == "scan" else edge  # a level is a hair's breadth beside a roll: an edge would hide it
+        place = (start, below + low)
+        ax.add_patch(Rectangle(place, width, high - low, fc=KINDS[what], ec="white", lw=lw))
+
+
+def _legend(ax: Axes) -> None:
+    from matplotlib.patches import Patch
+
+    names = ("forward, nothing kept", "forward", "backward", "scan level")
+    ax.legend(
+        [Patch(fc=KINDS[kind]) for kind in KINDS], names, frameon=False, ncols=2 if inches(ax)[0] < 5 else 4, loc="lower center",
+        bbox_to_anchor=(0.45, 1.0), handlelength=1.0, handletextpad=0.5, columnspacing=1.0,
+    )  # fmt: skip
