@@ -160,7 +160,8 @@ def test_threads_do_not_change_a_bit(rows, d, sharing_units):
 def test_a_busy_machine_has_threads_share_rows_for_a_while(sharing_units, monkeypatch):
     sharing_units(2)
     assert machine.shares_units(1, 64)
-    monkeypatch.setattr(machine, "WAITS", -1)  # every wait is one too many
+    monkeypatch.setattr(machine, "LEAST", -1)
+    monkeypatch.setattr(machine, "WAITS", 0.0)  # any wait is too long
     compare("gru", 3, 1, 2, 64, dout=True, dend=True)
     assert not machine.shares_units(1, 64)
     compare("gru", 3, 1, 2, 64, dout=True, dend=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from hbll_seq.kernels.vector import I32, I64, POINTER, Code
+from hbll_seq.kernels.vector import F64, I32, I64, POINTER, Code
 
 SIZES = ("steps", "rows", "units", "every", "first", "stop")
 UNITS = ("left", "right", "threads")  # of functions whose units can be shared; then comes a pointer, the meeting place
@@ -59,7 +59,7 @@ def meet(code: Code, a: dict[str, Any], before: Any) -> None:
 
     The meeting place is a number that every thread adds one to; `before` is how often they have met before. Who waits
     long lets other programs have the core: they may be what keeps the last thread from arriving. The number behind it
-    counts such waits.
+    is the sum of such waits, in microseconds.
     """
     b = code.b
     with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(a["meeting"], I64), code.index(0))):
@@ -68,18 +68,37 @@ def meet(code: Code, a: dict[str, Any], before: Any) -> None:
         entry, look, wait, done = b.block, *(b.append_basic_block(n) for n in ("look", "wait", "met"))
         b.branch(look)
         b.position_at_end(look)
-        looks = b.phi(I64)
+        looks, since = b.phi(I64), b.phi(F64)
         looks.add_incoming(code.index(0), entry)
+        since.add_incoming(F64(0.0), entry)
         here = b.load_atomic(a["meeting"], "acquire", 8, typ=I64)
         b.cbranch(b.icmp_unsigned(">=", here, all_here), done, wait)
         b.position_at_end(wait)
-        with b.if_then(b.icmp_unsigned(">", looks, code.index(PATIENCE))):
-            with b.if_then(b.icmp_unsigned("==", looks, code.index(PATIENCE + 1))):
-                b.atomic_rmw("add", code.at(a["meeting"], code.index(2)), code.index(1), "monotonic")
-            b.call(_declared(b.module, "sched_yield", I32), [])
-        looks.add_incoming(b.add(looks, code.index(1)), b.block)
-        b.branch(look)
+        _offer(code, looks, since, look)
         b.position_at_end(done)
+        with b.if_then(b.icmp_unsigned(">", looks, code.index(PATIENCE))):
+            waited = b.fsub(b.call(_declared(b.module, "hbll_time", F64), []), since)
+            microseconds = b.fptosi(b.fmul(waited, F64(1e6)), I64)
+            b.atomic_rmw("add", code.at(a["meeting"], code.index(2)), microseconds, "monotonic")
+
+
+def _offer(code: Code, looks: Any, since: Any, look: Any) -> None:
+    """Back to look once more; after many looks others may have the core first, and `since` is the time of the first."""
+    b, short = code.b, code.b.block
+    then, again = b.append_basic_block("offer"), b.append_basic_block("again")
+    b.cbranch(b.icmp_unsigned(">=", looks, code.index(PATIENCE)), then, again)
+    b.position_at_end(then)
+    now = b.call(_declared(b.module, "hbll_time", F64), [])
+    first = b.select(b.icmp_unsigned("==", looks, code.index(PATIENCE)), now, since)
+    b.call(_declared(b.module, "sched_yield", I32), [])
+    b.branch(again)
+    b.position_at_end(again)
+    started = b.phi(F64)
+    started.add_incoming(since, short)
+    started.add_incoming(first, then)
+    looks.add_incoming(b.add(looks, code.index(1)), again)
+    since.add_incoming(started, again)
+    b.branch(look)
 
 
 def _declared(module: ir.Module, name: str, result: Any) -> ir.Function:
@@ -93,7 +112,7 @@ def _add_team(module: ir.Module, name: str, pointers: int, even: int, grain: int
 
     data, 64 bits each: the pointers, steps, rows, units, every, and with `grain` the meeting place, null where threads
     are to share rows. `hbll_number` and `hbll_threads` are functions that give a thread its number and the number of
-    threads.
+    threads, `hbll_time` gives seconds.
     """
     team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), f"{name}_team")
     b = ir.IRBuilder(team.append_basic_block("entry"))

@@ -18,7 +18,8 @@ from hbll_seq.kernels.recipes import Recipe
 
 SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
 WIDE = 4_000  # multiply-adds a thread makes in a step, gates not counted, from which waiting for others pays
-WAITS = 3  # long waits in one call from which the machine counts as busy
+WAITS = 0.2  # part of the threads' time in a call, spent in long waits, from which the machine counts as busy
+LEAST = 500  # microseconds of them that do not count: a team that has just been woken
 PAUSE = 2.0  # seconds in which threads do not share units then
 UNEVEN = 1.1  # times the fair number of rows for one thread: with more on it threads share the units
 
@@ -174,9 +175,11 @@ class Kernel:
             threads = 1
         place = 0 if meeting is None else meeting.data_ptr()
         data = (ctypes.c_int64 * (len(pointers) + 5))(*pointers, steps, rows, units, every, place)
+        start = time.monotonic()
         openmp(self._team, data, threads, 0)
-        if meeting is not None and int(meeting[1]) > WAITS:
-            _busy.until = time.monotonic() + PAUSE
+        now = time.monotonic()
+        if meeting is not None and int(meeting[1]) - LEAST > WAITS * threads * 1e6 * (now - start):
+            _busy.until = now + PAUSE
 
 
 @_once
@@ -197,7 +200,11 @@ def _openmp() -> Any:
         if hasattr(library, "GOMP_parallel"):
             run = library.GOMP_parallel
             run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-            for name, function in (("number", "omp_get_thread_num"), ("threads", "omp_get_num_threads")):
+            for name, function in (
+                ("number", "omp_get_thread_num"),
+                ("threads", "omp_get_num_threads"),
+                ("time", "omp_get_wtime"),
+            ):
                 llvm.add_symbol(f"hbll_{name}", ctypes.cast(getattr(library, function), ctypes.c_void_p).value)
             return run
     return None

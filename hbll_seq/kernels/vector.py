@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-F32, I16, I32, I64, POINTER = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.PointerType()
+F32, F64, POINTER = ir.FloatType(), ir.DoubleType(), ir.PointerType()
+I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 CONTRACT = ("contract",)
 LIMIT = 60.0  # exponents beyond are cut: the product of two 1 + 2^60 is still finite
 
