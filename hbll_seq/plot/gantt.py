@@ -115,7 +115,8 @@ def _legend(ax: Axes) -> None:
     from matplotlib.patches import Patch
 
     names = ("forward, nothing kept", "forward", "backward", "scan level")
+    columns = 2 if inches(ax)[0] < 5 else 4
     ax.legend(
-        [Patch(fc=KINDS[kind]) for kind in KINDS], names, frameon=False, ncols=2 if inches(ax)[0] < 5 else 4, loc="lower center",
+        [Patch(fc=KINDS[kind]) for kind in KINDS], names, frameon=False, ncols=columns, loc="lower center",
         bbox_to_anchor=(0.45, 1.0), handlelength=1.0, handletextpad=0.5, columnspacing=1.0,
     )  # fmt: skip

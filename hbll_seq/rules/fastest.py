@@ -13,6 +13,7 @@ import pathlib
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from hbll_seq.batch import Batch
 from hbll_seq.engine import Engine, Schedule
 from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.options import EXECUTIONS
+from hbll_seq.errors import EngineWarning
 from hbll_seq.kernels import machine
 from hbll_seq.models.recurrent import SequenceModel
 
@@ -96,7 +98,8 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch) -> None:
         return one
 
     def measure() -> Schedule:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # dropout draws
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), warnings.catch_warnings():
+            warnings.simplefilter("ignore", EngineWarning)  # of the copies: what has to switch loses
             return fastest(candidates(steps, size, steps if whole else credit), make)
 
     o = engine.options
