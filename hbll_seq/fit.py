@@ -94,9 +94,9 @@ def _norm(tensors: list[Tensor]) -> float:
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:
-    """By their sums, one pass: what is not finite stays so in a sum (and what overflows one is as good as lost)."""
-    sums = [t.detach().sum(dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
-    return math.isfinite(float(torch.stack(sums).sum()))
+    """By their largest entries, one pass: what is not finite stays so in a maximum."""
+    largest = torch._foreach_norm([t.detach() for t in tensors], math.inf)
+    return math.isfinite(float(torch.stack([one.float() for one in largest]).sum()))
 
 
 def fit(
@@ -229,7 +229,8 @@ def fit(
                     raise _divergence(info, i + 1)
                 _record(run, info, i + 1, rate, time.perf_counter() - began, i % record_every == 0 or i + 1 == total)
                 bar.update()
-                bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
+                if progress:
+                    bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
                 stop = hooks.call("on_step_end", run, i + 1)
                 if held_out is not None and ((i + 1) % every == 0 or i + 1 == total):
                     figures = evaluate_source(model, held_out, max(batch_size, 64))

@@ -80,6 +80,8 @@ def test_a_budget_decides_groups():
     tight = chosen(layer, 1, 4096, memory="1MB", execution="parallel")
     assert tight.block < 64 and tight.group == 10**6 // (layer.bytes * tight.block)
     assert chosen(layer, 2, 4096, group=3, execution="parallel").group == 3
+    assert chosen(layer, 1, 4096, memory="256MB").execution == "sequential"  # all of it fits: nothing is rolled again
+    assert chosen(layer, 1, 1 << 20, memory="256MB").execution == "sequential"
 
 
 def test_a_layer_is_described_by_its_cell():

@@ -140,7 +140,8 @@ def _fastest(
     if device != "cpu" or not layer.compiled:
         return {"": "parallel", "states": "exact-forward", "messages": "sequential"}[avoid], block
     work = cost.Work(layer.gates, layer.parts, layer.hidden)
-    again = options.group is not None or options.budget is not None  # what was let go is rolled again
+    kept = _group(layer, shape, shape.credit, options)
+    again = kept is not None and kept * shape.credit < shape.steps  # what was let go is rolled again
     found = {("sequential", shape.credit): cost.sequential(work, shape.batch, shape.steps, machine, again=again)}
     for size in _sizes(layer, shape, options):
         for execution, sweeps in (("exact-forward", math.inf), ("parallel", 1.0 if layer.gates == 0 else SWEEPS)):

@@ -97,7 +97,7 @@ class HBLL(Rule[SequenceModel]):
             return float(given)
         if model.task == "sequence":
             return 1.0
-        if batch.mask is None:
+        if batch.mask is None or bool(batch.mask.all()):
             return self.progress
         counted = to_blocks(batch.mask.unsqueeze(-1).float(), credit).amax(0)  # (m, B, 1): any target in the block
         return 1.0 - (1.0 - self.progress) * counted
