@@ -47,8 +47,8 @@ class Options:
             discount^k. "auto" is the rule's choice.
         precision: "float32", or "bf16": the products inside blocks, forward and back, take factors rounded to
             bfloat16 (`cells.mixed`). Weights, gates, states, messages, scans, losses and gradients stay float32, the
-            read-out and the deployed chain too. The two tolerances are then at least 1e-4. On a CPU it gives up the
-            compiled rolls: it is meant for GPUs, and has not been measured on one.
+            read-out and the deployed chain too. The two tolerances are then at least 1e-4. A CPU without AVX512-BF16
+            gives up the compiled rolls for it. Not measured on a GPU.
         capture: record the rolls of cells that are rolled step by step (your own, minGRU, a GRU of more than 512 units)
             as CUDA graphs, so that a level is one launch (`cells.captured`). On CUDA only, float32 products only; a
             recording is made for every shape of batch and keeps its activations. Not yet run on a GPU.
