@@ -70,5 +70,5 @@ def _gpu_rolls() -> str:
 def _rolls() -> str:
     t = machine.target()
     team = "on torch's own threads" if t.team else "on one thread"
-    by_torch = "float64" if t.bf16 else "float64, bf16"
-    return f"compiled by LLVM, vectors of {t.width} float32, {team} ({by_torch}: PyTorch operations)"
+    kinds, others = ("float32 and bf16", "float64") if t.bf16 else ("float32", "float64, bf16")
+    return f"compiled by LLVM, {kinds}, vectors of {t.width}, {team} ({others}: PyTorch operations)"

@@ -10,7 +10,6 @@ Where states or messages would not converge, the step has switched to an exact s
 than a tenth of its steps starts with that schedule for a while, then tries again.
 """
 
-import warnings
 from collections import deque
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from hbll_seq.engine.plan import Record
 from hbll_seq.engine.solve import Effort
-from hbll_seq.errors import EngineWarning
+from hbll_seq.errors import warn
 
 _MEMORY = 8  # steps remembered when the effort is lowered
 PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which the prototype's figures changed
@@ -109,7 +108,7 @@ class Controller:
         said = any(avoid.times for avoid in self._avoid.values())
         begun = [k for k, a in self._avoid.items() if a.observe(self.steps, any(k in r.gave_up for r in records))]
         if begun and not said:  # once a run
-            warnings.warn(f"step {self.steps + 1}: {ADVICE[begun[0]]}", EngineWarning, stacklevel=2)
+            warn(f"step {self.steps + 1}: {ADVICE[begun[0]]}")
         self._pull(records)
 
     def _observe(self, layer: int, record: Record) -> None:
@@ -137,11 +136,10 @@ class Controller:
         """Say once that rounding decides, where it does."""
         if amplification > ROUNDING and dtype != torch.float64 and not self._said_rounding:
             self._said_rounding = True
-            warnings.warn(
+            warn(
                 f"step {self.steps}: the way back amplifies {amplification:.0e} times, so rounding decides the "
-                "gradient, whatever computes it. Try a smaller lr, clipping, smaller recurrent weights, or float64",
-                EngineWarning, stacklevel=2,
-            )  # fmt: skip
+                "gradient, whatever computes it. Try a smaller lr, clipping, smaller recurrent weights, or float64"
+            )
 
     def compare(self, tree: float, deployed: float) -> None:
         """Tighten the tolerance where the tree's loss is not the deployed chain's, relax it where it is."""

@@ -25,7 +25,8 @@ The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra, so both loops know
 like the step-size control of an ODE solver, they go on until a tolerance is met. Where a sweep made
 a block's residual grow, that block falls back to Jacobi for the next one. Where residuals do not fall
 fast enough to meet the tolerance in the iterations allowed, a loop gives up and says so (`converged`):
-the caller then goes through the sequence in order. Only a fixed effort is never given up.
+the caller then goes through the sequence in order. A fixed effort is never given up, nor are so few
+blocks that the iterations allowed make everything exact.
 """
 
 import math
@@ -201,7 +202,7 @@ def solve_states(
         r = inconsistency(gap, level.end[:-1], valid) if h.shape[0] > 1 else 0.0
         residuals.append(r)
         converged = r <= effort.tolerance or sweeps >= enough
-        if (level.kept and (sweeps >= most or converged)) or effort.hopeless(residuals, most):
+        if (level.kept and (sweeps >= most or converged)) or (most < enough and effort.hopeless(residuals, most)):
             return States(level, h, gap, residuals, sweeps, own, fallbacks, converged)
         depth.levels += max(h.shape[0] - 1, 1).bit_length()
         moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
@@ -254,7 +255,7 @@ def solve_feedback(
         residuals.append(r)
         most = min(effort.most, n - 2) + 1
         converged = n == 1 or local or r <= effort.tolerance or passes >= n - 1
-        if (final and (converged or passes >= most)) or effort.hopeless(residuals, most):
+        if (final and (converged or passes >= most)) or (most < n - 1 and effort.hopeless(residuals, most)):
             return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), converged)
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
