@@ -48,17 +48,17 @@ class Constants:
         sweep: the same around one sweep.
     """
 
-    multiply: float = 0.476
-    near: float = 0.236
-    far: float = 0.324
-    remote: float = 0.925
-    element: float = 36.0
-    back: float = 0.514
-    step: float = 5.0
-    meet: float = 276.0
-    traffic: float = 20.0
-    call: float = 0.56e6
-    sweep: float = 0.36e6
+    multiply: float = 0.559
+    near: float = 0.015
+    far: float = 0.872
+    remote: float = 1.15
+    element: float = 41.9
+    back: float = 0.279
+    step: float = 0.1
+    meet: float = 240.0
+    traffic: float = 12.2
+    call: float = 0.556e6
+    sweep: float = 0.398e6
 
 
 FITTED = Constants()
