@@ -28,6 +28,38 @@ SIDES: dict[str, dict[str, Any]] = {
 }
 
 
+def curves(runs: dict[str, hs.History]) -> Any:
+    """Learning curves of all sides, by step and by time."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, colour in zip(runs, hs.plot.COLOURS, strict=False):
+        hs.plot.learning_curve(runs[name], ax=axes[0], label=name, colour=colour)
+        h = runs[name].history
+        if name == "nn.GRU":  # what BPTT by our kernels does, so both lines can be seen
+            for line in axes[0].lines[-2:]:
+                line.set_linestyle(":")
+        axes[1].plot(
+            [h["seconds"][s - 1] for s in h["val_step"]],
+            h["val_loss"],
+            color=colour,
+            marker="o",
+            ms=4,
+            label=name,
+        )
+    axes[0].legend(frameon=False)
+    axes[0].set_ylim(top=3.4)
+    axes[0].set_title("by training step")
+    axes[1].set(
+        xlabel="seconds of training (held-out passes included)",
+        ylabel="held-out loss (nats)",
+        title="by time",
+    )
+    axes[1].grid(alpha=0.25)
+    axes[1].legend(frameon=False)
+    return figure
+
+
 def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.datasets.Text) -> list[pathlib.Path]:
     """Learning curves of both, the tree with what each block learned, a first credit picture."""
     import matplotlib
@@ -42,28 +74,7 @@ def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.data
         figure.savefig(paths[-1], dpi=150)
         plt.close(figure)
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for name, colour in zip(runs, hs.plot.COLOURS, strict=False):
-        hs.plot.learning_curve(runs[name], ax=axes[0], label=name, colour=colour)
-        h = runs[name].history
-        axes[1].plot(
-            [h["seconds"][s - 1] for s in h["val_step"]],
-            h["val_loss"],
-            color=colour,
-            marker="o",
-            ms=4,
-            label=name,
-        )
-    axes[0].set_ylim(top=3.4)
-    axes[0].set_title("by training step")
-    axes[1].set(
-        xlabel="seconds of training (held-out passes included)",
-        ylabel="held-out loss (nats)",
-        title="by time",
-    )
-    axes[1].grid(alpha=0.25)
-    axes[1].legend(frameon=False)
-    keep(figure, "learning_curves.png")
+    keep(curves(runs), "learning_curves.png")
 
     blocks = runs["hbll"].history["block_loss"]
     options = runs["hbll"].config
