@@ -30,10 +30,10 @@ from hbll_seq.rules.execute import deployed_loss, train
 class HBLL(Rule[SequenceModel]):
     """Hierarchical block-local learning.
 
+    Arguments that are not below are the engine's: see `hbll_seq.engine.Options`.
+
     Args:
         block_size: steps of a credit block, or "auto".
-        sweeps, feedback, pull, tolerance, feedback_tolerance, carry, execution, execution_block, group, memory, most,
-            precision, capture: see `hbll_seq.engine.Options`.
         check_every: steps between two checks: of the loss against the deployed chain's, where boundaries are not exact,
             and of how far messages are amplified on their way back; 0 for never.
         discount: factor on the feedback message that enters a credit block, 0 to 1. "auto": 1 for blocks without
