@@ -27,7 +27,7 @@ SHAPES = [(512, 1), (512, 8), (4096, 1)]
 def worst(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
     """The largest relative gap of one boundary of one sequence; arguments as for `solve.inconsistency`."""
     if valid is not None:
-        raise NotImplementedError("sequences of unequal lengths")
+        raise ValueError("lengths: got sequences of unequal lengths; expected equal ones")
     return float(gap.square().mean(-1).max() / end.flatten(0, 1).var(0, correction=0).mean().clamp(min=1e-12))
 
 

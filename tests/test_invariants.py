@@ -1,4 +1,4 @@
-"""Invariants of design section 5, for every cell."""
+"""Invariants, for every cell: what no change of the engine may break."""
 
 import copy
 

@@ -10,7 +10,7 @@ The *carry* is the diagonal of one step's Jacobian on the memory, dm'_j/dm_j; it
 block, G, says how much of a change at the block's start survives to its end. The *link* is how a
 change of memory at a step's end shows in the visible part (LSTM: o * (1 - tanh(c)^2)).
 Together they are the linear model of a block that the consistency sweeps and the feedback
-messages use (design section 3, lines 2 and 4); a poor carry costs sweeps, never correctness.
+messages use (docs/method.md#solving-for-the-states-consistency-sweeps); a poor carry costs sweeps, never correctness.
 
 A cell is a light view on parameters that live in an ordinary module (`nn.GRU` and the like), so a
 trained model is a plain torch module and nothing needs copying back.
@@ -79,6 +79,7 @@ class Cell(ABC):
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
         recipe: formulas of the compiled roll, or None where there is none.
         bf16: whether the compiled roll rounds the factors of its products to bfloat16.
+        compiled_roll: the class of its compiled rolls, or None.
         product: `W x + b` of `project` and `advance`; `mixed` puts another in its place.
     """
 
@@ -89,6 +90,7 @@ class Cell(ABC):
     bound: float | None = None
     recipe: Recipe | None = None
     bf16: bool = False
+    compiled_roll: "type[CellRoll] | None" = None
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = staticmethod(functional.linear)
 
     @abstractmethod
@@ -201,7 +203,9 @@ class Cell(ABC):
 
         Arguments as for `roll`. Its backward can discount what crosses these states (`FusedRoll.backward_state`).
         """
-        return None
+        if self.compiled_roll is None or not self.compiled(state):
+            return None
+        return self.compiled_roll(self, x, projected, state, keep=keep, carry=False, every=every)
 
 
 class _GraphRoll:

@@ -18,6 +18,8 @@ TANH, RELU = recipes.Elman(), recipes.Elman(relu=True)
 class ElmanCell(Cell):
     """Layer `layer` of an `nn.RNN`."""
 
+    compiled_roll = DenseRoll
+
     def __init__(self, module: nn.RNN, layer: int) -> None:
         self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
         self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")
@@ -80,11 +82,3 @@ class ElmanCell(Cell):
         if fused(state):
             return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
         return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)
-
-    def whole(
-        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
-    ) -> DenseRoll | None:
-        """See `Cell.whole`."""
-        if not fused(state):
-            return None
-        return DenseRoll(self, x, projected, state, keep=keep, carry=False, every=every)

@@ -28,6 +28,7 @@ class GRUCell(Cell):
     """Layer `layer` of an `nn.GRU`."""
 
     bound = 1.0
+    compiled_roll = DenseRoll
     recipe = recipes.GRU()
 
     def __init__(self, module: nn.GRU, layer: int) -> None:
@@ -91,14 +92,6 @@ class GRUCell(Cell):
         if fused(state):
             return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
         return TorchGRURoll(self, x, state, self.projected(x) if projected is None else projected, keep=keep)
-
-    def whole(
-        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
-    ) -> DenseRoll | None:
-        """See `Cell.whole`."""
-        if not fused(state):
-            return None
-        return DenseRoll(self, x, projected, state, keep=keep, carry=False, every=every)
 
 
 WIDEST = 512  # units up to which a program of the Triton roll reads all weights every step

@@ -21,6 +21,7 @@ class LSTMCell(Cell):
     """Layer `layer` of an `nn.LSTM`."""
 
     bound = 1.0  # of the visible part only
+    compiled_roll = DenseRoll
     recipe = recipes.LSTM()
 
     def __init__(self, module: nn.LSTM, layer: int) -> None:
@@ -92,11 +93,3 @@ class LSTMCell(Cell):
         if fused(state):
             return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
         return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)
-
-    def whole(
-        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
-    ) -> DenseRoll | None:
-        """See `Cell.whole`."""
-        if not fused(state):
-            return None
-        return DenseRoll(self, x, projected, state, keep=keep, carry=False, every=every)

@@ -31,6 +31,7 @@ class MinGRU(nn.Module):
 class MinGRUCell(Cell):
     """Layer `layer` of a `MinGRU`."""
 
+    compiled_roll = ProjectedRoll
     recipe = recipes.MinGRU()
 
     def __init__(self, module: MinGRU, layer: int) -> None:
@@ -61,11 +62,3 @@ class MinGRUCell(Cell):
         if fused(state):
             return ProjectedRoll(self, x, projected, state, keep=keep, carry=carry)
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
-
-    def whole(
-        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
-    ) -> ProjectedRoll | None:
-        """See `Cell.whole`."""
-        if not fused(state):
-            return None
-        return ProjectedRoll(self, x, projected, state, keep=keep, carry=False, every=every)

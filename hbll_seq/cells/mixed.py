@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
-from hbll_seq.cells.fused import CellRoll, DenseRoll
+from hbll_seq.cells.fused import DenseRoll
 from hbll_seq.cells.gru import GRUCell, TorchGRURoll
 from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
@@ -45,6 +45,8 @@ class MixedCell(WrappedCell):
     Raises:
         InputError: parameters that are not float32, or on a device without autocast.
     """
+
+    compiled_roll = DenseRoll
 
     def __init__(self, inner: Cell) -> None:
         for p in inner.parameters():
@@ -79,14 +81,6 @@ class MixedCell(WrappedCell):
             given = self.projected(x) if projected is None else projected
             return TorchGRURoll(self.inner, x, state, given, keep=keep, bf16=True)
         return AutogradRoll(self, x, state, keep=keep, projected=projected)
-
-    def whole(
-        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
-    ) -> CellRoll | None:
-        """See `Cell.whole`."""
-        if not self.bf16 or not fused(state):
-            return None
-        return DenseRoll(self, x, projected, state, keep=keep, carry=False, every=every)
 
 
 def _autocast(x: Tensor) -> torch.autocast:

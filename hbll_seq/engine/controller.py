@@ -21,7 +21,7 @@ from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import warn
 
 _MEMORY = 8  # steps remembered when the effort is lowered
-PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which the prototype's figures changed
+PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which a pull changed anything
 FEW = 64  # blocks up to which the tolerance of the messages is the one asked for
 ROUNDING = 30.0  # amplification from which float32 was more than 5 % off in 64 of 66 cases
 SWITCHES = 3  # steps that had to switch before a run starts with the exact schedule
