@@ -84,7 +84,7 @@ def test_it_is_measured_once_for_a_machine_and_shape(cache, monkeypatch):
     rule = hs.rules.make("hbll", execution="measured")
     for steps in (64, 40, 33):  # to the same power of two
         gradient(rule, net, batch(3, steps))
-    assert rule.engine.pinned == {"64 steps x 3": Schedule("parallel", 16)}
+    assert rule.engine.pinned == {"64 steps x 3, credit 16": Schedule("parallel", 16)}
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": '])

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import hbll_seq as hs
+from hbll_seq.engine import Schedule
 from hbll_seq.engine.controller import PAUSE, SWITCHES, Controller
+from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.plan import Record
 from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import EngineWarning
+from hbll_seq.kernels import buffers
 
 
 def violent(cell, strength, *, hidden=16, layers=1, seed=0):
@@ -195,3 +198,92 @@ def test_where_rounding_decides_it_is_said(execution):
     calm = hs.models.SequenceModel(7, 7, hidden=24, seed=0)
     found = [hs.rules.make("hbll", **options).step(one, data).metrics["amplification"] for one in (calm, calm.double())]
     assert 0 < found[0] <= 1 and found[0] == pytest.approx(found[1], rel=0.05)
+
+
+def test_no_layer_hands_out_its_work_buffer():
+    """With one step a layer's output is contiguous either way round: it has to be a copy all the same."""
+    net = hs.models.SequenceModel(5, 5, hidden=16, layers=2, timescale=None, seed=0)
+    net.embedding.requires_grad_(False)
+    for name, p in net.rnn.named_parameters():
+        p.requires_grad_("l1" in name)  # nothing of the first layer keeps its roll alive
+    data = batch(16, 1, symbols=5)
+    buffers._waiting.clear()
+    for rule in ("hbll", "bptt"):
+        for _ in range(3):
+            ours, theirs = [], []
+            for one, target in ((hs.rules.make(rule), ours), (hs.rules.make("bptt", kernels="torch"), theirs)):
+                net.zero_grad()
+                one.step(net, data)
+                target += [p.grad.clone() for p in net.parameters() if p.grad is not None]
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_that_do_not_fit_credit_blocks_are_refused_where_messages_are_discounted():
+    with pytest.raises(hs.InputError, match="execution_block: got 8 beside block_size=12"):
+        hs.rules.make("hbll", execution="parallel", block_size=12, execution_block=8)
+    with pytest.raises(hs.InputError, match='execution_block: got given beside execution="sequential"'):
+        hs.rules.make("hbll", execution="sequential", execution_block=8)
+    net, data = hs.models.SequenceModel(7, 7, hidden=8), batch(4, 256)
+    with pytest.raises(hs.InputError, match="execution_block: got 64 for credit blocks of 16 steps"):
+        hs.rules.make("hbll", execution="parallel", execution_block=64).step(net, data)
+    whole = hs.rules.make("hbll", execution="parallel", block_size=12, execution_block=8, discount=1.0)
+    exact = gradient(hs.rules.make("bptt", kernels="torch"), net, data)
+    assert cosine(gradient(whole, net, data), exact) > 0.999
+
+
+def test_a_pinned_schedule_fits_its_credit_block_and_is_left_where_it_does_not_converge():
+    net, data = violent("gru", 12.0), batch(2, 120)
+    rule = hs.rules.make("hbll", execution="measured", block_size=4, discount=1.0, check_every=0)
+    rule.engine.pinned[shape_name(120, 2, 4)] = Schedule("parallel", 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineWarning)
+        seen = [rule.step(net, data).metrics["schedule"] for _ in range(SWITCHES + 2)]
+    assert "gave up states" in seen[0] and "gave up" not in seen[-1]
+    assert shape_name(80, 4, 80) != shape_name(128, 4, 100)
+
+
+def test_a_rule_follows_its_model_to_another_dtype_and_width():
+    rule = hs.rules.make("hbll", execution="parallel", block_size=8, check_every=0)
+    for net in (hs.models.SequenceModel(7, 7, hidden=16), hs.models.SequenceModel(7, 7, hidden=8)):
+        rule.setup(net, torch.Generator().manual_seed(0))
+        for dtype in (torch.float32, torch.float64, torch.float32):
+            rule.step(net.to(dtype), batch(2, 64))
+
+
+def test_a_cell_that_draws_is_not_said_to_be_exact():
+    class Noisy(nn.Module):
+        input_size = hidden_size = 6
+
+        def __init__(self):
+            super().__init__()
+            self.map = nn.Linear(12, 6)
+
+        def forward(self, x, h):
+            return torch.tanh(nn.functional.dropout(self.map(torch.cat([x, h], 1)), 0.5))
+
+    net = hs.models.SequenceModel(7, 7, cell=Noisy(), embedding=6)
+    rule = hs.rules.make("hbll", execution="exact-forward", block_size=8, discount=1.0, check_every=0)
+    assert rule.step(net, batch(2, 64)).metrics["boundaries"] == "forced"
+
+
+@pytest.mark.parametrize("rule", ["hbll", "bptt", "tbptt"])
+def test_symbols_and_targets_out_of_range_touch_no_memory(rule):
+    net, data = hs.models.SequenceModel(7, 7, hidden=8), batch(4, 32)
+    for change, name in ((dict(x=data.x + 7), "x"), (dict(y=data.y + 7), "y"), (dict(y=data.y - 107, mask=None), "y")):
+        with pytest.raises(hs.InputError, match=f"{name}: got"):
+            hs.rules.make(rule).step(net, data._replace(**change))
+
+
+def test_a_budget_holds_for_bptt_of_any_cell():
+    net, data = hs.models.SequenceModel(7, 7, hidden=8).double(), batch(2, 64)
+    ours = gradient(hs.rules.make("bptt", memory="20kB"), net, data)
+    torch.testing.assert_close(ours, gradient(hs.rules.make("bptt", kernels="torch"), net, data))
+
+
+def test_state_from_before_the_engine_is_understood():
+    """What a checkpoint of the last version holds: no attempts avoided, no schedules, five rows of products."""
+    rule = hs.rules.make("hbll")
+    old = {k: v for k, v in rule.state_dict().items() if k not in ("avoid", "pinned")}
+    rule.load_state_dict({**old, "tolerance": 1e-4, "products.0": torch.arange(15.0).view(5, 3), "blocks": {}})
+    assert rule.engine.controller.tolerance == 1e-4
+    assert rule.engine.controller._products[0].tolist() == [[0, 1, 2], [9, 10, 11]]

@@ -27,6 +27,7 @@ FEATURES = {
     "hook": lambda net: net.readout.register_forward_hook(lambda module, args, out: 0.5 * out),
     "normed read-out": lambda net: parametrizations.weight_norm(net.readout),
     "replaced forward": lambda net: setattr(net.readout, "forward", lambda h, w=net.readout: nn.Linear.forward(w, h) * 2),
+    "hooked weight": lambda net: net.readout.weight.register_hook(lambda g: 0.5 * g),
     "scaled by frequency": lambda net: setattr(net.embedding, "scale_grad_by_freq", True),
     "deeper read-out": lambda net: setattr(net, "readout", nn.Sequential(net.readout, nn.Tanh())),
 }  # fmt: skip
@@ -76,3 +77,12 @@ def test_buffers_of_inference_mode_are_not_trained_in():
     with torch.inference_mode():
         net(data.x)
     assert gradient(hs.rules.make("hbll"), copy.deepcopy(net), data).isfinite().all()
+
+
+def test_a_trained_model_can_be_exported():
+    """The deployed chain without gradient is PyTorch's own where something else than numbers goes through it."""
+    net, x = hs.models.SequenceModel(5, 5, hidden=16).eval(), torch.randint(0, 5, (2, 9))
+    with torch.no_grad():
+        expected = net(x)
+        program = torch.export.export(net, (x,))
+        torch.testing.assert_close(program.module()(x), expected, rtol=1e-4, atol=1e-5)

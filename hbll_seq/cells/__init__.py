@@ -15,3 +15,4 @@ from hbll_seq.cells.mixed import PRECISIONS as PRECISIONS
 from hbll_seq.cells.mixed import MixedCell as MixedCell
 from hbll_seq.cells.mixed import in_precision as in_precision
 from hbll_seq.cells.symbols import SymbolCell as SymbolCell
+from hbll_seq.cells.symbols import check_symbols as check_symbols

@@ -151,7 +151,9 @@ class Cell(ABC):
     def deployed(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`sequence` without gradient: by compiled rolls where there are any, `CHUNK` steps at a time."""
         with torch.no_grad():
-            if not self.compiled(state) or x.dtype != state.dtype:
+            real = type(x) is Tensor and type(state) is Tensor  # not what an exporter traces with
+            traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+            if traced or not real or not self.compiled(state) or x.dtype != state.dtype:
                 return self.sequence(x, state)
             outputs = x.new_empty(x.shape[0], x.shape[1], self.hidden_size)
             for i in range(0, x.shape[1], CHUNK):

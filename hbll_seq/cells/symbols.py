@@ -13,7 +13,19 @@ from torch import Tensor, nn
 from hbll_seq.cells.base import AutogradRoll, Cell, Roll
 from hbll_seq.cells.fused import CellRoll, Gradients
 from hbll_seq.cells.wrapped import WrappedCell
+from hbll_seq.errors import InputError
 from hbll_seq.kernels.roll import Slice, fused
+
+
+def check_symbols(x: Tensor, count: int) -> None:
+    """Refuse symbols that a table of `count` rows does not have: a compiled roll would read beside it.
+
+    Raises:
+        InputError: a symbol outside 0..count-1.
+    """
+    low, high = (int(v) for v in x.aminmax())
+    if low < 0 or high >= count:
+        raise InputError("x", f"symbols {low}..{high}", f"symbols in 0..{count - 1}")
 
 
 class SymbolCell(WrappedCell):

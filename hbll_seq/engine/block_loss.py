@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hbll_seq.batch import Batch
 from hbll_seq.engine.blocks import to_blocks
+from hbll_seq.errors import InputError
 from hbll_seq.kernels.buffers import give
 from hbll_seq.kernels.cross_entropy import linear_cross_entropy
 from hbll_seq.kernels.roll import fused
@@ -45,8 +46,19 @@ class BlockLoss:
             mask = mask if batch.mask is None else batch.mask.unsqueeze(-1)
             self._y, self._mask = (to_blocks(one, block, copy=False) for one in (y, mask))
             self._count = max(int(mask.sum()), 1)
+            if self._fused and isinstance(readout, nn.Linear):
+                self._check(batch, len(readout.weight))
         self._lent: Tensor | None = None
         self.begin()
+
+    @staticmethod
+    def _check(batch: Batch, classes: int) -> None:
+        """Refuse targets that count and are no class: the compiled softmax would write beside its logits."""
+        y = batch.y if batch.mask is None else batch.y[batch.mask]
+        if y.numel():
+            low, high = (int(v) for v in y.aminmax())
+            if low < 0 or high >= classes:
+                raise InputError("y", f"targets {low}..{high}", f"classes in 0..{classes - 1}, others masked")
 
     def begin(self) -> None:
         """Forget the pass before: another one begins."""

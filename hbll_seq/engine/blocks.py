@@ -61,6 +61,7 @@ def discounts(discount: float | Tensor, credit: int, block: int, steps: int, bat
     """
     if block == credit or (isinstance(discount, float) and discount == 1.0):
         return discount
+    assert credit >= steps or credit % block == 0, "messages are discounted at the ends of credit blocks"
     n = math.ceil(steps / block)
     each = torch.as_tensor(discount).expand(math.ceil(steps / credit), batch, 1)
     out = torch.ones(n, batch, 1, dtype=each.dtype, device=each.device)

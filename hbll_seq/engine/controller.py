@@ -28,7 +28,7 @@ SWITCHES = 3  # steps that had to switch before a run starts with the exact sche
 PAUSE = 100  # steps it does so, the first time; twice as many every further time
 ADVICE = {
     "states": "its boundary states do not agree after sweeps: the network remembers, or reacts violently, over many "
-    "blocks. The gradient stays exact; steps go on with boundaries from one roll in order. "
+    "blocks, or draws random numbers (dropout in a cell). Steps go on with boundaries from one roll in order. "
     'execution="sequential" or "auto" saves the attempts',
     "messages": "its feedback messages do not converge: small changes of a state grow from block to block. "
     'The gradient stays exact; steps go on in order. execution="sequential" or "auto" saves the attempts',
@@ -168,8 +168,9 @@ class Controller:
         self._needed = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["needed"].items()}
         self._corrections = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["corrections"].items()}
         for kind, avoid in self._avoid.items():
-            avoid.load(state["avoid"][kind])
-        self._products = {int(k.split(".")[1]): v for k, v in state.items() if k.startswith("products.")}
+            avoid.load(state.get("avoid", {}).get(kind, [0, 0, 0, 0]))  # older runs avoided nothing
+        products = {int(k.split(".")[1]): v for k, v in state.items() if k.startswith("products.")}
+        self._products = {k: v[[0, 3]] if len(v) == 5 else v for k, v in products.items()}  # older runs: five rows
         self._mixed.clear()
 
 

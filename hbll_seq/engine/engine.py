@@ -21,6 +21,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.kernels import graphs, machine
 from hbll_seq.tree import auto_block
 
+AVOIDED: dict[str, tuple[str, ...]] = {"": (), "states": ("parallel",), "messages": ("parallel", "exact-forward")}
 CERTAINTY = ("exact", "within tolerance", "forced")  # from best to worst
 
 
@@ -40,11 +41,10 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.controller = Controller(options.tolerance, options.feedback_tolerance, options.most, options.finest)
+        self.reset()
         self.captures = Captures() if options.capture else None
         self.records: list[Record] = []
         self.keep_solutions = self.probe = False
-        self.pinned: dict[str, Schedule] = {}
 
     def check(self, cells: list[Cell], device: torch.device) -> None:
         """Refuse what this device, or a cell, cannot do.
@@ -68,10 +68,11 @@ class Engine:
 
     def schedule(self, cell: Cell, shape: Shape, like: Tensor) -> Schedule:
         """What the next step of a layer will do; `like` has its dtype and device."""
-        if self.options.execution == "measured" and (known := self.pinned.get(shape_name(shape.steps, shape.batch))):
+        avoid = self.controller.avoid()
+        known = self.pinned.get(shape_name(shape.steps, shape.batch, shape.credit))
+        if known is not None and known.execution not in AVOIDED[avoid]:
             return known
         cell, device = in_precision(cell, self.options.precision), like.device.type
-        avoid = self.controller.avoid()
         return choose(Layer.of(cell, like), shape, device, this_machine(), self.options, avoid=avoid)
 
     def plan(self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0) -> Plan:
@@ -87,6 +88,7 @@ class Engine:
             if o.feedback == "auto":  # enough corrections are exact: nothing to switch to
                 feedback = Effort(feedback.least, shape.steps, feedback.tolerance, fixed=True)
         own = {"calibrated": lambda: c.mix(layer), "own": lambda: 1.0, "none": lambda: 0.0}[o.carry]()
+        own = own.to(like) if isinstance(own, Tensor) else own  # the model may have changed its dtype since
         return Plan(
             block, sweeps, feedback, execution, shape.credit, self.pull, discount, own, chosen.group, o.precision,
             captures=None if self.keep_solutions else self.captures,  # what is kept must outlast the next replay
@@ -162,15 +164,22 @@ class Engine:
         pinned = {name: [one.execution, one.block] for name, one in self.pinned.items()}
         return {**self.controller.state_dict(), "pinned": pinned}
 
+    def reset(self) -> None:
+        """Forget what was learned of a model: another one is trained."""
+        o = self.options
+        self.controller = Controller(o.tolerance, o.feedback_tolerance, o.most, o.finest)
+        self.pinned: dict[str, Schedule] = {}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
         self.controller.load_state_dict(state)
-        self.pinned = {name: Schedule(str(how), int(block)) for name, (how, block) in state["pinned"].items()}
+        pinned = state.get("pinned", {})  # runs from before schedules were measured have none
+        self.pinned = {name: Schedule(str(how), int(block)) for name, (how, block) in pinned.items()}
 
 
-def shape_name(steps: int, batch: int) -> str:
-    """Steps, up to the next power of two, and sequences: what differs a little shares a figure."""
-    return f"{1 << (steps - 1).bit_length()} steps x {batch}"
+def shape_name(steps: int, batch: int, credit: int) -> str:
+    """Steps, up to the next power of two, sequences, and steps of a credit block, where what runs at once must fit."""
+    return f"{1 << (steps - 1).bit_length()} steps x {batch}, credit {credit}"
 
 
 def this_machine() -> Machine:

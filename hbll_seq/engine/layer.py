@@ -81,7 +81,9 @@ def solve_layer_states(
         )
         record.depth.steps += plan.block
         record.residuals = [*record.residuals, states.residuals[0]]
-        record.ran, record.boundaries = "exact-forward", "exact"
+        # a cell that draws random numbers rolls otherwise every time: its boundaries fit no other roll
+        fits = not states.residuals[0] > plan.sweeps.tolerance
+        record.ran, record.boundaries = "exact-forward", "exact" if fits else "forced"
     record.end = states.level.end
     return states
 
@@ -158,8 +160,8 @@ class _InOrder(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         ctx.chain = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
-        outputs: Tensor = ctx.chain.outputs
-        return outputs.transpose(0, 1).contiguous() if len(state) > 1 else outputs.transpose(0, 1).clone()
+        outputs: Tensor = ctx.chain.outputs  # a view on a work buffer, gone with the chain: always a copy
+        return outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -105,6 +105,17 @@ class Options:
         if self.capture and (self.precision != "float32" or self.execution == "sequential"):
             beside = f'precision="{self.precision}"' if self.precision != "float32" else 'execution="sequential"'
             raise InputError("capture", f"True beside {beside}", "float32 products and blocks in parallel")
+        if self.execution_block != "auto" and self.execution in ("sequential", "measured"):
+            raise InputError("execution_block", f'given beside execution="{self.execution}"', "another execution")
+        whole = self.discount == 1
+        if isinstance(self.block_size, int) and isinstance(self.execution_block, int) and not whole:
+            if self.block_size % self.execution_block:
+                got = f"{self.execution_block} beside block_size={self.block_size}"
+                raise InputError(
+                    "execution_block", got, "a divisor of it, or discount=1: messages are discounted there"
+                )
+        if self.execution == "sequential" and self.feedback not in ("auto", 0):
+            raise InputError("feedback", f'{self.feedback} beside execution="sequential"', '"auto": there is none')
         if self.execution in ("sequential", "exact-forward") and self.sweeps not in ("auto", 0):
             raise InputError("sweeps", f'{self.sweeps} beside execution="{self.execution}"', '"auto": there are none')
 

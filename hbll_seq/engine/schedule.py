@@ -17,6 +17,7 @@ from hbll_seq.cells import Cell
 from hbll_seq.engine import cost
 from hbll_seq.engine.memory import activation_bytes
 from hbll_seq.engine.options import Options
+from hbll_seq.errors import InputError
 from hbll_seq.tree import ROWS
 
 SWEEPS = 2.0  # what dynamics that forget take at the default tolerance, most often
@@ -98,7 +99,11 @@ def choose(
 def _block(layer: Layer, shape: Shape, options: Options) -> int:
     """Steps of the blocks that run at once: as asked, else the credit block, shorter where memory is short."""
     if isinstance(options.execution_block, int):
-        return min(options.execution_block, shape.steps)
+        block = min(options.execution_block, shape.steps)
+        if not shape.whole and shape.credit < shape.steps and shape.credit % block:
+            got = f"{block} for credit blocks of {shape.credit} steps"
+            raise InputError("execution_block", got, "a divisor, or discount=1: messages are discounted between them")
+        return block
     block = min(shape.credit, shape.steps)
     if options.budget is not None:  # a group has to have rows enough for the machine
         rows = options.budget // layer.bytes

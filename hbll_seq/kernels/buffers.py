@@ -5,6 +5,7 @@ than the arithmetic that fills it. Buffers are handed out by size and come back 
 done; at most `KEPT` wait here, the oldest go first.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from torch import Tensor
 KEPT = 16
 _waiting: list[Tensor] = []
 _shared = True
+_lock = threading.RLock()  # a buffer may come back from a destructor while another one is looked for
 
 
 @contextmanager
@@ -32,9 +34,11 @@ def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
     size = 1
     for s in shape:
         size *= s
-    for i, flat in enumerate(_waiting if _shared else []):
-        if flat.dtype == like.dtype and flat.device == like.device and size <= flat.numel() <= 2 * size:
-            return _waiting.pop(i)[:size].view(shape)
+    with _lock:
+        for flat in tuple(_waiting) if _shared else ():
+            if flat.dtype == like.dtype and flat.device == like.device and size <= flat.numel() <= 2 * size:
+                _waiting[:] = [one for one in _waiting if one is not flat]
+                return flat[:size].view(shape)
     return torch.empty(size, dtype=like.dtype, device=like.device).view(shape)
 
 
@@ -43,8 +47,9 @@ def give(buffer: Tensor) -> None:
     if not _shared or buffer.is_inference():  # one made in inference mode is of no use to training
         return
     base = buffer._base if buffer._base is not None else buffer
-    _waiting.append(base.view(-1))
-    del _waiting[:-KEPT]
+    with _lock:
+        _waiting.append(base.view(-1))
+        del _waiting[:-KEPT]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

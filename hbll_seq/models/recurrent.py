@@ -156,6 +156,7 @@ class SequenceModel(Model):
         """
         cells = self.cells
         if lookup and self.embedding is not None and c.SymbolCell.pays(cells[0], self.embedding.weight, x.numel()):
+            c.check_symbols(x, len(self.embedding.weight))
             cells[0] = c.SymbolCell(cells[0], self.embedding.weight)
             h = x.unsqueeze(-1)
         else:

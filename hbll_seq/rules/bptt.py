@@ -35,7 +35,7 @@ class BPTT(Rule[SequenceModel]):
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
         """See `Rule.step`."""
         steps = batch.x.shape[1]
-        if self.kernels == "auto" and compiled(model):
+        if self.kernels == "auto" and (compiled(model) or self.engine.options.memory is not None):
             loss, _ = train(model, batch, self.engine, self.engine.credit_block(steps, len(batch.x)), 1.0)
             return StepResult(loss, {"depth": float(self.engine.metrics()["depth"])})
         loss, _ = forward_backward(model, batch, sequential)

@@ -39,6 +39,7 @@ def train(
     if inside(model, batch, engine):
         cell, x = model.cells[0], batch.x
         if model.embedding is not None:
+            c.check_symbols(x, len(model.embedding.weight))
             cell, x = c.SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
         head = Head(model.readout, model.objective, model.task == "sequence")
         loss, losses = engine.one_layer(
@@ -81,7 +82,7 @@ def plain(model: SequenceModel) -> bool:
         return False
     if type(model.readout) is not nn.Linear:
         return False
-    if not all(p.is_leaf and p.requires_grad for p in model.parameters()):
+    if not all(p.is_leaf and p.requires_grad and not _hooked(p) for p in model.parameters()):
         return False
     return not any(_touched(module) for module in model.modules())
 
@@ -89,6 +90,11 @@ def plain(model: SequenceModel) -> bool:
 def _plain_embedding(table: nn.Embedding) -> bool:
     options = (table.padding_idx, table.max_norm, table.scale_grad_by_freq or None, table.sparse or None)
     return type(table) is nn.Embedding and all(option is None for option in options)
+
+
+def _hooked(p: nn.Parameter) -> bool:
+    """Whether a gradient on its way to `.grad` passes a hook."""
+    return bool(getattr(p, "_backward_hooks", None) or getattr(p, "_post_accumulate_grad_hooks", None))
 
 
 def _touched(module: nn.Module) -> bool:

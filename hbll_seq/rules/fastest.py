@@ -77,10 +77,10 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch) -> None:
         batch: a typical one.
     """
     engine, (size, steps) = rule.engine, batch.x.shape[:2]
-    name = shape_name(steps, size)
+    credit = engine.credit_block(steps, size)
+    name = shape_name(steps, size, credit)
     if engine.options.execution != "measured" or name in engine.pinned:
         return
-    credit = engine.credit_block(steps, size)
     whole = engine.options.discount == 1 or model.task == "sequence"
     device = batch.x.device
 

@@ -61,7 +61,8 @@ class HBLL(Rule[SequenceModel]):
         self.check_every = check_every
 
     def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
-        """Refuse a model or device that cannot have what was asked for."""
+        """Refuse a model or device that cannot have what was asked for; forget what was learned of another model."""
+        self.engine.reset()
         self.engine.check(model.cells, next(model.parameters()).device)
 
     def step(self, model: SequenceModel, batch: Batch) -> StepResult:
