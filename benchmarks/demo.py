@@ -3,7 +3,7 @@
 Three sides: `hbll`; BPTT by the same compiled kernels, so that nothing but the rule differs; and BPTT by PyTorch's own
 `nn.GRU`, what a user has. Same cell, initialisation, data order, steps, optimiser and learning rate for all; the text is
 CPython's own `pydoc_data.topics`, so nothing is downloaded. Ends with a table, generated text and pictures in demo-out/.
-About five minutes on 2 cores, four of them for `nn.GRU`.
+About three minutes on 2 cores, most of them for `nn.GRU`.
 """
 
 import argparse
