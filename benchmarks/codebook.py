@@ -21,8 +21,8 @@ from torch import Tensor
 import hbll_seq as hs
 from benchmarks.codebook_maps import PROBE, RADIUS, Codebook
 from benchmarks.dynamics_models import ALL, build, data
-from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine.blocks import Depth, to_blocks
 from hbll_seq.engine.level import Level
 from hbll_seq.engine.sequential import exact_starts

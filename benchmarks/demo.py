@@ -17,7 +17,7 @@ import torch
 
 import hbll_seq as hs
 from benchmarks.quality import gradient
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 
 OUT = pathlib.Path("demo-out")
 SENTENCE = "The statement "

@@ -31,7 +31,7 @@ from torch import Tensor
 
 import hbll_seq as hs
 from benchmarks.dynamics_models import ALL, BPTT_OPTIONS, FAMILY, build, data, supported
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.errors import InputError
 from hbll_seq.models import SequenceModel
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import hbll_seq as hs
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import SequenceModel
 
 CACHE = pathlib.Path(__file__).parent / "out" / "models"

@@ -23,10 +23,10 @@ import torch
 from torch import Generator, Tensor
 
 from hbll_seq import datasets, rules
-from hbll_seq.batch import Batch
-from hbll_seq.evaluate import evaluate
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import GPT, MLP, Layered, ViT
-from hbll_seq.path_costs import PathView, path_flops
+from hbll_seq.paths.costs import PathView, path_flops
+from hbll_seq.training.evaluation import evaluate
 
 OUT = pathlib.Path(__file__).parent / "out" / "layered.jsonl"
 PATHS = ("full", "short", "first")

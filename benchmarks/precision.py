@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import hbll_seq as hs
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import SequenceModel
 
 ROWS, STEPS, WIDTH = 8, 256, 64

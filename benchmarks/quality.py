@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tasks import TASKS, build
 from hbll_seq import rules
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import SequenceModel
 
 OUT = pathlib.Path(__file__).parent / "out" / "quality.jsonl"

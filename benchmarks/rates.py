@@ -23,8 +23,8 @@ import torch
 
 from benchmarks.dynamics import apart, cosine, exact, gradient, hbll, insides, never_give_up
 from benchmarks.dynamics_models import ALL, build, data
-from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import SequenceModel
 from hbll_seq.models.recurrent import sequential
 from hbll_seq.rules.execute import forward_backward

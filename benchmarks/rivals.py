@@ -25,9 +25,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from hbll_seq import rules, step
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
+from hbll_seq.kernels.scan import prefix_scan, reverse_scan
 from hbll_seq.models import CharLM
-from hbll_seq.scan import prefix_scan, reverse_scan
 
 V = 64
 RULES: dict[str, tuple[str, dict[str, Any]]] = {  # of the sides that are rules of this package, and their options

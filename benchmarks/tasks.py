@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from hbll_seq import datasets
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.datasets import synthetic
 from hbll_seq.models import SequenceModel
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import SequenceModel
 
 NAMED = ["gru", "lstm", "elman", "mingru"]

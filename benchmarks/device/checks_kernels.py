@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.device import dry
 from benchmarks.device.compare import Pair, verdict
 from benchmarks.device.jobs import Clock, Job
-from hbll_seq import scan
+from hbll_seq.kernels import scan
 
 # n boundaries, columns
 SCANS = [(1, 1), (31, 7), (32, 32), (33, 33), (100, 1000), (4096, 64), (1024, 8192), (65536, 32)]

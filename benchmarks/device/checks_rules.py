@@ -12,7 +12,7 @@ from benchmarks.device import dry, sides
 from benchmarks.device.compare import cosine, verdict
 from benchmarks.device.jobs import Clock, Job
 from benchmarks.rivals import V
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.models import SequenceModel
 
 CELLS = ("gru", "lstm", "elman", "mingru", "own")

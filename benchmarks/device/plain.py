@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.rivals import V, _MinGRU, _ParaGRU
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 
 NAMES = ("nn bf16", "minGRU scan", "ParaGRU", "compiled loop")
 CHUNK = 16  # steps compiled together; compiling takes seconds a step

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.device import plain
 from benchmarks.rivals import V
 from hbll_seq import rules, step
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.errors import InputError
 from hbll_seq.models import CharLM
 from hbll_seq.rules.base import lookup

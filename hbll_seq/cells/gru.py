@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hbll_seq import scan
 from hbll_seq.cells.base import Advance, Cell, Roll
 from hbll_seq.cells.fused import DenseRoll
-from hbll_seq.kernels import recipes
+from hbll_seq.kernels import recipes, scan
 from hbll_seq.kernels.buffers import linear
 from hbll_seq.kernels.gru import GRURoll, product
 from hbll_seq.kernels.roll import fused

@@ -1,7 +1,7 @@
 """Data by name: `load("pydoc")`, `load("recall", steps=512)`, `load("fsdd")`.
 
 Nothing is downloaded unless the call says so. Text in "pydoc" and "stdlib" and every synthetic
-task exist on any machine; the rest is read from a folder (see `paths.py`). One loader a file;
+task exist on any machine; the rest is read from a folder (see `location.py`). One loader a file;
 this one only maps names to loaders.
 """
 
@@ -9,21 +9,21 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
-from ..errors import InputError
-from . import synthetic
-from .digit_strings import load_digitstrings
-from .download import DownloadError
-from .fsdd import load_fsdd
-from .mnist import load_mnist10k
-from .python_text import load_pydoc, load_stdlib
-from .sequences import Sequences
-from .shakespeare import load_tinyshakespeare
-from .speech_commands import load_speechcommands
-from .synthetic_sets import load_adding, load_copy, load_parity, load_recall
-from .text import Text
-from .tones import load_tones
-from .train_test import TrainTest
-from .waves import Waves
+from hbll_seq.datasets import synthetic
+from hbll_seq.datasets.digit_strings import load_digitstrings
+from hbll_seq.datasets.download import DownloadError
+from hbll_seq.datasets.fsdd import load_fsdd
+from hbll_seq.datasets.mnist import load_mnist10k
+from hbll_seq.datasets.python_text import load_pydoc, load_stdlib
+from hbll_seq.datasets.sequences import Sequences
+from hbll_seq.datasets.shakespeare import load_tinyshakespeare
+from hbll_seq.datasets.speech_commands import load_speechcommands
+from hbll_seq.datasets.synthetic_sets import load_adding, load_copy, load_parity, load_recall
+from hbll_seq.datasets.text import Text
+from hbll_seq.datasets.tones import load_tones
+from hbll_seq.datasets.train_test import TrainTest
+from hbll_seq.datasets.waves import Waves
+from hbll_seq.errors import InputError
 
 __all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "Waves", "names", "synthetic"]
 

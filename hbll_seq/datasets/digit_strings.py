@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .fsdd import Recording, read_samples, recordings_of
-from .train_test import TrainTest
+from hbll_seq.datasets.fsdd import Recording, read_samples, recordings_of
+from hbll_seq.datasets.train_test import TrainTest
+from hbll_seq.errors import InputError
 
 RATE = 8000  # samples a second
 LONGEST = 4096  # samples of a digit that are used, half a second

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .paths import data_folder, missing
-from .train_test import TrainTest
+from hbll_seq.datasets.location import data_folder, missing
+from hbll_seq.datasets.train_test import TrainTest
+from hbll_seq.errors import InputError
 
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 _RATE = 8000

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import InputError
-from .paths import data_folder, missing
-from .train_test import TrainTest
+from hbll_seq.datasets.location import data_folder, missing
+from hbll_seq.datasets.train_test import TrainTest
+from hbll_seq.errors import InputError
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 TRAIN = 8000

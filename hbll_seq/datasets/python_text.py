@@ -13,8 +13,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InputError
-from .text import Text
+from hbll_seq.datasets.text import Text
+from hbll_seq.errors import InputError
 
 # Typographic signs with an obvious ASCII spelling. Some twenty signs used once each would only
 # widen the read-out and differ between Python versions.

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..errors import InputError
+from hbll_seq.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from ..errors import InputError
-from .download import digest, fetch
-from .paths import cache_folder, from_environment
-from .text import Text
+from hbll_seq.datasets.download import digest, fetch
+from hbll_seq.datasets.location import cache_folder, from_environment
+from hbll_seq.datasets.text import Text
+from hbll_seq.errors import InputError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from hbll_seq.audio import read
-
-from ..errors import InputError
-from .download import DownloadError, fetch
-from .paths import cache_folder, from_environment
-from .waves import Part, Waves
+from hbll_seq.datasets.download import DownloadError, fetch
+from hbll_seq.datasets.location import cache_folder, from_environment
+from hbll_seq.datasets.waves import Part, Waves
+from hbll_seq.errors import InputError
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"  # as in TensorFlow Datasets and torchaudio

@@ -8,7 +8,7 @@ the global one, so a benchmark can take new data at every step and still be repe
 import torch
 from torch import Generator, Tensor
 
-from ..errors import InputError
+from hbll_seq.errors import InputError
 
 IGNORE = -100  # the ignore_index of torch.nn.functional.cross_entropy
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Generator
 
-from . import synthetic
-from .sequences import Sequences
+from hbll_seq.datasets import synthetic
+from hbll_seq.datasets.sequences import Sequences
 
 
 def load_recall(

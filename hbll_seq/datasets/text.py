@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .compression import bits_per_character
+from hbll_seq.datasets.compression import bits_per_character
+from hbll_seq.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from ..errors import InputError
-from .sequences import Sequences
+from hbll_seq.datasets.sequences import Sequences
+from hbll_seq.errors import InputError
 
 RATE = 8000  # samples a second
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine.blocks import to_blocks
 from hbll_seq.errors import InputError
 from hbll_seq.kernels.buffers import give

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.batch import Batch
 from hbll_seq.cells import Captures, Cell, in_precision
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine.controller import Controller
 from hbll_seq.engine.cost import Machine
 from hbll_seq.engine.layer import run_layer

@@ -7,8 +7,8 @@ length; every pass rolls its blocks again, which costs one forward roll more a p
 
 from torch import Tensor, nn
 
-from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell, captured, in_precision
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine.block_loss import BlockLoss, add_gradients
 from hbll_seq.engine.layer import solve_layer_feedback, solve_layer_states
 from hbll_seq.engine.level import Loss

@@ -39,7 +39,7 @@ from torch import Tensor
 from hbll_seq.cells import Cell
 from hbll_seq.engine.blocks import Depth
 from hbll_seq.engine.level import Level, Loss
-from hbll_seq.scan import prefix_scan, reverse_scan
+from hbll_seq.kernels.scan import prefix_scan, reverse_scan
 
 WORST = 0.3  # weight of the worst boundary's gap beside the mean of all
 MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level

@@ -1,1 +1,4 @@
-"""Kernels: numba on the CPU, plain torch as reference and fall-back."""
+"""What runs on the bare machine: compiled rolls (LLVM), GPU rolls (Triton), affine scans, work buffers.
+
+No module of torch is known here, only tensors; which cell has which roll is said in `cells`.
+"""

@@ -1,4 +1,7 @@
-"""Models: what is trained, what is deployed."""
+"""Models: what is trained and what is deployed, recurrent and layered.
+
+How they learn is a rule's; what their trained paths are good for is in `paths`.
+"""
 
 from hbll_seq.models.audio import AudioClassifier as AudioClassifier
 from hbll_seq.models.audio import AudioTagger as AudioTagger

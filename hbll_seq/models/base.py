@@ -1,12 +1,12 @@
 """What `fit` and `evaluate` need to know of a model, whatever its kind."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-Task = Literal["next", "step", "sequence"]
-Objective = Literal["cross_entropy", "mse"]
-InputKind = Literal["symbols", "features", "array"]
+from hbll_seq.data.expected import InputKind as InputKind
+from hbll_seq.data.expected import Objective as Objective
+from hbll_seq.data.expected import Task as Task
 
 
 class Model(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
-from hbll_seq.symbols import SymbolText
+from hbll_seq.models.symbol_text import SymbolText
 
 
 @remember

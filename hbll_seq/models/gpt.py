@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered, Path
 from hbll_seq.models.registry import remember
+from hbll_seq.models.symbol_text import SymbolText
 from hbll_seq.models.transformer import Cache, TransformerBlock
-from hbll_seq.symbols import SymbolText
 
 
 class TokenEmbedding(nn.Module):

@@ -1,7 +1,7 @@
 """Feedforward networks of equal-width modules, trained over a tree of depth.
 
 An embedding gives z_0, module n gives z_n, the head reads the last one. The modules are called nodes; any
-path of the tree over them (`hbll_seq.paths`) is a network of its own with the same embedding and head.
+path of the tree over them (`hbll_seq.models.depth_tree`) is a network of its own with the same embedding and head.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hbll_seq import paths
 from hbll_seq.errors import InputError
+from hbll_seq.models import depth_tree
 from hbll_seq.models.base import InputKind, Model, Objective, Task
 from hbll_seq.models.registry import remember
 
@@ -100,7 +100,7 @@ class Layered(Model):
 
     def path(self, path: Path = "full") -> tuple[int, ...]:
         """The nodes of a path: "full", "short" (log2 N of them), "first" (one), or given nodes, checked."""
-        return paths.resolve(self.depth, path)
+        return depth_tree.resolve(self.depth, path)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, path: Path = "full") -> Tensor:
         """Predictions along a path: `(B, V)`, or `(B, T, V)` for tasks "step" and "next".

@@ -9,7 +9,7 @@ from hbll_seq.audio import mu_law_decode, mu_law_encode
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
-from hbll_seq.symbols import SymbolText
+from hbll_seq.models.symbol_text import SymbolText
 
 
 @remember

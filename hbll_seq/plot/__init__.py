@@ -1,4 +1,7 @@
-"""Every figure. Each function draws on `ax` only (or on new axes) and returns the Axes; `*_html` return HTML."""
+"""Every figure. Each function draws on `ax` only (or on new axes) and returns the Axes; `*_html` return HTML.
+
+Nothing is computed here but what is drawn; results come from `training`, `attribution` and `paths`.
+"""
 
 from hbll_seq.plot.blocks import tree as tree
 from hbll_seq.plot.credits import credit as credit

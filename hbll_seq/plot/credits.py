@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
-    from hbll_seq.credit import Credit, LagMap
+    from hbll_seq.attribution.result import Credit, LagMap
 
 SIGNED, POSITIVE, DECADES = "PuOr_r", "viridis", 1e3  # purple against orange: told apart by every kind of colour vision
 

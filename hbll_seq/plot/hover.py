@@ -12,7 +12,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.plot.credits import label_of, row_of, scale
 
 if TYPE_CHECKING:
-    from hbll_seq.credit import Credit
+    from hbll_seq.attribution.result import Credit
 
 
 class Html(str):

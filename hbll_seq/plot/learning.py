@@ -13,7 +13,7 @@ from hbll_seq.plot.style import COLOURS, axes, fit_letters
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hbll_seq.history import History
+    from hbll_seq.training.history import History
 
 
 def learning_curve(

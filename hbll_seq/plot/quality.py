@@ -12,7 +12,7 @@ from hbll_seq.plot.style import COLOURS, axes, fit_letters
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hbll_seq.path_costs import PathCost
+    from hbll_seq.paths.costs import PathCost
 
 COSTS: dict[str, tuple[str, Callable[[PathCost], float]]] = {
     "modules": ("modules on the path", lambda c: len(c.nodes)),

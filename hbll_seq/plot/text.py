@@ -11,7 +11,7 @@ from hbll_seq.plot.style import axes, inches
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hbll_seq.credit import Credit
+    from hbll_seq.attribution.result import Credit
 
 
 def credit_text(

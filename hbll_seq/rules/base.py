@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel, sequential

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine.blocks import Depth, from_blocks, to_blocks
 from hbll_seq.engine.level import Level
+from hbll_seq.kernels.scan import reverse_scan
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.execute import forward_backward
-from hbll_seq.scan import reverse_scan
 
 
 @register

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hbll_seq import cells as c
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine
 from hbll_seq.engine.one_layer import Head
+from hbll_seq.losses import objective
 from hbll_seq.models.recurrent import Execute, SequenceModel, sequential
-from hbll_seq.objective import objective
 
 
 def forward_backward(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Schedule
 from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.options import EXECUTIONS

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.batch import Batch
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.blocks import to_blocks
 from hbll_seq.errors import InputError

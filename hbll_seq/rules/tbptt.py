@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hbll_seq.batch import Batch
 from hbll_seq.cells import Cell
+from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel

@@ -1,0 +1,140 @@
+"""Targets: one per sequence, one per step, a regression target, or the next input.
+
+Task "sequence": y `(N,)` int64 labels, or `(N, C)` floats. Task "step": y `(N, T)` int64 labels with
+`ignore_index` where a step has none, or `(N, T, C)` floats; a list of one array a sequence where lengths
+differ. Task "next": y is None and the target of step t is the input of step t + 1. `mask` `(N, T)` says
+further which steps' targets count; what stands where none counts may be anything.
+"""
+
+import numbers
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from hbll_seq.data.expected import Expected
+from hbll_seq.data.tensors import as_tensor
+from hbll_seq.errors import InputError
+
+
+def check_targets(
+    x: Tensor, lengths: Tensor, y: Any, mask: Any, model: Expected, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """x, lengths, y and mask as `Batch` has them.
+
+    Raises:
+        InputError: names the argument, what came and what was expected.
+    """
+    n, t = x.shape[:2]
+    if model.task == "next":
+        if y is not None:
+            raise InputError("y", "targets", "None: a next-step model predicts its own input")
+        if t < 2 or int(lengths.min()) < 2:
+            raise InputError(
+                "x", f"a sequence of {min(t, int(lengths.min()))} step", "at least 2 for next-step prediction"
+            )
+        seen = _mask(mask, n, t, lengths)[:, 1:]
+        if not seen.any():
+            raise InputError("mask", "no step that counts", "at least one True after the first step")
+        inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # a sequence's last step is target only
+        before = x[:, :-1] * (inside if x.ndim == 2 else inside.unsqueeze(-1)).to(x.dtype)
+        return before, lengths - 1, x[:, 1:].contiguous(), seen.contiguous()
+    if y is None:
+        raise InputError("y", "None", f"targets: the model's task is {model.task!r}")
+    if model.task == "sequence":
+        if mask is not None:
+            raise InputError("mask", "given", "None: there is one target a sequence")
+        return x, lengths, _per_sequence(y, n, model), None
+    target = _per_step(y, n, t, lengths, model)
+    counted = _mask(mask, n, t, lengths)
+    if model.objective == "cross_entropy":
+        counted = counted & (target != ignore_index)
+    if not counted.any():
+        raise InputError("y", "no step that counts", "at least one target that is not ignored, masked or padding")
+    if model.objective == "cross_entropy":
+        return x, lengths, _labels(target, model, counted), counted
+    return x, lengths, _values(target, (n, t, model.output_size), model, counted), counted
+
+
+def _mask(mask: Any, n: int, t: int, lengths: Tensor) -> Tensor:
+    valid = torch.arange(t)[None] < lengths[:, None]
+    if mask is None:
+        return valid
+    mask = as_tensor(mask, "mask")
+    if mask.shape != (n, t):
+        raise InputError("mask", f"shape {tuple(mask.shape)}", f"({n}, {t}), one a step")
+    if mask.dtype != torch.bool:
+        raise InputError("mask", f"dtype {mask.dtype}", "bool")
+    return valid & mask
+
+
+def _is_list_of_arrays(y: Any) -> bool:
+    return isinstance(y, list) and len(y) > 0 and not isinstance(y[0], numbers.Number)
+
+
+def _per_sequence(y: Any, n: int, model: Expected) -> Tensor:
+    if _is_list_of_arrays(y):
+        parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
+        for i, one in enumerate(parts):
+            if one.shape != parts[0].shape:
+                raise InputError(f"y[{i}]", f"shape {tuple(one.shape)}", f"{tuple(parts[0].shape)} like y[0]")
+        target = torch.stack(parts)
+    else:
+        target = as_tensor(y, "y")
+    if target.ndim == 0 or len(target) != n:
+        raise InputError("y", f"shape {tuple(target.shape)}", f"({n}, ...): one a sequence of x")
+    if model.objective == "cross_entropy":
+        if target.ndim != 1:
+            hint = "" if target.ndim != 2 else "; for one target a step make the model with task='step'"
+            raise InputError("y", f"shape {tuple(target.shape)}", f"({n},) labels{hint}")
+        return _labels(target, model, None)
+    return _values(target.unsqueeze(1) if target.ndim == 1 else target, (n, model.output_size), model, None)
+
+
+def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: Expected) -> Tensor:
+    """`(n, t)` labels or `(n, t, C)` values, as they came; a list's are padded."""
+    if _is_list_of_arrays(y):
+        parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
+        if len(parts) != n:
+            raise InputError("y", f"a list of {len(parts)}", f"{n}, one a sequence of x")
+        for i, (one, steps) in enumerate(zip(parts, lengths.tolist(), strict=True)):
+            # all of x's steps is right too: a batch that is padded the same way in x and y
+            if one.ndim == 0 or len(one) not in (steps, t) or one.shape[1:] != parts[0].shape[1:]:
+                raise InputError(f"y[{i}]", f"shape {tuple(one.shape)}", f"one target for each of {steps} steps")
+        target = pad_sequence(parts, batch_first=True)
+        target = torch.cat([target, target.new_zeros(n, t - target.shape[1], *target.shape[2:])], 1)
+    else:
+        target = as_tensor(y, "y")
+        if n == 1 and target.shape != (1, t) and target.shape in ((t,), (t, model.output_size)):
+            target = target.unsqueeze(0)  # one unbatched sequence
+    if model.objective == "mse":
+        return target.unsqueeze(2) if target.ndim == 2 and model.output_size == 1 else target
+    if target.shape != (n, t):
+        raise InputError("y", f"shape {tuple(target.shape)}", f"({n}, {t}), one label a step of x")
+    return target
+
+
+def _labels(y: Tensor, model: Expected, counted: Tensor | None) -> Tensor:
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError("y", f"dtype {y.dtype}", "integer labels (the objective is cross-entropy)")
+    seen = y if counted is None else y[counted]
+    if int(seen.min()) < 0 or int(seen.max()) >= model.output_size:
+        raise InputError(
+            "y", f"labels in {int(seen.min())}..{int(seen.max())}", f"labels in 0..{model.output_size - 1}"
+        )
+    y = y.to(torch.int64)
+    return y if counted is None else y.masked_fill(~counted, 0)
+
+
+def _values(y: Tensor, shape: tuple[int, ...], model: Expected, counted: Tensor | None) -> Tensor:
+    if y.shape != shape:
+        raise InputError("y", f"shape {tuple(y.shape)}", f"{shape}")
+    if y.is_complex():
+        raise InputError("y", f"dtype {y.dtype}", "real values")
+    y = y.to(next(model.parameters()).dtype)
+    if counted is not None:
+        y = y.masked_fill(~counted.unsqueeze(-1), 0)  # NaN there would reach the gradient through 0 * NaN
+    if not torch.isfinite(y).all():
+        raise InputError("y", "NaN or infinity", "finite numbers")
+    return y

@@ -1,0 +1,91 @@
+"""What every path of a layered network costs, and how good it is."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hbll_seq.models import depth_tree
+from hbll_seq.models.base import Model
+from hbll_seq.models.layered import Layered, Path
+from hbll_seq.training.evaluation import evaluate
+
+
+class PathCost(NamedTuple):
+    """One path.
+
+    Attributes:
+        nodes: its modules, by number.
+        parameters: of embedding, modules and head.
+        flops: of one input's forward pass (matrix products and convolutions, a product of sums counts 2).
+        loss: on the data given, nats or squared units.
+        accuracy: 0..1, NaN for a regression.
+    """
+
+    nodes: tuple[int, ...]
+    parameters: int
+    flops: int
+    loss: float
+    accuracy: float
+
+
+class PathView(Model):
+    """One path of a model as a model of its own, weights shared: for `evaluate` and `predict`."""
+
+    family = "layered"
+
+    def __init__(self, model: Layered, path: Path) -> None:
+        super().__init__()
+        self.model, self.nodes = model, model.path(path)
+        self.task, self.objective, self.input_kind = model.task, model.objective, model.input_kind
+        self.input_size, self.output_size = model.input_size, model.output_size
+        self.input_shape, self.context = model.input_shape, model.context
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See `Model.forward`."""
+        out: Tensor = self.model(x, lengths, path=self.nodes)
+        return out
+
+
+def path_flops(model: Layered, path: Path, example: Tensor) -> int:
+    """Flops of the forward pass of one input `example` `(1, ...)` along a path."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example, path=path)
+    return int(counter.get_total_flops())
+
+
+def evaluate_paths(
+    model: Layered, x: Any, y: Any = None, *, which: list[Path] | None = None, **options: Any
+) -> list[PathCost]:
+    """Cost and quality of paths on held-out data.
+
+    Args:
+        model: trained or not.
+        x: as for `evaluate`, an array or tensor.
+        y: as for `evaluate`.
+        which: the paths; None for every one there is.
+        options: further ones of `evaluate`.
+
+    Raises:
+        InputError: more than 1,000 paths and none named.
+    """
+    chosen = depth_tree.every(model.depth) if which is None else [model.path(p) for p in which]
+    example = torch.as_tensor(x)[:1] if model.input_kind == "array" else torch.zeros(1, 8, dtype=torch.int64)
+    example = example.to(next(model.parameters())) if model.input_kind == "array" else example
+    fixed = sum(p.numel() for part in (model.embed, model.head) for p in part.parameters())
+    each = [sum(p.numel() for p in module.parameters()) for module in model.layers]
+    result = []
+    for nodes in chosen:
+        figures = evaluate(PathView(model, nodes), x, y, **options)
+        flops = path_flops(model, nodes, example) // (1 if model.input_kind == "array" else 8)
+        result.append(
+            PathCost(
+                nodes,
+                fixed + sum(each[n - 1] for n in nodes),
+                flops,
+                figures["loss"],
+                figures.get("accuracy", float("nan")),
+            )  # fmt: skip
+        )
+    return result

@@ -1,0 +1,163 @@
+"""`hbll-v1`: the published rule for recurrent networks (arXiv:2606.21497), one loss a node of the tree over time.
+
+A node n of height d between parents i = n - 2^d and j = n + 2^d (states and parents from `folds.py`, constants):
+
+    l_n = |f_d(h_n, x_{n:j}) - h_j|^2 / 2,   h_n = f_d(h_i, x_{i:n})
+
+with the prediction loss instead where j is the end of a sequence that has one target; with targets per step every
+node also has its own step's loss. The message comes from the left parent only, so states are causal; the right
+parent is only a target. The deployed chain rolls f_0; trained in the tree alone it would see even times only, so
+K Jacobi sweeps h~_t = f_0(h~_{t-1}, x_t) from the tree's states, all times at once, tie it to them:
+sum_t |h~(K)_t - h_t|^2, gradient through the last sweep. The paper does not write l_n out; this is our reading.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.data.batch import Batch
+from hbll_seq.errors import InputError
+from hbll_seq.losses import objective
+from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.rules.base import Rule, StepResult, register
+from hbll_seq.rules.published.folds import Folds
+from hbll_seq.rules.published.tree_stream import TreeStream
+
+
+@register
+class HBLLv1(Rule[SequenceModel]):
+    """The paper's rule.
+
+    Args:
+        sweeps: K, Jacobi consistency sweeps; 0 for none.
+        shared: one recurrent cell for all heights (own input maps), instead of one cell a height.
+        mismatch: weight of the nodes' mismatch with their right parents.
+        consistency: weight of the sweeps' term.
+        longest: steps of the longest sequence; None for what `fit` finds in the data.
+
+    Attributes:
+        folds: the cells of greater heights, after `setup`; trained beside the model, not needed to deploy it.
+    """
+
+    name = "hbll-v1"
+
+    def __init__(
+        self, sweeps: int = 4, *, shared: bool = False, mismatch: float = 1.0, consistency: float = 1.0,
+        longest: int | None = None,
+    ) -> None:  # fmt: skip
+        if not isinstance(sweeps, int) or isinstance(sweeps, bool) or sweeps < 0:
+            raise InputError("sweeps", repr(sweeps), "an integer >= 0")
+        for name, value in (("mismatch", mismatch), ("consistency", consistency)):
+            if not value >= 0:
+                raise InputError(name, value, "a number >= 0")
+        self.sweeps, self.shared, self.longest = sweeps, shared, longest
+        self.mismatch, self.consistency = float(mismatch), float(consistency)
+        self.folds: Folds | None = None
+        self._own: list[nn.Parameter] = []
+
+    def expect(self, longest: int | None) -> None:
+        """See `Rule.expect`."""
+        self.longest = self.longest or longest
+
+    def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
+        """Make the cells of greater heights."""
+        if self.longest is None:
+            raise InputError("longest", "None, and data whose longest sequence is not known", "longest=steps")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            self.folds = Folds(model, self.longest, self.shared)
+        self._own = self.folds.own_parameters(model)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the cells of greater heights."""
+        return self._own
+
+    def _ready(self) -> Folds:
+        if self.folds is None:
+            raise InputError("rule", "hbll-v1 before setup(model, generator)", "a rule that fit has set up")
+        return self.folds
+
+    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+        """See `Rule.step`."""
+        folds, x = self._ready(), model.embed(batch.x)
+        t = x.shape[1]
+        if model.task == "sequence" and batch.lengths is not None and int(batch.lengths.min()) < t:
+            raise InputError("lengths", f"{int(batch.lengths.min())}..{t}", "equal lengths for rule 'hbll-v1'")
+        states, by_height = folds.states(model, x)
+        out = model.read(folds.read(model, x, states), batch.lengths)
+        loss, per_step = objective(model.objective, out, batch)
+        total, gap = loss, x.new_zeros(())
+        cell = model.cells[0]
+        own = [x.new_zeros(x.shape[0], cell.hidden_size)] * t  # hidden output of the node at every time, with gradient
+        for d, (nodes, h) in by_height.items():
+            for n, one in zip(nodes, h, strict=True):
+                own[n] = cell.output(one)
+            inside = [k for k, n in enumerate(nodes) if n + (1 << d) < t]
+            if inside and self.mismatch:
+                ahead = folds.fold(model, d, x, h[inside], [nodes[k] for k in inside])
+                target = states[[nodes[k] + (1 << d) for k in inside]]
+                miss = (ahead - target).square().sum(-1).mean() / 2
+                total, gap = total + self.mismatch * miss, gap + miss.detach()
+            ends = [k for k, n in enumerate(nodes) if n + (1 << d) >= t]
+            if ends and model.task == "sequence":
+                last = folds.fold(model, d, x, h[ends], [nodes[k] for k in ends])
+                for one in last:
+                    total = total + objective(model.objective, model.readout(cell.output(one)), batch)[0]
+        if model.task != "sequence" and t > 1:
+            # the node after n steps has seen step n - 1 last, and predicts what that step predicts
+            early = batch._replace(y=batch.y[:, : t - 1], mask=None if batch.mask is None else batch.mask[:, : t - 1])
+            total = total + objective(model.objective, model.readout(torch.stack(own[1:], 1)), early)[0]
+        drift = x.new_zeros(())
+        if self.sweeps and t > 1:
+            drift = self._consistency(model, x, states)
+            total = total + self.consistency * drift
+        total.backward()
+        metrics = {
+            "mismatch": float(gap), "drift": float(drift.detach()), "objective": float(total.detach()),
+            "depth": float((t - 1).bit_length() + 1 + self.sweeps),
+        }  # fmt: skip
+        return StepResult(float(loss.detach()), metrics)
+
+    def _consistency(self, model: SequenceModel, x: Tensor, states: Tensor) -> Tensor:
+        """Mean over time of the squared distance of the K-times swept states to the tree's."""
+        t, b, s = states.shape
+        cell = model.cells[0]
+        inputs = x[:, : t - 1].transpose(0, 1).reshape((t - 1) * b, -1)  # of steps that lead to h_1 .. h_{t-1}
+        h = states
+        for k in range(self.sweeps):
+            last = k + 1 == self.sweeps
+            with torch.set_grad_enabled(last):
+                moved = cell.step(inputs if last else inputs.detach(), h[:-1].reshape((t - 1) * b, s)).view(t - 1, b, s)
+                h = torch.cat([states[:1], moved])
+        return (h[1:] - states[1:]).square().sum(-1).mean()
+
+    @torch.no_grad()
+    def readout(self, model: SequenceModel, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Predictions of the tree read-out: log2 T folds and one step, where the deployed chain takes T steps.
+
+        Args:
+            model: the trained model.
+            x: `(B, T)` or `(B, T, D)` as for the model.
+            lengths: `(B,)`, for one target a sequence.
+
+        Returns:
+            As the model's own: `(B, T, V)`, or `(B, V)` for one target a sequence.
+        """
+        embedded = model.embed(x)
+        states, _ = self._ready().states(model, embedded)
+        return model.read(self._ready().read(model, embedded, states), lengths)
+
+    def stream(self, model: SequenceModel) -> TreeStream:
+        """The same predictions step by step, in O(log T) memory."""
+        return TreeStream(model, self._ready())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of the cells of greater heights (not the model's, where they are shared)."""
+        return {f"fold.{i}": p.detach() for i, p in enumerate(self._own)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them (after `setup`)."""
+        with torch.no_grad():
+            for i, p in enumerate(self._own):
+                p.copy_(state[f"fold.{i}"])

@@ -1,0 +1,118 @@
+"""Four hooks, and early stopping.
+
+A callback is an object with any of `on_fit_begin(run)`, `on_step_end(run, step)`, `on_validation(run, step)`,
+`on_fit_end(run)`, where `run` is the `History` so far; or any callable, taken as `on_validation`.
+A hook that returns True stops the training. Callbacks with `state_dict` and `load_state_dict` go on from a
+checkpoint where they were.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq.errors import InputError
+from hbll_seq.training.history import History
+
+HOOKS = ("on_fit_begin", "on_step_end", "on_validation", "on_fit_end")
+
+
+class EarlyStopping:
+    """Stop when a validation figure has not got better for a while.
+
+    Args:
+        monitor: name in the history, e.g. "val_loss" or "val_accuracy" (a higher accuracy is better).
+        min_delta: what counts as better.
+        patience: validations without a better figure before stopping.
+        restore_best_weights: leave the model with the best weights seen, also when training ended otherwise.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 5,
+        restore_best_weights: bool = True,
+    ) -> None:
+        if min_delta < 0:
+            raise InputError("min_delta", min_delta, "a number >= 0")
+        if patience < 1:
+            raise InputError("patience", patience, "an integer >= 1")
+        self.monitor, self.min_delta, self.patience = monitor, min_delta, patience
+        self.restore_best_weights = restore_best_weights
+        self.best = float("inf")
+        self.waited = 0
+        self._weights: dict[str, Tensor] | None = None
+
+    def on_fit_begin(self, run: History) -> None:
+        """Forget earlier runs."""
+        self.best, self.waited, self._weights = float("inf"), 0, None
+
+    def on_validation(self, run: History, step: int) -> bool:
+        """Compare with the best so far."""
+        values = run.history.get(self.monitor)
+        if not values:
+            raise InputError("monitor", repr(self.monitor), f"one of {sorted(run.history)}")
+        value = -values[-1] if self.monitor.endswith("accuracy") else values[-1]
+        if value < self.best - self.min_delta:
+            self.best, self.waited = value, 0
+            if self.restore_best_weights and run.model is not None:
+                self._weights = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
+            return False
+        self.waited += 1
+        if self.waited >= self.patience:
+            run.stopped_reason = "early_stopping"
+            return True
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to stop where an uninterrupted one would."""
+        return {"best": self.best, "waited": self.waited, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.best, self.waited, self._weights = state["best"], state["waited"], state["weights"]
+
+    def on_fit_end(self, run: History) -> None:
+        """Put the best weights back."""
+        if self._weights is not None and run.model is not None:
+            with torch.no_grad():
+                run.model.load_state_dict(self._weights)
+
+
+class Callbacks:
+    """All callbacks of a run, called in order.
+
+    Attributes:
+        needs_validation: one of them does nothing at all without validation data.
+    """
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise InputError("callbacks", type(callbacks).__name__, "a list of callbacks")
+        self._all = list(callbacks)
+        self._hooks: dict[str, list[Callable[..., Any]]] = {name: [] for name in HOOKS}
+        self.needs_validation = any(isinstance(one, EarlyStopping) for one in self._all)
+        for one in self._all:
+            found = [(name, getattr(one, name)) for name in HOOKS if callable(getattr(one, name, None))]
+            if not found and callable(one):
+                found, self.needs_validation = [("on_validation", one)], True
+            if not found:
+                raise InputError("callbacks", type(one).__name__, f"a callable, or an object with one of {HOOKS}")
+            for name, hook in found:
+                self._hooks[name].append(hook)
+
+    def call(self, name: str, *args: Any) -> bool:
+        """Call every hook of that name; True if one wants to stop."""
+        return any([hook(*args) is True for hook in self._hooks[name]])
+
+    def state_dict(self) -> list[Any]:
+        """States of all callbacks that have one, None for the others."""
+        return [one.state_dict() if hasattr(one, "state_dict") else None for one in self._all]
+
+    def load_state_dict(self, states: list[Any]) -> None:
+        """Restore what `state_dict` gave. Callbacks may have been added at the end or left out since."""
+        for one, state in zip(self._all, states, strict=False):
+            if state is not None and hasattr(one, "load_state_dict"):
+                one.load_state_dict(state)

@@ -1,0 +1,96 @@
+"""Figures and predictions of the deployed chain: sequential, in evaluation mode, without gradient."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.data.inputs import as_sequences, as_source
+from hbll_seq.data.sources import Source
+from hbll_seq.errors import InputError
+from hbll_seq.losses import correct, objective
+from hbll_seq.models.base import Model
+
+
+def evaluate(
+    model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
+    ignore_index: int = -100,
+) -> dict[str, float]:  # fmt: skip
+    """Loss and accuracy on data in any form `fit` takes.
+
+    Returns:
+        `loss` (nats a target, or squared units); for classification also `accuracy` in 0..1; for next-step
+        models of symbols also `bits` a symbol.
+    """
+    return evaluate_source(
+        model, as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size
+    )
+
+
+def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
+    """`evaluate` on data already normalised."""
+    total = 0.0
+    targets = right = answers = 0
+    with _deployed(model):
+        for batch in source.in_order(batch_size):
+            batch = batch.to(_device(model))
+            out = model(batch.x, batch.lengths)
+            count = len(batch.x) if batch.mask is None else int(batch.mask.sum())
+            total += float(objective(model.objective, out, batch)[0]) * count
+            targets += count
+            if model.objective == "cross_entropy":
+                one, all_ = correct(out, batch)
+                right, answers = right + one, answers + all_
+    result = {"loss": total / targets if targets else math.nan}
+    if answers:
+        result["accuracy"] = right / answers
+    if model.task == "next" and model.objective == "cross_entropy":
+        result["bits"] = result["loss"] / math.log(2)
+    return result
+
+
+def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
+    """Predictions of the deployed chain.
+
+    Args:
+        model: any model of this package.
+        x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (targets in it are
+            not looked at).
+        batch_size: sequences at a time.
+        probabilities: softmax of the scores (classification only).
+
+    Returns:
+        Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` where lengths differ.
+    """
+    if probabilities and model.objective != "cross_entropy":
+        raise InputError("probabilities", "True for a regression", "False")
+    padded, lengths = as_sequences(x, model)
+    outs: list[Tensor] = []
+    with _deployed(model):
+        for part, steps in zip(padded.split(batch_size), lengths.split(batch_size), strict=True):
+            t = int(steps.max())
+            out = model(part[:, :t].to(_device(model)), steps).cpu()
+            outs += list(torch.softmax(out, -1) if probabilities else out)
+    if model.task == "sequence":
+        return torch.stack(outs)
+    parts = [o[:n] for o, n in zip(outs, lengths.tolist(), strict=True)]
+    return torch.stack(parts) if len(lengths.unique()) == 1 else parts
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+@contextmanager
+def _deployed(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:  # one by one: a part may have been frozen by hand
+            module.training = training

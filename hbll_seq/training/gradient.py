@@ -1,0 +1,66 @@
+"""`gradient`: what a rule would do to a model, without doing it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbll_seq import rules
+from hbll_seq.data.inputs import as_source
+from hbll_seq.errors import InputError
+from hbll_seq.models.base import Model
+from hbll_seq.training.arguments import check_seed, make_rule
+from hbll_seq.training.seeding import seed_draws
+
+EVERYTHING = 1 << 40  # sequences
+
+
+def gradient(
+    model: Model, x: Any, y: Any = None, *, rule: str | rules.Rule[Any] = "bptt", mask: Any = None,
+    window: int | None = None, ignore_index: int = -100, seed: int = 0, **rule_options: Any,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The gradient that a rule finds for all of `x`, as one batch (of a DataLoader for its first).
+
+    Args:
+        model: its weights, `.grad`, buffers and mode stay as they are.
+        x: as for `fit`; a long text is cut into windows that follow each other.
+        y: as for `fit`.
+        mask: as for `fit`.
+        ignore_index: as for `fit`.
+        rule: a name with its options as further keywords, or a `Rule` after `setup`, whose state stays as it is.
+        window: steps of the windows cut from one long text.
+        seed: of what the rule draws and of dropout; the global random state is untouched.
+
+    Returns:
+        By parameter name, on the model's device; zeros where the rule gives none.
+
+    Raises:
+        InputError: see `fit`.
+    """
+    seed = check_seed(seed)
+    if not isinstance(model, Model):
+        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    given = isinstance(rule, rules.Rule)
+    learner = make_rule(rule, rule_options, model.family)
+    source = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+    where = next(model.parameters()).device
+    batch = next(iter(source.in_order(EVERYTHING))).to(where)
+    learner.expect(source.longest())
+    if not given:
+        learner.setup(model, torch.Generator().manual_seed(seed))
+    held = learner.state_dict()
+    saved = [p.grad for p in (*model.parameters(), *learner.parameters())]
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    for p in model.parameters():
+        p.grad = None
+    try:
+        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+            seed_draws(seed, where)
+            learner.step(model, batch)
+        return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+    finally:
+        for p, g in zip((*model.parameters(), *learner.parameters()), saved, strict=True):
+            p.grad = g
+        for b, was in buffers:
+            b.copy_(was)
+        learner.load_state_dict(held)
