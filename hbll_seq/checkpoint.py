@@ -14,6 +14,7 @@ from safetensors.torch import save as pack
 from torch import Tensor, nn
 
 from hbll_seq.errors import InputError
+from hbll_seq.models.registry import CLASSES
 
 FORMAT = "hbll_seq-1"
 
@@ -37,13 +38,12 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     Raises:
         InputError: not a file of this package, or of a class it does not know.
     """
-    from hbll_seq.models import registry
 
     tensors, facts = read(path)
     name = facts.get("class")
-    if name not in registry:
-        raise InputError("path", f"a file with class {name!r}", f"one of {sorted(registry)}")
-    model: nn.Module = registry[name].from_config(facts["config"])  # type: ignore[attr-defined]  # every registered class has it
+    if name not in CLASSES:
+        raise InputError("path", f"a file with class {name!r}", f"one of {sorted(CLASSES)}")
+    model: nn.Module = CLASSES[name].from_config(facts["config"])  # type: ignore[attr-defined]  # every registered class has it
     dtype = next(iter(tensors.values())).dtype
     model.to(dtype).load_state_dict(tensors)
     return model

@@ -4,11 +4,11 @@ from typing import TypeVar
 
 from torch import nn
 
-registry: dict[str, type[nn.Module]] = {}
+CLASSES: dict[str, type[nn.Module]] = {}
 M = TypeVar("M", bound=type[nn.Module])
 
 
 def remember(cls: M) -> M:
     """Class decorator: `save`/`load` know the class by its name."""
-    registry[cls.__name__] = cls
+    CLASSES[cls.__name__] = cls
     return cls
