@@ -1,10 +1,12 @@
-"""Set-ups that cost time, or that several files share: folders of recordings, a server for downloads.
+"""Set-ups that cost time, or that several files share: trained models, folders of recordings, a server for downloads.
 
 A plugin (`conftest.py` names it), so a test gets them by their names. Nothing here is run for a test that does not ask.
 """
 
 import io
 import os
+import subprocess
+import sys
 import urllib.error
 import wave
 from collections.abc import Callable
@@ -13,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import hbll_seq as hs
 
 DATA = Path(os.environ.get("HBLL_SEQ_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -98,3 +103,52 @@ def words(tmp_path) -> Path:
     (root / "validation_list.txt").write_text("yes/bb_nohash_0.wav\nno/bb_nohash_0.wav\n")
     (root / "testing_list.txt").write_text("yes/cc_nohash_0.wav\nno/cc_nohash_0.wav\n")
     return root
+
+
+@pytest.fixture(scope="session")
+def short_run() -> hs.History:
+    """Four steps of training, with validation and gradient cosines."""
+    model = hs.models.CharLM(6, hidden=6)
+    return hs.fit(model, torch.arange(300) % 6, steps=4, validation=0.2, progress=False, measure_cosine=2)
+
+
+@pytest.fixture(scope="session")
+def attributions() -> dict[str, object]:
+    """Credit of every kind, a lag map and the costs of paths, of untrained models."""
+    lm, net = hs.models.CharLM(6, hidden=8), hs.models.MLP(4, 2, hidden=6, layers=7)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 6, (2, 50), generator=g)
+    return {
+        **{kind: hs.credit(lm, x, kind=kind, block_size=8) for kind in ("knockout", "posterior", "gradient")},
+        "lag": hs.lag_map(lm, x, block_size=8),
+        "depth": hs.credit(net, torch.randn(3, 4, generator=g), torch.zeros(3).long()),
+        "paths": hs.evaluate_paths(net, torch.randn(30, 4, generator=g), torch.arange(30) % 2),
+    }
+
+
+STAGES = """
+import sys
+from benchmarks.device.__main__ import main
+for stage in sys.argv[2:]:
+    assert main(["--dry", "--inside", "0", "--budget", "300", "--run", "r", "--out", sys.argv[1], "--stage", stage]) == 0
+"""
+
+
+@pytest.fixture(scope="session")
+def dry_run(tmp_path_factory) -> dict[str, list[dict[str, object]]]:
+    """Lines of a dry run of all stages of `benchmarks.device`, by stage, in two processes at a time (half a minute)."""
+    from benchmarks.device import stages
+    from benchmarks.device.lines import read
+
+    out = tmp_path_factory.mktemp("out")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+    parts = {"one": ["correct"], "two": ["gpu-speed", "profile", "cpu-threads"]}
+    running = [
+        subprocess.Popen([sys.executable, "-c", STAGES, out / name, *names], env=environment, stdout=subprocess.PIPE)
+        for name, names in parts.items()
+    ]
+    for one in running:
+        said = one.communicate()[0].decode()
+        assert one.returncode == 0, said
+    lines = [line for name in parts for line in read(out / name / "device.jsonl")]
+    return {stage: [line for line in lines if line["stage"] == stage] for stage in stages.STAGES}
