@@ -30,6 +30,7 @@ from hbll_seq.training.arguments import (
     make_rule,
     pick_device,
     positive,
+    share,
     split_validation,
     training_steps,
 )
@@ -60,6 +61,8 @@ def step(
     rule: rules.Rule[Any],
     optimizer: torch.optim.Optimizer,
     clip: float | None = 1.0,
+    *,
+    progress: float = 1.0,
 ) -> StepInfo:
     """One training step, for a loop of your own. Non-finite losses or gradients make no update.
 
@@ -69,9 +72,11 @@ def step(
         rule: from `hbll_seq.rules.make`, after `rule.setup`.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
+        progress: share of the run that is done, 0 to 1; see `Rule.step`.
     """
+    progress = share("progress", progress)
     optimizer.zero_grad()
-    result = rule.step(model, batch)
+    result = rule.step(model, batch, progress=progress)
     grads = _gradients(model.parameters())
     norm = _norm(grads)
     # what the rule trains beside the model is not clipped with it, so that rules differ in nothing else
@@ -214,13 +219,14 @@ def fit(
                 rate = lr * factor(i)
                 for group in opt.param_groups:
                     group["lr"] = rate
-                learner.progress = i / total
                 if measure_cosine and i % measure_cosine == 0:
-                    run.add(gradient_cosine=gradient_cosine(model, batch, learner, reseed), cosine_step=i + 1)
+                    run.add(
+                        gradient_cosine=gradient_cosine(model, batch, learner, reseed, i / total), cosine_step=i + 1
+                    )
                 torch._foreach_copy_(before, [p.detach() for p in weights])
                 reseed()
                 stepping = True
-                info = step(model, batch, learner, opt, clip)
+                info = step(model, batch, learner, opt, clip, progress=i / total)
                 stepping = False
                 if not info.updated:
                     raise _divergence(info, i + 1)

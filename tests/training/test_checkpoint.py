@@ -158,8 +158,8 @@ def test_an_interrupted_write_leaves_the_last_file_and_no_other(tmp_path, monkey
 class NotJSON(hs.Rule):
     name = "not json"
 
-    def step(self, model, batch):
-        return hs.rules.make("bptt").step(model, batch)
+    def step(self, model, batch, progress):
+        return hs.rules.make("bptt").step(model, batch, progress)
 
     def state_dict(self):
         return {"what": object()}

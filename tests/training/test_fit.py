@@ -85,9 +85,9 @@ class Breaks(hs.Rule):
     def __init__(self, at, how):
         self.at, self.how, self.calls, self.inner = at, how, 0, hs.rules.make("bptt")
 
-    def step(self, model, batch):
+    def step(self, model, batch, progress):
         self.calls += 1
-        result = self.inner.step(model, batch)
+        result = self.inner.step(model, batch, progress)
         if self.calls == self.at:
             if self.how == "interrupt":
                 with torch.no_grad():
@@ -197,8 +197,7 @@ def test_fit_is_a_loop_over_the_public_step():
     rule.setup(by_hand, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(by_hand.parameters(), lr=4e-3)
     for i in range(6):
-        rule.progress = i / 6
-        hs.step(by_hand, source.batch(i, 3, 0), rule, optimizer)
+        hs.step(by_hand, source.batch(i, 3, 0), rule, optimizer, progress=i / 6)
     assert torch.equal(weights(by_fit), weights(by_hand))
 
 
@@ -373,8 +372,8 @@ class WithOwnWeight(Breaks):
     def parameters(self):
         return [self.weight]
 
-    def step(self, model, batch):
-        result = super().step(model, batch)
+    def step(self, model, batch, progress):
+        result = super().step(model, batch, progress)
         self.weight.grad = torch.tensor([math.nan if self.calls == self.at and self.how == "nan" else 0.0])
         if self.calls == self.at and self.how == "raise":
             raise hs.DivergenceError("block 3 of step 4: said by the rule")
