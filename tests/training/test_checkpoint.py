@@ -135,8 +135,9 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(tmp_path, monkeypatch
         replace(a, b)
 
     monkeypatch.setattr(ckpt.os, "replace", sometimes)
-    with pytest.warns(UserWarning, match="not written.*No space left"):
+    with pytest.warns(UserWarning, match="not written.*No space left") as said:
         run = hs.fit(lm(), TEXT, rule="bptt", checkpoint=file, checkpoint_every=2, **QUICK)
+    assert {one.filename for one in said} == {__file__}  # it points to the user's call
     assert run.stopped_reason == "finished" and len(run.history["loss"]) == 6
     assert ckpt.read(file)[1]["step"] == 2 and [p.name for p in tmp_path.iterdir()] == [file.name]
 
