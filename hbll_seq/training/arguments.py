@@ -1,4 +1,4 @@
-"""What `fit` was given, checked before any weight changes."""
+"""Checks of arguments that the public functions of training share, made before any weight changes."""
 
 import inspect
 import math
@@ -30,6 +30,13 @@ def positive(name: str, value: Any, extra: str = "") -> float:
     """`value` as a finite float > 0."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
         raise InputError(name, repr(value), f"a number > 0{extra}")
+    return float(value)
+
+
+def share(name: str, value: Any) -> float:
+    """`value` as a float from 0 to 1."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
+        raise InputError(name, repr(value), "a number from 0 to 1")
     return float(value)
 
 
