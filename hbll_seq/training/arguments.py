@@ -47,6 +47,28 @@ def check_seed(seed: Any) -> int:
     return int(seed)
 
 
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a model that no rule can train, and a context in which no gradient exists.
+
+    Products of a float32 model may be bfloat16, by `torch.autocast` or by `precision="bf16"`; weights may not: updates
+    smaller than their last bit would be lost.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("model", "a call inside torch.inference_mode()", "a call outside it: training needs gradients")
+    parameters = list(model.parameters())
+    other = {str(p.dtype) for p in parameters} - {"torch.float32", "torch.float64"}
+    if other:
+        raise InputError(
+            "model",
+            f"weights of {', '.join(sorted(other))}",
+            "float32 or float64 weights; for products in bfloat16 use torch.autocast or precision='bf16'",
+        )
+    if any(p.is_inference() for p in parameters):
+        raise InputError("model", "weights made inside torch.inference_mode()", "a model made outside it")
+    if not any(p.requires_grad for p in parameters):
+        raise InputError("model", "no parameter that requires grad", "at least one that is not frozen")
+
+
 def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> int:
     """How many steps to train: as many as said, or whole epochs; one epoch where neither is said."""
     if steps is not None:

@@ -9,7 +9,7 @@ from hbll_seq import rules
 from hbll_seq.data.inputs import as_source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
-from hbll_seq.training.arguments import check_seed, make_rule, share
+from hbll_seq.training.arguments import check_seed, check_trainable, make_rule, share
 from hbll_seq.training.seeding import seed_draws
 
 EVERYTHING = 1 << 40  # sequences
@@ -45,6 +45,7 @@ def gradient(
     seed, progress = check_seed(seed), share("progress", progress)
     if not isinstance(model, Model):
         raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    check_trainable(model)
     given = isinstance(rule, rules.Rule)
     learner = make_rule(rule, rule_options, model.family)
     source = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)

@@ -16,6 +16,7 @@ from hbll_seq.training.evaluation import evaluate_source
 from hbll_seq.training.gradient_cosine import gradient_cosine
 from hbll_seq.training.history import History, versions
 from hbll_seq.training.last_good import LastGood
+from hbll_seq.training.modes import training_mode
 from hbll_seq.training.prepare import Prepared
 from hbll_seq.training.record import record
 from hbll_seq.training.run_state import Trained
@@ -26,8 +27,8 @@ from hbll_seq.training.step import StepInfo, all_finite, divergence, step
 def train(p: Prepared) -> History:
     """Make the updates of a prepared run, and return what was recorded.
 
-    An interrupt ends the run with its last whole update. However the run ends, the global random state and the model's
-    mode are those from before it, and `.grad` is clear.
+    An interrupt ends the run with its last whole update. However the run ends, the global random state and the modes of
+    the model's parts are those from before it, and `.grad` is clear.
 
     Raises:
         InputError: a checkpoint that does not fit; no weight has changed then.
@@ -39,12 +40,10 @@ def train(p: Prepared) -> History:
     if p.checkpoint is not None and p.resume and os.path.exists(p.checkpoint):
         first, callback_states = trained.restore(p.checkpoint)
     last_good = LastGood(p.model.parameters())
-    mode = p.model.training
-    p.model.train()
     bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
                mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
     try:
-        with torch.random.fork_rng(devices=[p.device] if p.device.type == "cuda" else []):
+        with training_mode(p.model), torch.random.fork_rng(devices=[p.device] if p.device.type == "cuda" else []):
             _updates(p, trained, last_good, bar, first, callback_states)
     except KeyboardInterrupt:
         last_good.undo_unfinished()
@@ -55,7 +54,6 @@ def train(p: Prepared) -> History:
         raise
     finally:
         bar.close()
-        p.model.train(mode)
         p.optimizer.zero_grad()
     p.callbacks.call("on_fit_end", run)
     return run
@@ -75,9 +73,10 @@ def _updates(
     for i in range(first, p.total):
         number = i + 1
         batch = p.source.batch(i, p.batch_size, p.seed).to(p.device)
-        rate = p.lr * p.factor(i)
-        info = _update(p, run, last_good, i, batch, rate)
-        record(run, info, number, rate, time.perf_counter() - began, i % p.record_every == 0 or number == p.total)
+        factor = p.factor(i)
+        info = _update(p, run, last_good, i, batch, factor)
+        blocks = i % p.record_every == 0 or number == p.total
+        record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
         bar.update()
         if p.progress_bar:
             bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
@@ -93,11 +92,11 @@ def _updates(
             return
 
 
-def _update(p: Prepared, run: History, last_good: LastGood, i: int, batch: Batch, rate: float) -> StepInfo:
+def _update(p: Prepared, run: History, last_good: LastGood, i: int, batch: Batch, factor: float) -> StepInfo:
     """Make update i (from 0); raise where it left the finite numbers."""
     reseed = partial(seed_draws, p.seed * MIX + i, p.device)  # for dropout and the like in a user's module
-    for group in p.optimizer.param_groups:
-        group["lr"] = rate
+    for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
+        group["lr"] = peak * factor
     done = i / p.total
     if p.measure_cosine and i % p.measure_cosine == 0:
         run.add(gradient_cosine=gradient_cosine(p.model, batch, p.rule, reseed, done), cosine_step=i + 1)

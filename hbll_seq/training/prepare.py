@@ -15,6 +15,7 @@ from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
     check_checkpoint,
     check_seed,
+    check_trainable,
     integer,
     make_rule,
     pick_device,
@@ -42,6 +43,7 @@ class Prepared:
         batch_size: sequences an update.
         seed: of data order and of whatever the model draws.
         lr: peak learning rate.
+        peaks: that of every parameter group of the optimiser; a user's optimiser may have several.
         factor: on `lr`, by the update's number from 0.
         clip: largest norm of the gradient, or None.
         validate_every: updates between validations.
@@ -65,6 +67,7 @@ class Prepared:
     batch_size: int
     seed: int
     lr: float
+    peaks: tuple[float, ...]
     factor: Callable[[int], float]
     clip: float | None
     validate_every: int
@@ -103,6 +106,7 @@ def prepare(
     check_checkpoint(checkpoint, resume)
     if not isinstance(model, Model):
         raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    check_trainable(model)
     learner = make_rule(rule, rule_options, model.family)
     whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
@@ -126,7 +130,8 @@ def prepare(
     )  # fmt: skip
     return Prepared(
         model=model, rule=learner, optimizer=opt, source=source, held_out=held_out, callbacks=hooks, device=where,
-        total=total, batch_size=batch_size, seed=seed, lr=lr, factor=factor, clip=clip, validate_every=every,
+        total=total, batch_size=batch_size, seed=seed, lr=lr,
+        peaks=tuple(float(group["lr"]) for group in opt.param_groups), factor=factor, clip=clip, validate_every=every,
         record_every=record_every, measure_cosine=measure_cosine, checkpoint=checkpoint,
         checkpoint_every=checkpoint_every, resume=resume, progress_bar=progress, config=config,
     )  # fmt: skip
