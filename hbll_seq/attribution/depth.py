@@ -1,8 +1,8 @@
 """Posterior credit over depth: the messages of Algorithm 1, at every node of the tree over the modules.
 
-Node n between its parents i < n < j has the forward mean a_n = f_n(z_i), and from the right the evidence of z_j, at the
-last node the target's. The posterior mean z_n minimises |z - a_n|^2 / (2 s^2) + C(z) (`hbll_seq.rules.depth.posterior`,
-s = 1), and
+Node n between its parents i < n < j has the forward mean a_n = f_n(z_i). The right parent's evidence, or the target's
+where j is the head, is a cost C(z). The posterior mean z_n minimises |z - a_n|^2 / (2 s^2) + C(z) with s = 1
+(`hbll_seq.rules.published.posterior`), and
 
     KL(posterior || forward) = |z_n - a_n|^2 / (2 s^2)      nats.
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from hbll_seq.attribution.question import Question, outcome_loss
 from hbll_seq.models import depth_tree
 from hbll_seq.models.layered import Layered
-from hbll_seq.rules.depth.posterior import gaussian_posterior
+from hbll_seq.rules.published.posterior import gaussian_posterior
 from hbll_seq.tree import Tree
 
 
