@@ -1,8 +1,8 @@
-"""Like modules run as one batched call.
+"""Several modules of one kind, run as one batched call.
 
-The nodes of one height of the layered tree are different modules on different inputs. Where they are alike
-(same class, same parameter shapes, no buffers) their parameters are stacked and `torch.vmap` makes one batched
-call of them, with gradients to every module's own parameters; otherwise they run one after the other.
+The nodes of one height of the tree are different modules on different inputs. Where they are alike (same class, same
+parameter shapes, no buffers), their parameters are stacked and `torch.vmap` makes one batched call of them, with
+gradients to every module's own parameters. Otherwise they run one after the other.
 """
 
 import copy
@@ -26,7 +26,7 @@ class Bank:
         batched: False runs them one by one even where they are alike (the reference).
 
     Attributes:
-        alike: whether several run as one batched call.
+        alike: True if several modules run as one batched call.
     """
 
     def __init__(self, modules: Sequence[nn.Module], batched: bool = True) -> None:
@@ -40,7 +40,7 @@ class Bank:
         self._shell = copy.deepcopy(modules[0]).to("meta") if self.alike else modules[0]
 
     def __call__(self, nodes: Sequence[int], x: Tensor) -> Tensor:
-        """Module `nodes[i]` on `x[i]`: `(m, B, ...) -> (m, B, ...)`."""
+        """Run module `nodes[i]` on `x[i]`: `(m, B, ...) -> (m, B, ...)`."""
         chosen = [self._modules[n - 1] for n in nodes]
         if not self.alike or len(chosen) == 1:
             return torch.stack([module(one) for module, one in zip(chosen, x, strict=True)])
