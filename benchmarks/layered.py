@@ -7,9 +7,9 @@
 
 Rules: hbll, bp, bp-deep (the shared head's loss on every layer, backpropagated), and for the MLP bp-res (backpropagation
 with residual connections and LayerNorm); by name also hbll-v1, Algorithm 1 as published, which has the options `right`,
-`step`, `noise` and `variance` (`--rules hbll-v1 --options "step=None"`). Same initialisation, data order, steps and optimiser (AdamW, weight decay 0.01,
-linear decay to zero, gradients clipped at norm 1). MNIST is the 10,000 test images, 8,000 / 2,000; text is tiny
-Shakespeare (`HBLL_SEQ_DATA`). Every figure stands beside parameters and flops of the path it is of.
+`step`, `noise` and `variance` (`--rules hbll-v1 --options "step=None"`). Same initialisation, data order, steps and
+optimiser (AdamW, weight decay 0.01, linear decay to zero, gradients clipped at norm 1). MNIST is the 10,000 test images,
+8,000 / 2,000; text is tiny Shakespeare (`HBLL_SEQ_DATA`). Every figure stands beside parameters and flops of its path.
 """
 
 import argparse

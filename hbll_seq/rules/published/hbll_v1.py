@@ -8,9 +8,9 @@ Node n of height d stands between its parents i = n - 2^d and j = n + 2^d; the s
 Where j is the end of a sequence with one target, the prediction loss stands in place of the mismatch. With targets per
 step every node also has the loss of its own step. A message comes from the left parent only, so states are causal; the
 right parent is only a target. The deployed RNN rolls f_0 step by step. The tree alone would train f_0 on steps from
-even times only. So K Jacobi sweeps h~_t = f_0(h~_{t-1}, x_t) start from the tree's states, at all times at once, and the
-loss sum_t |h~(K)_t - h_t|^2 ties the two, with gradient through the last sweep. The paper does not write l_n out: this
-is our reading.
+even times only. So K Jacobi sweeps h~_t = f_0(h~_{t-1}, x_t) start from the tree's states, at all times at once, and
+the loss sum_t |h~(K)_t - h_t|^2 ties the two, with gradient through the last sweep. The paper does not write l_n out:
+this is our reading.
 """
 
 from typing import Any

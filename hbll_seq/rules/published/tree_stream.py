@@ -1,8 +1,8 @@
 """The tree read-out, streamed: one step at a time in O(log T) memory.
 
 A fold reads its block of inputs through one linear map. So a block in progress needs only the running sum of its
-inputs' contributions; the inputs themselves are not kept. State h_n needs its parent h_{n - 2^d}, which is the last state
-of a greater height: one state a height is enough, as in a binary counter.
+inputs' contributions; the inputs themselves are not kept. State h_n needs its parent h_{n - 2^d}, which is the last
+state of a greater height: one state a height is enough, as in a binary counter.
 """
 
 import torch
