@@ -6,9 +6,10 @@
     python -m benchmarks.layered --report
 
 Rules: hbll, bp, bp-deep (the shared head's loss on every layer, backpropagated), and for the MLP bp-res (backpropagation
-with residual connections and LayerNorm). Same initialisation, data order, steps and optimiser (AdamW, weight decay 0.01,
-linear decay to zero, gradients clipped at norm 1). MNIST is the 10,000 test images, 8,000 / 2,000; text is tiny
-Shakespeare (`HBLL_SEQ_DATA`). Every figure stands beside parameters and flops of the path it is of.
+with residual connections and LayerNorm); by name also hbll-v1, Algorithm 1 as published, which has the options `right`,
+`step`, `noise` and `variance` (`--rules hbll-v1 --options "step=None"`). Same initialisation, data order, steps and
+optimiser (AdamW, weight decay 0.01, linear decay to zero, gradients clipped at norm 1). MNIST is the 10,000 test images,
+8,000 / 2,000; text is tiny Shakespeare (`HBLL_SEQ_DATA`). Every figure stands beside parameters and flops of its path.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def build(a: argparse.Namespace, rule: str, seed: int) -> Layered:
 def train(a: argparse.Namespace, rule_name: str, lr: float, seed: int) -> dict[str, Any]:
     """One run; the record that goes to the JSON file."""
     model = build(a, rule_name, seed)
-    options = eval(f"dict({a.options})") if rule_name == "hbll" else {}
+    options = eval(f"dict({a.options})") if rule_name in ("hbll", "hbll-v1") else {}
     rule = rules.make("bp" if rule_name == "bp-res" else rule_name, family="layered", **options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     g = Generator().manual_seed(1000 + seed)
@@ -173,7 +174,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("task", nargs="?", choices=["mlp", "vit", "gpt"])
     p.add_argument("--rules", nargs="*")
-    p.add_argument("--options", default="", help="of hbll, as Python keyword arguments")
+    p.add_argument("--options", default="", help="of hbll and hbll-v1, as Python keyword arguments")
     p.add_argument("--layers", type=int, default=8)
     p.add_argument("--hidden", type=int, default=64)
     p.add_argument("--context", type=int, default=64)

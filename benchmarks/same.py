@@ -226,9 +226,10 @@ def layered() -> Digest:
 
 @case
 def algorithm_1() -> Digest:
-    """The published rule over depth, with messages and noise."""
+    """The published rule over depth, with messages and noise; recorded where these options were those of "hbll"."""
     found: Digest = {}
     x, y = images()
+    off = {"sweeps": "pipelined", "right": 0.0, "step": 0.0, "noise": 0.0}
     for options in (
         {"right": 0.5},
         {"step": None},
@@ -239,7 +240,7 @@ def algorithm_1() -> Digest:
             ("mlp", hs.models.MLP((1, 8, 8), 4, hidden=10, layers=8, seed=2)),
             ("vit", hs.models.ViT((1, 8, 8), 4, patch=4, hidden=16, heads=2, layers=4, seed=2)),
         ):
-            one = fitted(model, x, y, rule="hbll", block_size=None, **options)
+            one = fitted(model, x, y, rule="hbll-v1", block_size=None, **(off | options))
             found |= {f"{options} {name} {k}": v for k, v in one.items()}
     return found
 

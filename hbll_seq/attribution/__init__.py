@@ -1,4 +1,4 @@
-"""Which blocks, which nodes of the tree, an outcome is owed to: `credit` and `lag_map`.
+"""Attribution of an outcome to blocks and nodes of the tree: `credit` (`node_credit`) and `lag_map` (`lag`).
 
-No backpropagation through time in it, but in the comparison `input_gradient`. Figures of it are in `plot`.
+No backpropagation through time here, except for comparison (`input_gradient`). Figures are drawn by `plot`.
 """

@@ -4,41 +4,45 @@ import torch
 from torch import Tensor
 
 from hbll_seq.attribution.question import Question, outcome_loss
+from hbll_seq.attribution.result import node_sums
+from hbll_seq.models.base import Model
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.tree import Tree
 
 
-def step_gradient(model: SequenceModel | Layered, question: Question, tree: Tree) -> list[Tensor]:
-    """Sums over every node of |dL/du_t| (layered: |dL/dz_n| of the module's input), `(B, nodes)` a height.
+def node_gradients(model: Model, question: Question, tree: Tree) -> list[Tensor]:
+    """Sum |dL/du_t| over every node, u_t the embedded input (layered: |dL/dz_n|, z_n the module's input).
 
     Args:
-        model: float64.
+        model: float64, a `SequenceModel` or a `Layered`.
         question: the outcome.
         tree: over the steps (modules).
+
+    Returns:
+        `(B, nodes)` a height.
     """
-    leaves: list[Tensor]
-    if isinstance(model, SequenceModel):
-        u = model.embed(question.x).detach().requires_grad_()
-        h, leaves = u, [u]
-        for cell in model.cells:
-            h = cell.sequence(h, cell.initial(len(h), h))[0]
-        out = model.readout(h[:, -1])
-    else:
-        z, leaves = model.embed(question.x).detach().requires_grad_(), []
-        for module in model.layers:
-            leaves.append(z)
-            z = module(z)
-        out = model.head(z)
-        out = out[:, -1] if out.ndim > 2 else out
-    total = outcome_loss(model.objective, out, question.y).sum()
-    gradients = torch.autograd.grad(total, leaves)
-    if isinstance(model, SequenceModel):
-        size = gradients[0].norm(dim=-1)  # (B, T)
-    else:
-        size = torch.stack([g.flatten(1).norm(dim=1) for g in gradients], 1)
-    nodes = []
-    for height in range(tree.levels + 1):
-        spans = [tree.span(height, k) for k in range(tree.nodes(height))]
-        nodes.append(torch.stack([size[:, i:j].sum(1) for i, j in spans], 1))
-    return nodes
+    size = _time_sizes(model, question) if isinstance(model, SequenceModel) else _depth_sizes(model, question)
+    return node_sums(size, tree)
+
+
+def _time_sizes(model: SequenceModel, question: Question) -> Tensor:
+    u = model.embed(question.x).detach().requires_grad_()
+    h = u
+    for cell in model.cells:
+        h = cell.sequence(h, cell.initial(len(h), h))[0]
+    loss = outcome_loss(model.objective, model.readout(h[:, -1]), question.y).sum()
+    (gradient,) = torch.autograd.grad(loss, u)
+    return gradient.norm(dim=-1)  # (B, T)
+
+
+def _depth_sizes(model: Model, question: Question) -> Tensor:
+    assert isinstance(model, Layered)
+    z, inputs = model.embed(question.x).detach().requires_grad_(), []
+    for module in model.layers:
+        inputs.append(z)
+        z = module(z)
+    out = model.head(z)
+    out = out[:, -1] if out.ndim > 2 else out
+    gradients = torch.autograd.grad(outcome_loss(model.objective, out, question.y).sum(), inputs)
+    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients], 1)  # (B, N-1)

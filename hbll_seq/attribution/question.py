@@ -1,4 +1,4 @@
-"""The outcome that credit is asked for: arguments checked, the sequence cut after it, its loss."""
+"""The outcome to explain: arguments checked, the sequence cut after it, its loss."""
 
 from typing import Any, NamedTuple
 
@@ -9,10 +9,17 @@ from torch.nn import functional
 from hbll_seq.data.tensors import as_tensor
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
+from hbll_seq.tree import auto_block
 
 
 class Question(NamedTuple):
-    """One outcome a sequence: x `(B, T, ...)` up to and including its step, its target y `(B,)` or `(B, C)`."""
+    """One outcome a sequence.
+
+    Attributes:
+        x: `(B, T, ...)` the input up to and including the outcome's step.
+        y: `(B,)` or `(B, C)` its target.
+        outcome: its step.
+    """
 
     x: Tensor
     y: Tensor
@@ -20,19 +27,19 @@ class Question(NamedTuple):
 
 
 def outcome_loss(objective: str, out: Tensor, y: Tensor) -> Tensor:
-    """Loss of predictions `(..., V)` for targets `(...)`, or of `(..., C)` for `(..., C)`: `(...)`."""
+    """Return the loss `(...)` of predictions `(..., V)` for classes `(...)`, or of `(..., C)` for values `(..., C)`."""
     if objective == "mse":
         return (out - y).square().mean(-1)
     return functional.cross_entropy(out.flatten(0, -2), y.flatten(), reduction="none").view(out.shape[:-1])
 
 
 def unit_of(model: Model) -> str:
-    """Unit of the model's loss."""
+    """Name the unit of the model's loss."""
     return "squared units" if model.objective == "mse" else "nats"
 
 
 def inputs(model: Model, x: Any) -> Tensor:
-    """`x` as a tensor on the model's device: symbols int64, features float64."""
+    """Bring `x` to the model's device: symbols int64, features float64."""
     x = as_tensor(x, "x")
     least = 1 if model.family == "layered" else 2
     if x.ndim < 2 or (model.family != "layered" and x.shape[1] < least):
@@ -42,7 +49,7 @@ def inputs(model: Model, x: Any) -> Tensor:
 
 
 def targets(model: Model, y: Any, x: Tensor) -> Tensor:
-    """`y` as a tensor on the device of `x`: classes int64, values float64."""
+    """Bring `y` to the device of `x`: classes int64, values float64."""
     y = as_tensor(y, "y").to(x.device, torch.int64 if model.objective == "cross_entropy" else torch.float64)
     if y.ndim < 1 or y.shape[0] != x.shape[0]:
         raise InputError("y", f"shape {tuple(y.shape)}", f"one target for each of {x.shape[0]} sequences")
@@ -50,7 +57,7 @@ def targets(model: Model, y: Any, x: Tensor) -> Tensor:
 
 
 def ask(model: Model, x: Any, y: Any, outcome: int | None) -> Question:
-    """Check the arguments of `credit`; see there.
+    """Check x, y and `outcome` as `credit` takes them, and cut the sequences after the outcome's step.
 
     Raises:
         InputError: wrong shapes, an outcome outside the sequence, or a target that is missing.
@@ -71,3 +78,27 @@ def ask(model: Model, x: Any, y: Any, outcome: int | None) -> Question:
     if per_step and y.shape[1] != x.shape[1]:
         raise InputError("y", f"shape {tuple(y.shape)}", f"a target for each of {x.shape[1]} steps")
     return Question(x[:, : outcome + 1], y[:, outcome] if per_step else y, outcome)
+
+
+def steps_of(block_size: int | str, x: Tensor) -> int:
+    """Check `block_size` and return the steps of a block for `x` `(B, T, ...)`.
+
+    Raises:
+        InputError: not an integer >= 1 or "auto".
+    """
+    if block_size == "auto":
+        return auto_block(x.shape[1], x.shape[0])
+    if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
+        raise InputError("block_size", repr(block_size), 'an integer >= 1 or "auto"')
+    return min(block_size, x.shape[1])
+
+
+def check_rolled(rolled: int | str) -> None:
+    """Refuse a `rolled` that is neither an integer >= 1 nor "auto"."""
+    if rolled != "auto" and (not isinstance(rolled, int) or isinstance(rolled, bool) or rolled < 1):
+        raise InputError("rolled", repr(rolled), 'an integer >= 1 or "auto"')
+
+
+def most_rolled(rolled: int | str, levels: int) -> int:
+    """Return how many states to roll where two nodes join; "auto" is measured (benchmarks.credit)."""
+    return rolled if isinstance(rolled, int) else max(12, 2 * levels)

@@ -1,8 +1,11 @@
-"""What `credit` and `lag_map` return."""
+"""Results: `Credit`, what `credit` returns, and `LagMap`, what `lag_map` returns."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from hbll_seq.tree import Tree
 
 
 class Credit(NamedTuple):
@@ -32,16 +35,16 @@ class Credit(NamedTuple):
 
     @property
     def block(self) -> Tensor:
-        """`(B, n)`: the blocks, `nodes[0]`."""
+        """Credit of the blocks `(B, n)`, `nodes[0]`."""
         return self.nodes[0]
 
     def span(self, height: int, index: int) -> tuple[int, int]:
-        """First step (module, from 0) of a node and the one after its last."""
+        """Return the first step (module, from 0) of a node and the one after its last."""
         width = self.block_size << height
         return index * width, min((index + 1) * width, self.steps)
 
     def peak(self) -> Tensor:
-        """`(B,)` int64: the block with the most credit."""
+        """Return the block with the most credit, `(B,)` int64."""
         return self.block.nan_to_num(nan=-float("inf")).argmax(1)
 
 
@@ -61,3 +64,9 @@ class LagMap(NamedTuple):
     block_size: int
     steps: int
     unit: str
+
+
+def node_sums(values: Tensor, tree: Tree) -> list[Tensor]:
+    """Sum values of steps (modules) `(B, T)` over every node: `(B, nodes)` a height."""
+    spans = [[tree.span(height, k) for k in range(tree.nodes(height))] for height in range(tree.levels + 1)]
+    return [torch.stack([values[:, i:j].sum(1) for i, j in row], 1) for row in spans]

@@ -1,7 +1,7 @@
-"""A trained network as a chain of maps between states: what knockouts are done to.
+"""A trained network as maps between states, one after the other: knockouts change a state and follow it.
 
-Over time the maps are blocks and the states are the boundaries; over depth they are modules and their
-outputs. Nothing here keeps a graph.
+Over time a map is a block of steps and a state stands at a boundary between blocks. Over depth a map is a module and a
+state is its output. No graph is kept.
 """
 
 from typing import Protocol
@@ -9,42 +9,42 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hbll_seq.attribution.withheld import Way
+from hbll_seq.attribution.withheld import StandIn
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
 
 
-class Chain(Protocol):
-    """n maps in a row.
+class StateMaps(Protocol):
+    """A network as n maps: state i + 1 is map i of state i.
 
     Attributes:
         count: n.
         states: `(n+1, B, S)`, the first given, the last read out.
-        source: `(S,)` int64; entry s of a jump's change comes from entry `source[s]` of what it is applied to.
+        source: `(S,)` int64; the carry of entry s at a map's end acts on the change of entry `source[s]` at its start.
     """
 
     count: int
     states: Tensor
     source: Tensor
 
-    def advance(self, maps: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
-        """States `(m, R, B, S)` through map `maps[k]` each: ends and carries g, both `(m, R, B, S)`."""
+    def advance(self, numbers: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply map `numbers[k]` to states `[k]` of `(m, R, B, S)`; return ends and carries, both `(m, R, B, S)`."""
         ...
 
-    def withheld(self, spans: list[tuple[int, int]], way: Way) -> Tensor:
-        """`(m, B, S)`: the state after maps i..j-1 of each span when their input is withheld, all before it as it was.
+    def withheld(self, spans: list[tuple[int, int]], by: StandIn) -> Tensor:
+        """Replace the input of maps i..j-1 of each span `(i, j)`, alone; return the states after map j-1, `(m, B, S)`.
 
         Only the last span may be shorter than the others.
         """
         ...
 
     def read(self, states: Tensor) -> Tensor:
-        """Predictions from states `(..., S)` after the last map."""
+        """Predict from states `(..., S)` after the last map."""
         ...
 
 
-class TimeChain:
-    """Blocks of a recurrent model; a state is all layers' states side by side.
+class TimeMaps:
+    """The blocks of a recurrent model; a state holds all layers' states side by side.
 
     Args:
         model: in float64.
@@ -73,21 +73,26 @@ class TimeChain:
             start += cell.state_size
         return torch.cat(parts).to(self.x.device)
 
-    def inputs(self, maps: list[int]) -> Tensor:
-        """`(K, m, B, D)` inputs of blocks of equal length."""
-        return torch.stack([self.x[i * self.block : (i + 1) * self.block] for i in maps], 1)
+    def inputs(self, numbers: list[int]) -> Tensor:
+        """Return the inputs of blocks of equal length, `(K, m, B, D)`."""
+        return torch.stack([self.x[i * self.block : (i + 1) * self.block] for i in numbers], 1)
 
-    def advance(self, maps: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Chain`."""
-        if len(maps) > 1 and maps[-1] == self.count - 1 and self.steps % self.block:  # the last block is shorter
-            parts = [self.advance(maps[:-1], states[:-1]), self.advance(maps[-1:], states[-1:])]
+    def advance(self, numbers: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
+        """See `StateMaps`."""
+        if len(numbers) > 1 and numbers[-1] == self.count - 1 and self.steps % self.block:  # the last one is shorter
+            parts = [self.advance(numbers[:-1], states[:-1]), self.advance(numbers[-1:], states[-1:])]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-        end, carry, _ = self.roll(self.inputs(maps), states, outputs=False)
+        end, carry, _ = self._roll(self.inputs(numbers), states, outputs=False)
         return end, carry
 
+    def roll(self, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll inputs `(K, m, B, D)` from states `(m, R, B, S)`: ends, carries, and outputs `(K, m, R, B, d)`."""
+        end, carry, out = self._roll(x, states, outputs=True)
+        assert out is not None
+        return end, carry, out
+
     @torch.no_grad()
-    def roll(self, x: Tensor, states: Tensor, *, outputs: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Inputs `(K, m, B, D)` and states `(m, R, B, S)`: ends, carries, and outputs `(K, m, R, B, d)` if wanted."""
+    def _roll(self, x: Tensor, states: Tensor, *, outputs: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         k, m, b, d = x.shape
         r = states.shape[1]
         h = x.unsqueeze(2).expand(k, m, r, b, d).reshape(k, m * r * b, d)
@@ -109,17 +114,17 @@ class TimeChain:
         out = h.view(k, *shape) if outputs else None
         return torch.cat(ends, 1).view(shape), torch.cat(carries, 1).view(shape), out
 
-    def substitute(self, maps: list[int], way: Way) -> Tensor:
-        """`(K, m, B, D)` what blocks are given instead of their input ("swap", "mean", "zero")."""
-        if way.how == "swap":
-            return self.inputs(maps).roll(way.shift, 2)
-        fill = self.x.mean((0, 1)) if way.how == "mean" else torch.zeros_like(self.x[0, 0])
-        return fill.expand_as(self.inputs(maps))
+    def substitute(self, numbers: list[int], by: StandIn) -> Tensor:
+        """Return what replaces the inputs of blocks of equal length ("swap", "mean", "zero"), `(K, m, B, D)`."""
+        if by.how == "swap":
+            return self.inputs(numbers).roll(by.shift, 2)
+        fill = self.x.mean((0, 1)) if by.how == "mean" else torch.zeros_like(self.x[0, 0])
+        return fill.expand_as(self.inputs(numbers))
 
-    def withheld(self, spans: list[tuple[int, int]], way: Way) -> Tensor:
-        """See `Chain`."""
+    def withheld(self, spans: list[tuple[int, int]], by: StandIn) -> Tensor:
+        """See `StateMaps`."""
         states = torch.stack([self.states[i] for i, _ in spans]).unsqueeze(1)
-        if way.how == "skip":
+        if by.how == "skip":
             return states[:, 0]
         for q in range(max(j - i for i, j in spans)):
             active = [i + q for i, j in spans if i + q < j]
@@ -128,21 +133,21 @@ class TimeChain:
             new, at = [], 0
             for group in groups:
                 part = states[at : at + len(group)]
-                new.append(self.roll(self.substitute(group, way), part, outputs=False)[0])
+                new.append(self._roll(self.substitute(group, by), part, outputs=False)[0])
                 at += len(group)
             states = torch.cat([*new, states[at:]])
         return states[:, 0]
 
     @torch.no_grad()
     def read(self, states: Tensor) -> Tensor:
-        """Predictions `(..., V)` from states `(..., S)`."""
+        """Predict `(..., V)` from states `(..., S)`."""
         top = self.cells[-1]
         out: Tensor = self.model.readout(top.output(states[..., states.shape[-1] - top.state_size :]))
         return out
 
 
-class DepthChain:
-    """Modules of a layered model; withholding one leaves its input as its output.
+class DepthMaps:
+    """The modules of a layered model; a withheld module has its input as its output.
 
     Args:
         model: in float64 and evaluation mode.
@@ -161,24 +166,24 @@ class DepthChain:
         self.source = torch.arange(self.states.shape[-1], device=self.states.device)
 
     @torch.no_grad()
-    def advance(self, maps: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Chain`; a module's carry is measured: how much of a change comes out of it along that change."""
+    def advance(self, numbers: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
+        """See `StateMaps`. A module's carry is measured: the share of a change that comes out along the change."""
         r, b = states.shape[1:3]
-        ends = [self.model.layers[i](one.reshape(r * b, *self.shape)) for i, one in zip(maps, states, strict=True)]
+        ends = [self.model.layers[i](one.reshape(r * b, *self.shape)) for i, one in zip(numbers, states, strict=True)]
         end = torch.stack(ends).view_as(states)
-        before = states - torch.stack([self.states[i] for i in maps]).unsqueeze(1)
-        after = end - torch.stack([self.states[i + 1] for i in maps]).unsqueeze(1)
+        before = states - torch.stack([self.states[i] for i in numbers]).unsqueeze(1)
+        after = end - torch.stack([self.states[i + 1] for i in numbers]).unsqueeze(1)
         along = (before * after).sum((1, 3), keepdim=True)  # (m, 1, B, 1), over all changes
         carry = along / before.square().sum((1, 3), keepdim=True).clamp(min=1e-300)
         return end, carry.expand_as(end)
 
-    def withheld(self, spans: list[tuple[int, int]], way: Way) -> Tensor:
-        """See `Chain`; the only way is "skip"."""
+    def withheld(self, spans: list[tuple[int, int]], by: StandIn) -> Tensor:
+        """See `StateMaps`; the only stand-in is "skip"."""
         return torch.stack([self.states[i] for i, _ in spans])
 
     @torch.no_grad()
     def read(self, states: Tensor) -> Tensor:
-        """Predictions `(..., [T,] V)` from states `(..., S)`."""
+        """Predict `(..., [T,] V)` from states `(..., S)`."""
         lead = states.shape[:-1]
         out: Tensor = self.model.head(states.reshape(-1, *self.shape))
         return out.view(*lead, *out.shape[1:])

@@ -1,11 +1,11 @@
-"""What a node has in place of its input, and what several such stand-ins say together.
+"""Stand-ins: what replaces the input of a withheld node, and how the changes by several of them are combined.
 
-A loss rises when a cause is withheld only if the model then answers something else. An input that says nothing (the
-mean, or none at all) leaves the answer a model gives by default, which is sometimes the right one; the cause then seems
-to have done nothing. The input of another sequence, a donor, says something else, but where causes stand at different
-steps it brings in a cause of its own. The median over donors is free of that as long as fewer than half of them have a
-cause in the same place. "mean+swap" is the average of the two answers, each right where the other may fail
-(docs/notes/2026-11-24-credit.md has the figures).
+A loss rises when a cause is withheld only if the model then answers something else. A neutral stand-in (the mean input,
+or none) leaves the answer that the model gives by default; where that is the right one, the cause seems to have had no
+effect. The input of another sequence, a donor, leads to another answer; but where causes stand at different steps, the
+donor may bring in a cause of its own. The median over donors is free of that as long as fewer than half of them have a
+cause in the same place. "mean+swap" averages the change by the mean input and the median change by donors: each is
+right where the other may fail (docs/notes/2026-11-24-credit.md has the figures).
 """
 
 from typing import NamedTuple
@@ -19,21 +19,29 @@ WITHHELD = ("mean+swap", "mean", "skip", "swap", "zero")
 DONORS = 7  # measured: benchmarks.credit
 
 
-class Way(NamedTuple):
-    """One stand-in: "mean", "zero", "skip", or "swap" with the sequence `shift` rows before as the donor."""
+class StandIn(NamedTuple):
+    """One replacement for a withheld input.
+
+    Attributes:
+        how: "mean", "zero", "skip" or "swap".
+        shift: of "swap": the donor is the sequence `shift` rows before.
+    """
 
     how: str
     shift: int = 0
 
 
-def ways_of(withheld: str | None, donors: int, rows: int, default: str) -> tuple[Way, ...]:
-    """The stand-ins, checked.
+def stand_ins(withheld: str | None, donors: int, rows: int, default: str) -> tuple[StandIn, ...]:
+    """Check `withheld` and `donors` and return the stand-ins they select.
 
     Args:
         withheld: one of `WITHHELD`, or None for `default`.
         donors: sequences swapped in, at most `rows - 1` of them.
         rows: sequences of the batch.
-        default: "mean+swap" stands for "mean" in a batch of `donors` sequences or fewer.
+        default: taken for None; "mean+swap" becomes "mean" in a batch of `donors` sequences or fewer.
+
+    Raises:
+        InputError: an unknown `withheld`, `donors` below one, or a swap in a batch of one sequence.
     """
     if not isinstance(donors, int) or isinstance(donors, bool) or donors < 1:
         raise InputError("donors", repr(donors), "an integer >= 1")
@@ -42,17 +50,17 @@ def ways_of(withheld: str | None, donors: int, rows: int, default: str) -> tuple
     if withheld not in WITHHELD:
         raise InputError("withheld", repr(withheld), f"one of {WITHHELD}")
     if "swap" not in withheld:
-        return (Way(withheld),)
+        return (StandIn(withheld),)
     if rows < 2:
         raise InputError("x", "one sequence", f'two or more, for withheld="{withheld}"')
-    swaps = tuple(Way("swap", shift) for shift in range(1, 1 + min(donors, rows - 1)))
-    return swaps if withheld == "swap" else (Way("mean"), *swaps)
+    swaps = tuple(StandIn("swap", shift) for shift in range(1, 1 + min(donors, rows - 1)))
+    return swaps if withheld == "swap" else (StandIn("mean"), *swaps)
 
 
-def combined(changes: Tensor, ways: tuple[Way, ...]) -> Tensor:
-    """Changes of the loss `(W, ...)`, one for each way: the median over donors, then the mean over what is left."""
-    swaps = [k for k, way in enumerate(ways) if way.how == "swap"]
-    parts = [changes[k] for k, way in enumerate(ways) if way.how != "swap"]
+def combined(changes: Tensor, by: tuple[StandIn, ...]) -> Tensor:
+    """Combine changes of the loss `(W, ...)`, one a stand-in: the mean of the median over donors and of the others."""
+    swaps = [k for k, one in enumerate(by) if one.how == "swap"]
+    parts = [changes[k] for k, one in enumerate(by) if one.how != "swap"]
     if swaps:
         ordered = changes[swaps].sort(0).values
         parts.append((ordered[(len(swaps) - 1) // 2] + ordered[len(swaps) // 2]) / 2)

@@ -1,9 +1,9 @@
 """Paths through a layered network: subnetworks that the tree trains.
 
-Node n (1 <= n < N) is the n-th module, node N the prediction head, node 0 the embedded input. An interval
-(i, j) of the tree has the midpoint n; a path crosses it either in one go, by module j on the state of i, or
-by way of n, crossing (i, n) and (n, j). The root's midpoint is on every path. So for N = 8 the one-block path is
-(4,), the short one (4, 6, 7), the full one (1, ..., 7), and there are 25 in all (paper, section 1).
+Node n (1 <= n < N) is the n-th module, node N the prediction head, node 0 the embedded input. An interval (i, j) of the
+tree has the midpoint n. A path crosses it either directly, by module j on the state of node i, or by way of n, crossing
+(i, n) and (n, j). The root's midpoint is on every path. For N = 8 the path of one module is (4,), the short path
+(4, 6, 7), the full path (1, ..., 7), and there are 25 in all (paper, section 1).
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from hbll_seq.tree import Tree
 
 
 def midpoint(i: int, j: int) -> int:
-    """Midpoint of the tree's interval (i, j): the number inside it that has the most factors of two."""
+    """Return the midpoint of the tree's interval (i, j): the number inside it with the most factors of two."""
     return max(range(i + 1, j), key=lambda n: n & -n)
 
 
 def level_nodes(layers: int) -> list[list[int]]:
-    """Nodes of every height, top down, of a network of N = `layers` (head included)."""
+    """List the nodes of every height, top down, of a network of N = `layers` (head included)."""
     tree = Tree(layers, 1)
     heights: dict[int, list[int]] = {}
     for n in range(1, layers):
@@ -27,7 +27,7 @@ def level_nodes(layers: int) -> list[list[int]]:
 
 
 def resolve(layers: int, spec: str | Sequence[int]) -> tuple[int, ...]:
-    """A path by name ("full", "short", "first") or by its nodes, checked.
+    """Return the nodes of a path given by name ("full", "short", "first") or by its nodes, checked.
 
     Raises:
         InputError: an unknown name, or nodes that are no path of the tree.
@@ -62,7 +62,7 @@ def resolve(layers: int, spec: str | Sequence[int]) -> tuple[int, ...]:
 
 
 def count(layers: int) -> int:
-    """How many paths there are."""
+    """Count the paths of a network of N = `layers`."""
 
     def ways(i: int, j: int) -> int:
         if j - i < 2:
@@ -74,10 +74,10 @@ def count(layers: int) -> int:
 
 
 def every(layers: int, limit: int = 1000) -> list[tuple[int, ...]]:
-    """All paths, by length and then by nodes.
+    """List all paths, by length and then by nodes.
 
     Raises:
-        InputError: more than `limit`.
+        InputError: there are more than `limit`.
     """
     if count(layers) > limit:
         raise InputError("layers", f"{layers}, which has {count(layers)} paths", f"at most {limit} paths; name some")

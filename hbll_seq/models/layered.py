@@ -1,7 +1,7 @@
 """Feedforward networks of equal-width modules, trained over a tree of depth.
 
-An embedding gives z_0, module n gives z_n, the head reads the last one. The modules are called nodes; any
-path of the tree over them (`hbll_seq.models.depth_tree`) is a network of its own with the same embedding and head.
+An embedding gives z_0, module n gives z_n, and the head reads the last one. The modules are called nodes. Any path of
+the tree over them (`hbll_seq.models.depth_tree`) is a network of its own with the same embedding and head.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Path = str | Sequence[int]
 
 
 class Head(nn.Module):
-    """Read-out of the last axis, which all paths share.
+    """Linear read-out of the last axis, shared by all paths.
 
     Args:
         width, output_size: of the last axis, before and after.
@@ -34,7 +34,7 @@ class Head(nn.Module):
         self.pool = pool
 
     def forward(self, z: Tensor) -> Tensor:
-        """`(B, [tokens,] width) -> (B, [tokens,] V)`."""
+        """Predict `(B, [tokens,] V)` from `(B, [tokens,] width)`; without the axis of tokens where `pool`."""
         z = self.norm(z)
         out: Tensor = self.linear(z.mean(1) if self.pool else z)
         return out
@@ -83,14 +83,14 @@ class Layered(Model):
 
     @property
     def depth(self) -> int:
-        """N: the modules and the head."""
+        """Number of modules and the head, N."""
         return len(self.layers) + 1
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments as JSON-able values, for `save`.
+        """Return constructor arguments as JSON-able values, for `save`.
 
         Raises:
-            InputError: the modules were handed in, so this package cannot rebuild them.
+            InputError: the modules are the caller's own, so this package cannot rebuild them.
         """
         if self._config is None:
             raise InputError(
@@ -99,11 +99,11 @@ class Layered(Model):
         return dict(self._config)
 
     def path(self, path: Path = "full") -> tuple[int, ...]:
-        """The nodes of a path: "full", "short" (log2 N of them), "first" (one), or given nodes, checked."""
+        """Return a path's nodes: of "full", "short" (at most ceil(log2 N)), "first" (one), or those given, checked."""
         return depth_tree.resolve(self.depth, path)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, path: Path = "full") -> Tensor:
-        """Predictions along a path: `(B, V)`, or `(B, T, V)` for tasks "step" and "next".
+        """Predict along a path: `(B, V)`, or `(B, T, V)` for tasks "step" and "next".
 
         `lengths` change nothing: there is one target an input, or the modules are causal.
         """
@@ -117,5 +117,5 @@ class Layered(Model):
         return out
 
     def export(self, path: Path = "full") -> nn.Sequential:
-        """A plain `nn.Sequential` of a path's modules, sharing their weights: input in, predictions out."""
+        """Return a path as a plain `nn.Sequential` of its modules, with shared weights: input in, predictions out."""
         return nn.Sequential(self.embed, *(self.layers[n - 1] for n in self.path(path)), self.head)

@@ -1,4 +1,8 @@
-"""Models that write: text to symbols and back, checks of a prompt, and the choice of the next symbol."""
+"""Text of models over symbols: characters to symbols and back, checks of a prompt, the choice of the next symbol.
+
+A symbol is an integer in 0..V-1, wherever this package says symbol. The list `symbols` of a model names the character
+that each of them stands for.
+"""
 
 from collections.abc import Callable
 
@@ -12,22 +16,22 @@ Decode = Callable[[Tensor], str]
 
 
 class SymbolText:
-    """Mixed into models over symbols.
+    """Mixed into models over symbols, so that they read and write text.
 
     Attributes:
-        symbols: the V characters in order, or None.
+        symbols: the V characters in order, symbol i standing for `symbols[i]`; or None.
     """
 
     symbols: list[str] | None
 
     def name_symbols(self, symbols: list[str] | None, vocab_size: int) -> None:
-        """Keep `symbols`, one for each of the model's."""
+        """Keep the list of characters; refuse one that does not have V of them."""
         if symbols is not None and len(symbols) != vocab_size:
             raise InputError("symbols", f"{len(symbols)} characters", f"{vocab_size}, one a symbol")
         self.symbols = symbols
 
     def begin(self, prompt: str | Tensor, length: int, temperature: float, encode: Encode | None = None) -> Tensor:
-        """The prompt as a 1-D tensor, everything checked."""
+        """Check the arguments of `generate` and return the prompt as a 1-D tensor of symbols."""
         if length < 1:
             raise InputError("length", length, "an integer >= 1")
         if temperature < 0:
@@ -38,12 +42,12 @@ class SymbolText:
         return ids
 
     def finish(self, ids: Tensor, prompt: str | Tensor, decode: Decode | None = None) -> str | Tensor:
-        """Text where the prompt was text."""
+        """Turn symbols back into text where the prompt was text."""
         return (decode or self._decode)(ids) if isinstance(prompt, str) else ids
 
     @staticmethod
     def pick(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
-        """One symbol from logits `(V,)`: the most likely at temperature 0, else drawn."""
+        """Choose one symbol from logits `(V,)`: the most likely at temperature 0, else drawn."""
         if temperature == 0:
             return int(logits.argmax())
         p = torch.softmax(logits.cpu() / temperature, 0)

@@ -1,4 +1,4 @@
-"""What the paths of a trained layered network are good for: any-time exit, drafts that are verified, costs.
+"""Uses of the paths of a trained layered network: early exit, drafts that are verified, costs of every path.
 
-Which paths there are is said in `models.depth_tree`; how they are trained, in `rules.depth`.
+`models.depth_tree` defines the paths; `rules.depth` trains them.
 """

@@ -1,7 +1,7 @@
 """Any-time prediction: go on along longer paths until the answer is confident.
 
-The paths of the right spine extend each other: (4,), (4, 6), (4, 6, 7) for N = 8. Each costs one module more than
-the one before it and starts from its state, so a confident answer after the first saves all the others.
+The first nodes of the short path are paths too: (4,), (4, 6) and (4, 6, 7) for N = 8. Each costs one module more than
+the one before it and starts from its state. So an answer that is confident after the first module saves all the others.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from hbll_seq.models.layered import Layered
 
 
 class Anytime(NamedTuple):
-    """Answers and what they cost.
+    """Answers and their cost.
 
     Attributes:
         labels: `(N,)` int64.
         confidence: `(N,)` probability of the label.
-        modules: `(N,)` modules that were run for each input, 1 .. ceil(log2 N).
+        modules: `(N,)` number of modules run for each input, from 1 to all of the short path.
     """
 
     labels: Tensor
@@ -29,13 +29,16 @@ class Anytime(NamedTuple):
 
 @torch.no_grad()
 def predict_anytime(model: Layered, x: Tensor, confidence: float = 0.9, batch_size: int = 256) -> Anytime:
-    """Classify along the right spine; an input stops at the first node whose answer is confident enough.
+    """Classify along the short path; each input stops at the first node whose answer is confident enough.
 
     Args:
         model: a trained classifier with one label an input.
         x: `(N, *input_shape)`, as for the model.
         confidence: least probability of an answer, 0..1; the last node answers whatever its confidence.
         batch_size: inputs at a time.
+
+    Raises:
+        InputError: another kind of model, or a confidence outside 0..1.
     """
     if model.task != "sequence" or model.objective != "cross_entropy":
         raise InputError("model", f"task {model.task!r} with {model.objective}", "a classifier with one label an input")

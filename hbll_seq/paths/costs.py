@@ -1,4 +1,4 @@
-"""What every path of a layered network costs, and how good it is."""
+"""Cost and quality of every path of a layered network."""
 
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ from hbll_seq.training.evaluation import evaluate
 
 
 class PathCost(NamedTuple):
-    """One path.
+    """Cost and quality of one path.
 
     Attributes:
         nodes: its modules, by number.
         parameters: of embedding, modules and head.
-        flops: of one input's forward pass (matrix products and convolutions, a product of sums counts 2).
+        flops: of one input's forward pass (matrix products and convolutions; a multiplication and its addition are 2).
         loss: on the data given, nats or squared units.
         accuracy: 0..1, NaN for a regression.
     """
@@ -49,7 +49,7 @@ class PathView(Model):
 
 
 def path_flops(model: Layered, path: Path, example: Tensor) -> int:
-    """Flops of the forward pass of one input `example` `(1, ...)` along a path."""
+    """Count the flops of the forward pass of one input `example` `(1, ...)` along a path."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(example, path=path)
     return int(counter.get_total_flops())
@@ -58,17 +58,17 @@ def path_flops(model: Layered, path: Path, example: Tensor) -> int:
 def evaluate_paths(
     model: Layered, x: Any, y: Any = None, *, which: list[Path] | None = None, **options: Any
 ) -> list[PathCost]:
-    """Cost and quality of paths on held-out data.
+    """Measure cost and quality of paths on held-out data.
 
     Args:
         model: trained or not.
         x: as for `evaluate`, an array or tensor.
         y: as for `evaluate`.
-        which: the paths; None for every one there is.
+        which: the paths; None for all.
         options: further ones of `evaluate`.
 
     Raises:
-        InputError: more than 1,000 paths and none named.
+        InputError: there are more than 1,000 paths and `which` names none.
     """
     chosen = depth_tree.every(model.depth) if which is None else [model.path(p) for p in which]
     example = torch.as_tensor(x)[:1] if model.input_kind == "array" else torch.zeros(1, 8, dtype=torch.int64)

@@ -1,7 +1,7 @@
 """Draft and verify: a short path of a GPT proposes symbols, the full path checks them all in one call.
 
-Greedy and exact: the full path's own most likely symbol stands at every position, so the text is the one it would have
-written alone. A proposal it agrees with costs it no call of its own.
+Greedy and exact: every symbol of the text is the full path's own most likely one, so the text is the same as without a
+draft. A proposal that is accepted saves a call of the full path.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from hbll_seq.models.layered import Path
 
 
 class Draft(NamedTuple):
-    """A generated text and how it came about.
+    """A generated text, with counts of proposals and calls.
 
     Attributes:
         text: prompt and continuation, as text or as a tensor, whichever the prompt was.
@@ -34,7 +34,7 @@ class Draft(NamedTuple):
 def draft_and_verify(
     model: GPT, prompt: str | Tensor, length: int, *, draft: Path = "first", path: Path = "full", ahead: int = 4
 ) -> Draft:
-    """The greedy continuation of `path`, with the help of `draft`.
+    """Continue a prompt greedily along `path`, with proposals by the shorter path `draft`.
 
     Args:
         model: a trained GPT.
@@ -43,6 +43,9 @@ def draft_and_verify(
         draft: the path that proposes.
         path: the path that decides.
         ahead: symbols proposed before each check.
+
+    Raises:
+        InputError: a prompt or length that does not fit the context, an unknown path, or `ahead` below one.
     """
     if ahead < 1:
         raise InputError("ahead", ahead, "an integer >= 1")
@@ -56,7 +59,7 @@ def draft_and_verify(
     proposed = accepted = calls = 0
 
     def read(decoder: Decoder, symbols: list[int]) -> list[int]:
-        """Most likely symbol after each of `symbols`."""
+        """Return the most likely symbol after each of `symbols`."""
         best: list[int] = decoder.extend(torch.tensor([symbols], device=device))[0].argmax(-1).tolist()
         return best
 

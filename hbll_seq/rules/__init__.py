@@ -1,8 +1,8 @@
-"""Learning rules: one protocol and a registry (`base`), the built-in rules, and what a rule of your own needs.
+"""Learning rules: one protocol and a registry (`base`), the built-in rules, and helpers for a rule of your own.
 
-`Batch` is what a rule's `step` is handed. `forward_backward(model, batch, execute)` predicts, scores and
-differentiates, the recurrent layers run by `execute`, of type `Execute`; `sequential` runs them as the deployed chain
-does.
+Rules over time stand here, those for layered networks in `depth`, the paper's own in `published`. A rule's `step` takes
+a `Batch`. `forward_backward(model, batch, execute)` predicts, scores and differentiates; `execute`, of type `Execute`,
+runs the recurrent layers, and `sequential` runs them step by step, as the deployed RNN does.
 """
 
 from hbll_seq.data.batch import Batch as Batch
@@ -21,5 +21,6 @@ from hbll_seq.rules.depth.layered_hbll import LayeredHBLL as LayeredHBLL
 from hbll_seq.rules.dsf import DSF as DSF
 from hbll_seq.rules.execute import forward_backward as forward_backward
 from hbll_seq.rules.hbll import HBLL as HBLL
+from hbll_seq.rules.published.algorithm_1 import LayeredHBLLv1 as LayeredHBLLv1
 from hbll_seq.rules.published.hbll_v1 import HBLLv1 as HBLLv1
 from hbll_seq.rules.tbptt import TBPTT as TBPTT

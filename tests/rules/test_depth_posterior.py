@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import linalg, optimize
 from scipy.special import expit, logit
 
-from hbll_seq.rules.depth.posterior import (
+from hbll_seq.rules.published.posterior import (
     bernoulli_mismatch,
     bernoulli_posterior,
     gaussian_mismatch,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hbll_seq.errors import InputError
 from hbll_seq.rules.published.gaussian_messages import (
     Gaussian,
-    Jump,
+    Transition,
     backward,
     compose,
     forward,
@@ -36,7 +36,7 @@ def chain(d, n, seed):
 
 def tensors(a, b, q, y, r, m, v):
     t = torch.as_tensor
-    return gaussian(t(m), t(v)), [Jump(t(i), t(j), t(k)) for i, j, k in zip(a, b, q, strict=True)], [
+    return gaussian(t(m), t(v)), [Transition(t(i), t(j), t(k)) for i, j, k in zip(a, b, q, strict=True)], [
         gaussian(t(i), t(j)) for i, j in zip(y, r, strict=True)]  # fmt: skip
 
 
@@ -104,14 +104,14 @@ def test_the_tree_factorises_the_posterior_between_the_ends(d, n, seed):
     """Theorem 1: the product of the nodes' conditionals is the joint of all inner states given both ends, for any n."""
     a, b, q, _, _, m, v = chain(d, n, seed)
     mean, cov = joint(a, b, q, m, v)
-    _, jumps, _ = tensors(a, b, q, [m] * (n + 1), [v] * (n + 1), m, v)
+    _, transitions, _ = tensors(a, b, q, [m] * (n + 1), [v] * (n + 1), m, v)
     rng = np.random.default_rng(seed + 1)
     z = [rng.normal(size=d) for _ in range(n + 1)]
     log = lambda x, mu, s: -0.5 * ((x - mu) @ np.linalg.solve(s, x - mu) + np.linalg.slogdet(2 * np.pi * s)[1])  # noqa: E731
     nodes, tree = Tree(n, 1), 0.0
     for mid in range(1, n):
         i, j = nodes.parents(mid)
-        halves = reduce(compose, jumps[i:mid]), reduce(compose, jumps[mid:j])
+        halves = reduce(compose, transitions[i:mid]), reduce(compose, transitions[mid:j])
         left, right, offset, s = (t.numpy() for t in node(*halves))
         tree += log(z[mid], left @ z[i] + right @ z[j] + offset, s)
     ends = np.r_[0:d, n * d : (n + 1) * d]
@@ -121,16 +121,16 @@ def test_the_tree_factorises_the_posterior_between_the_ends(d, n, seed):
 
 
 @given(**sizes)
-def test_composed_jumps_carry_messages_like_their_parts(d, n, seed):
-    start, jumps, evidence = tensors(*chain(d, n, seed))
-    whole = jumps[0]
-    for jump in jumps[1:]:
-        whole = compose(whole, jump)
+def test_composed_transitions_carry_messages_like_their_parts(d, n, seed):
+    start, transitions, evidence = tensors(*chain(d, n, seed))
+    whole = transitions[0]
+    for transition in transitions[1:]:
+        whole = compose(whole, transition)
     ahead, back = start, evidence[-1]
-    for jump in jumps:
-        ahead = forward(ahead, jump)
-    for jump in reversed(jumps):
-        back = backward(back, jump)
+    for transition in transitions:
+        ahead = forward(ahead, transition)
+    for transition in reversed(transitions):
+        back = backward(back, transition)
     torch.testing.assert_close(forward(start, whole).mean, ahead.mean, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(backward(evidence[-1], whole).precision, back.precision, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(backward(evidence[-1], whole).shift, back.shift, rtol=1e-7, atol=1e-9)
@@ -155,6 +155,6 @@ def test_kl_against_the_closed_form_in_one_dimension():
 
 
 def test_evidence_must_match_the_states():
-    start, jumps, evidence = tensors(*chain(2, 3, 0))
+    start, transitions, evidence = tensors(*chain(2, 3, 0))
     with pytest.raises(InputError, match="evidence: got 3 messages"):
-        smooth(start, jumps, evidence[:-1])
+        smooth(start, transitions, evidence[:-1])

@@ -10,10 +10,10 @@ from hbll_seq.rules.base import Rule, StepResult, register
 
 @register
 class Backprop(Rule[Layered]):
-    """The full path, differentiated from end to end.
+    """Train one path by backpropagation from end to end.
 
     Args:
-        path: the path that is trained, see `Layered.path`.
+        path: the path to train, see `Layered.path`.
     """
 
     name = "bp"
@@ -31,10 +31,12 @@ class Backprop(Rule[Layered]):
 
 @register
 class DeepSupervision(Rule[Layered]):
-    """The full path with the shared head's loss on every node: the baseline with as many loss terms as `hbll`.
+    """Train the full path by backpropagation with the shared head's loss on every node.
+
+    A baseline for "hbll" with the same loss terms along the full path.
 
     Args:
-        weight: of the losses before the last one, each.
+        weight: weight of each loss but the last one's, which is 1.
     """
 
     name = "bp-deep"

@@ -1,4 +1,4 @@
-"""Like modules run as one batched call.
+"""Several modules of one kind, run as one batched call.
 
 The nodes of one height of the layered tree are different modules on different inputs. Where they are alike their
 parameters are stacked and `torch.vmap` makes one batched call of them, with gradients to every module's own parameters;
@@ -39,7 +39,7 @@ class Bank:
         return self._batched and self._shell_of(self._modules) is not None
 
     def __call__(self, nodes: Sequence[int], x: Tensor) -> Tensor:
-        """Module `nodes[i]` on `x[i]`: `(m, B, ...) -> (m, B, ...)`."""
+        """Run module `nodes[i]` on `x[i]`: `(m, B, ...) -> (m, B, ...)`."""
         chosen = [self._modules[n - 1] for n in nodes]
         shell = self._shell_of(chosen) if self._batched and len(chosen) > 1 else None
         if shell is None:

@@ -1,4 +1,4 @@
-"""The paper's own rules, and the mathematics they rest on, kept to reproduce it.
+"""The paper's own rules, over time and over depth, and the mathematics they rest on: kept to reproduce it.
 
-Nothing outside this folder builds on it, but the registry in `rules`.
+Outside this folder only `rules` (the registry) and `attribution` (posterior credit over depth) import from it.
 """

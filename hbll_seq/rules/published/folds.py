@@ -1,13 +1,13 @@
 """The paper's tree over time: states by folding whole blocks of input, level by level (arXiv:2606.21497, HBLL-RNN).
 
-State h_n (after n steps) has height d, the factors of two in n. It folds the block of 2^d inputs before it, flat, into
-the state at the block's start:
+State h_n (after n steps) has height d, the number of factors of two in n. It folds the block of 2^d inputs before it,
+flattened to one vector, into the state at the block's start:
 
     h_n = f_d(h_{n - 2^d}, x_{n - 2^d : n})
 
-so all states of one height are one batched call once the heights above are there: log2 T calls for T states.
-f_0 is the model's own cell, the one that is deployed. The read-out after n steps takes one step of f_0
-from h_{n-1}: a tree state and log2 n folds deep, not n.
+All states of one height are one batched call, once the heights above are known: log2 T calls for T states. f_0 is the
+model's own cell, which is deployed. The read-out after step n is one step of f_0 from the tree state h_{n-1}, which is
+at most log2 n folds deep.
 """
 
 from typing import cast
@@ -28,10 +28,10 @@ class Folds(nn.Module):
     Args:
         model: a `SequenceModel` of one GRU, LSTM or Elman layer.
         longest: steps of the longest sequence, T.
-        shared: the cells share the model's recurrent weights and biases and differ in how they read a block.
+        shared: True if the cells share the model's recurrent weights and biases and differ in their input maps only.
 
     Raises:
-        InputError: another cell, or a stack.
+        InputError: another cell, or several layers.
     """
 
     def __init__(self, model: SequenceModel, longest: int, shared: bool) -> None:
@@ -58,21 +58,21 @@ class Folds(nn.Module):
         self.to(next(rnn.parameters()))
 
     def own_parameters(self, model: SequenceModel) -> list[nn.Parameter]:
-        """Those that are not the model's."""
+        """Return the parameters that are not the model's."""
         theirs = {id(p) for p in model.parameters()}
         return [p for p in self.parameters() if id(p) not in theirs]
 
     def cell(self, model: SequenceModel, height: int) -> Cell:
-        """f_d; f_0 is the model's."""
+        """Return f_d of a height d; f_0 is the model's cell."""
         if height == 0:
             return model.cells[0]
         fold = cast(nn.Module, self.cells[height - 1])
         return adopt(fold, int(fold.input_size))[0]  # type: ignore[arg-type]  # an int on all of KINDS
 
     def fold(self, model: SequenceModel, height: int, x: Tensor, state: Tensor, starts: list[int]) -> Tensor:
-        """`(m, B, S)` states after the blocks of 2^height steps at `starts`, from `state` `(m, B, S)`.
+        """Fold the blocks of 2^height steps at `starts` into `state` `(m, B, S)`: the states after them, `(m, B, S)`.
 
-        `x` is `(B, T, D)`; what a block lacks at the end of x is zero.
+        `x` is `(B, T, D)`; a block that reaches beyond the end of x is filled with zeros.
         """
         width = 1 << height
         short = max(starts) + width - x.shape[1]
@@ -83,7 +83,7 @@ class Folds(nn.Module):
         return self.cell(model, height).step(blocks.flatten(0, 1), state.reshape(m * b, s)).view(m, b, s)
 
     def states(self, model: SequenceModel, x: Tensor) -> tuple[Tensor, dict[int, tuple[list[int], Tensor]]]:
-        """Tree states of `x` `(B, T, D)`.
+        """Compute the tree states of `x` `(B, T, D)`.
 
         Returns:
             `(T, B, S)` h_0 .. h_{T-1} without gradient; and by height the nodes and their states `(m, B, S)`,
@@ -107,7 +107,7 @@ class Folds(nn.Module):
         return all_states, by_height
 
     def read(self, model: SequenceModel, x: Tensor, states: Tensor) -> Tensor:
-        """Hidden outputs `(B, T, d)` of the tree read-out: one step of f_0 from every tree state."""
+        """Take one step of f_0 from every tree state `(T, B, S)`: hidden outputs of the tree read-out, `(B, T, d)`."""
         cell = model.cells[0]
         t, b, s = states.shape
         after = cell.step(x.transpose(0, 1).reshape(t * b, -1), states.reshape(t * b, s))

@@ -1,14 +1,16 @@
 """`hbll-v1`: the published rule for recurrent networks (arXiv:2606.21497), one loss a node of the tree over time.
 
-A node n of height d between parents i = n - 2^d and j = n + 2^d (states and parents from `folds.py`, constants):
+Node n of height d stands between its parents i = n - 2^d and j = n + 2^d; the states of the parents are constants, and
+`folds.py` computes them. With f_d the cell of that height,
 
-    l_n = |f_d(h_n, x_{n:j}) - h_j|^2 / 2,   h_n = f_d(h_i, x_{i:n})
+    h_n = f_d(h_i, x_{i:n})      l_n = |f_d(h_n, x_{n:j}) - h_j|^2 / 2
 
-with the prediction loss instead where j is the end of a sequence that has one target; with targets per step every
-node also has its own step's loss. The message comes from the left parent only, so states are causal; the right
-parent is only a target. The deployed chain rolls f_0; trained in the tree alone it would see even times only, so
-K Jacobi sweeps h~_t = f_0(h~_{t-1}, x_t) from the tree's states, all times at once, tie it to them:
-sum_t |h~(K)_t - h_t|^2, gradient through the last sweep. The paper does not write l_n out; this is our reading.
+Where j is the end of a sequence with one target, the prediction loss stands in place of the mismatch. With targets per
+step every node also has the loss of its own step. A message comes from the left parent only, so states are causal; the
+right parent is only a target. The deployed RNN rolls f_0 step by step. The tree alone would train f_0 on steps from
+even times only. So K Jacobi sweeps h~_t = f_0(h~_{t-1}, x_t) start from the tree's states, at all times at once, and
+the loss sum_t |h~(K)_t - h_t|^2 ties the two, with gradient through the last sweep. The paper does not write l_n out:
+this is our reading.
 """
 
 from typing import Any
@@ -27,17 +29,20 @@ from hbll_seq.rules.published.tree_stream import TreeStream
 
 @register
 class HBLLv1(Rule[SequenceModel]):
-    """The paper's rule.
+    """Train a recurrent network by the published rule: a tree of states that fold blocks of input.
 
     Args:
         sweeps: K, Jacobi consistency sweeps; 0 for none.
-        shared: one recurrent cell for all heights (own input maps), instead of one cell a height.
+        shared: True for one recurrent cell for all heights, with input maps of their own; False for one cell a height.
         mismatch: weight of the nodes' mismatch with their right parents.
-        consistency: weight of the sweeps' term.
-        longest: steps of the longest sequence; None for what `fit` finds in the data.
+        consistency: weight of the sweeps' loss.
+        longest: steps of the longest sequence; None for the longest that `fit` finds in the data.
 
     Attributes:
         folds: the cells of greater heights, after `setup`; trained beside the model, not needed to deploy it.
+
+    Raises:
+        InputError: an option out of range; in `setup`, a model of another cell or of several layers.
     """
 
     name = "hbll-v1"
@@ -61,7 +66,7 @@ class HBLLv1(Rule[SequenceModel]):
         self.longest = self.longest or longest
 
     def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
-        """Make the cells of greater heights."""
+        """Make the cells of greater heights; see `Rule.setup`."""
         if self.longest is None:
             raise InputError("longest", "None, and data whose longest sequence is not known", "longest=steps")
         with torch.random.fork_rng(devices=[]):
@@ -70,7 +75,7 @@ class HBLLv1(Rule[SequenceModel]):
         self._own = self.folds.own_parameters(model)
 
     def parameters(self) -> list[nn.Parameter]:
-        """Of the cells of greater heights."""
+        """Parameters of the cells of greater heights; see `Rule.parameters`."""
         return self._own
 
     def _ready(self) -> Folds:
@@ -120,7 +125,7 @@ class HBLLv1(Rule[SequenceModel]):
         return StepResult(float(loss.detach()), metrics)
 
     def _consistency(self, model: SequenceModel, x: Tensor, states: Tensor) -> Tensor:
-        """Mean over time of the squared distance of the K-times swept states to the tree's."""
+        """Return the squared distance of the K-times swept states to the tree's, a mean over time."""
         t, b, s = states.shape
         cell = model.cells[0]
         inputs = x[:, : t - 1].transpose(0, 1).reshape((t - 1) * b, -1)  # of steps that lead to h_1 .. h_{t-1}
@@ -134,7 +139,7 @@ class HBLLv1(Rule[SequenceModel]):
 
     @torch.no_grad()
     def readout(self, model: SequenceModel, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Predictions of the tree read-out: log2 T folds and one step, where the deployed chain takes T steps.
+        """Predict by the tree read-out: log2 T folds and one step, where the deployed RNN takes T steps.
 
         Args:
             model: the trained model.
@@ -149,11 +154,11 @@ class HBLLv1(Rule[SequenceModel]):
         return model.read(self._ready().read(model, embedded, states), lengths)
 
     def stream(self, model: SequenceModel) -> TreeStream:
-        """The same predictions step by step, in O(log T) memory."""
+        """Return a `TreeStream`: the same predictions step by step, in O(log T) memory."""
         return TreeStream(model, self._ready())
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights of the cells of greater heights (not the model's, where they are shared)."""
+        """Return the weights of the cells of greater heights, but for those shared with the model."""
         return {f"fold.{i}": p.detach() for i, p in enumerate(self._own)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The tree read-out, streamed: one step at a time in O(log T) memory.
 
-A fold reads its block of inputs through one linear map, so a block in progress is a running sum of what its
-inputs contributed: nothing of the input is kept. State h_n needs the parent h_{n - 2^d}, which is the last
+A fold reads its block of inputs through one linear map. So a block in progress needs only the running sum of its
+inputs' contributions; the inputs themselves are not kept. State h_n needs its parent h_{n - 2^d}, which is the last
 state of a greater height: one state a height is enough, as in a binary counter.
 """
 
@@ -32,7 +32,7 @@ class TreeStream:
 
     @torch.no_grad()
     def step(self, x: Tensor) -> Tensor:
-        """One input `(B,)` or `(B, D)` -> prediction `(B, V)`.
+        """Read one input `(B,)` or `(B, D)` and predict `(B, V)`.
 
         Raises:
             InputError: more steps than the folds were made for.
@@ -59,7 +59,7 @@ class TreeStream:
         return out
 
     def _part(self, height: int, x: Tensor, at: int) -> Tensor:
-        """What input `at` of a block adds to the block's projection; the first brings the bias."""
+        """Return the contribution of input `at` of a block to the block's projection; the first includes the bias."""
         cell, width = self._cells[height], x.shape[1]
         block = x.new_zeros(x.shape[0], width << height)
         block[:, at * width : (at + 1) * width] = x

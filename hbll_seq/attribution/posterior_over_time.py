@@ -1,13 +1,14 @@
-"""Posterior credit: how far the outcome's feedback would move the state in the middle of every node.
+"""Posterior credit over time: how far the outcome's feedback would move the state at every node's midpoint.
 
-With m the state at a node's midpoint, sigma_j^2 the variance of unit j over the boundaries of the batch and lambda the
-feedback message at m, the forward message is N(m, sigma^2), the posterior N(m - sigma^2 lambda, sigma^2), and
+Let m be the state at a midpoint, sigma_j^2 the variance of unit j over the boundaries of the batch, and lambda the
+feedback message at m. The forward message is N(m, sigma^2), the posterior is N(m - sigma^2 lambda, sigma^2)
+(docs/method.md#the-probabilistic-reading), and
 
     KL(posterior || forward) = sum_j sigma_j^2 lambda_j^2 / 2      nats.
 
-Every boundary is the midpoint of exactly one node of height >= 1, and half a block in is that of a block. The
-messages are those of the rule `hbll` on that finer grid, solved by scans and block-local corrections to a relative
-squared residual of 1e-16. All layers of a stack count, as one state.
+Every boundary between blocks is the midpoint of exactly one node of height >= 1; the midpoint of a block is half a
+block after its start. The messages are those of rule "hbll" on that finer grid, solved to a relative squared residual
+of 1e-16. The layers of a stack count as one state.
 """
 
 import math
@@ -24,8 +25,8 @@ from hbll_seq.tree import Tree
 TOLERANCE = 1e-16
 
 
-def node_kl(model: SequenceModel, question: Question, tree: Tree) -> list[Tensor]:
-    """KL in nats, `(B, nodes)` a height; NaN for a node whose midpoint is not inside the sequence.
+def time_kl(model: SequenceModel, question: Question, tree: Tree) -> list[Tensor]:
+    """Return KL(posterior || forward) in nats, `(B, nodes)` a height; NaN where a midpoint lies after the sequence.
 
     Args:
         model: float64; its gradients are overwritten.
@@ -48,7 +49,7 @@ def node_kl(model: SequenceModel, question: Question, tree: Tree) -> list[Tensor
 
 
 def boundary_kl(model: SequenceModel, question: Question, block: int) -> Tensor:
-    """`(B, n-1)`: the KL at every boundary between blocks of `block` steps."""
+    """Return the KL at every boundary between blocks of `block` steps, `(B, n-1)`."""
     x, y = question.x, question.y
     b, t = x.shape[:2]
     mask = None
