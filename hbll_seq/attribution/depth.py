@@ -13,7 +13,8 @@ that height over 0..N; its value stands at block n - 1, and a node of more modul
 import torch
 from torch import Tensor
 
-from hbll_seq.attribution.question import Question, outcome_loss
+from hbll_seq import losses
+from hbll_seq.attribution.question import Question
 from hbll_seq.models import depth_tree
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.depth.posterior import gaussian_posterior
@@ -43,7 +44,7 @@ def depth_kl(model: Layered, question: Question) -> list[Tensor]:
                 if right == total:
                     out = model.head(states[0])
                     out = out[:, -1] if out.ndim > 2 else out
-                    return outcome_loss(model.objective, out, question.y).unsqueeze(0)
+                    return losses.each(model.objective, out, question.y).unsqueeze(0)
                 away: Tensor = model.layers[right - 1](states[0]) - z[right]
                 return away.flatten(1).square().sum(1).unsqueeze(0) / 2
 

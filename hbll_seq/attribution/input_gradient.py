@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from hbll_seq.attribution.question import Question, outcome_loss
+from hbll_seq import losses
+from hbll_seq.attribution.question import Question
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.tree import Tree
@@ -31,7 +32,7 @@ def step_gradient(model: SequenceModel | Layered, question: Question, tree: Tree
             z = module(z)
         out = model.head(z)
         out = out[:, -1] if out.ndim > 2 else out
-    total = outcome_loss(model.objective, out, question.y).sum()
+    total = losses.each(model.objective, out, question.y).sum()
     gradients = torch.autograd.grad(total, leaves)
     if isinstance(model, SequenceModel):
         size = gradients[0].norm(dim=-1)  # (B, T)

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hbll_seq import losses
 from hbll_seq.attribution.nodes import blocks_of, rolled_of
-from hbll_seq.attribution.question import inputs, outcome_loss, targets, unit_of
+from hbll_seq.attribution.question import inputs, targets, unit_of
 from hbll_seq.attribution.result import LagMap
 from hbll_seq.attribution.secant import choose, explain, scale_of
 from hbll_seq.attribution.state_maps import TimeChain
@@ -109,14 +110,13 @@ class _Outcomes:
         """Ends `(R, B, S)` and outputs `(K, R, B, d)`: `(R, B)`, NaN without any counted step."""
         if self._whole:
             out = self._chain.read(ends)
-            return outcome_loss(self._objective, out, self._y.expand(*out.shape[:-1], *self._y.shape[1:]))
+            return losses.each(self._objective, out, self._y.expand(*out.shape[:-1], *self._y.shape[1:]))
         out = self._chain.model.readout(outputs)  # (K, R, B, V)
         y = self._y.unsqueeze(1).expand(*out.shape[:-1], *self._y.shape[2:])
-        if self._objective == "mse":
-            return outcome_loss(self._objective, out, y).mean(0)
+        if y.is_floating_point():  # every value counts
+            return losses.each(self._objective, out, y).mean(0)
         counted = y != IGNORE
-        each = torch.where(counted, outcome_loss(self._objective, out, y.clamp(min=0)), 0.0)
-        return each.sum(0) / counted.sum(0)
+        return losses.counted(self._objective, out, y.clamp(min=0), counted).sum(0) / counted.sum(0)
 
 
 def _cross(

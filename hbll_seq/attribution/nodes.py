@@ -6,11 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hbll_seq import losses
 from hbll_seq.attribution.depth import depth_kl
 from hbll_seq.attribution.input_gradient import step_gradient
 from hbll_seq.attribution.knockout import knocked_out
 from hbll_seq.attribution.posterior import node_kl
-from hbll_seq.attribution.question import Question, ask, outcome_loss, unit_of
+from hbll_seq.attribution.question import Question, ask, unit_of
 from hbll_seq.attribution.result import Credit
 from hbll_seq.attribution.state_maps import Chain, DepthChain, TimeChain
 from hbll_seq.attribution.withheld import DONORS, combined, ways_of
@@ -136,4 +137,4 @@ def loss_of(chain: Chain, model: Model, question: Question, states: Tensor) -> T
     out = chain.read(states)
     if out.ndim > states.ndim:  # a prediction a token: the last one is the outcome's
         out = out[..., -1, :]
-    return outcome_loss(model.objective, out, question.y.expand(*out.shape[:-1], *question.y.shape[1:]))
+    return losses.each(model.objective, out, question.y.expand(*out.shape[:-1], *question.y.shape[1:]))

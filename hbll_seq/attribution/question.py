@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hbll_seq.data.tensors import as_tensor
 from hbll_seq.errors import InputError
@@ -17,13 +16,6 @@ class Question(NamedTuple):
     x: Tensor
     y: Tensor
     outcome: int
-
-
-def outcome_loss(objective: str, out: Tensor, y: Tensor) -> Tensor:
-    """Loss of predictions `(..., V)` for targets `(...)`, or of `(..., C)` for `(..., C)`: `(...)`."""
-    if objective == "mse":
-        return (out - y).square().mean(-1)
-    return functional.cross_entropy(out.flatten(0, -2), y.flatten(), reduction="none").view(out.shape[:-1])
 
 
 def unit_of(model: Model) -> str:
