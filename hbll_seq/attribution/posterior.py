@@ -67,7 +67,7 @@ def boundary_kl(model: SequenceModel, question: Question, block: int) -> Tensor:
     for record in rule.engine.records:
         assert record.states is not None and record.feedback is not None
         message = record.feedback.messages[1:-1] * b  # of each sequence's own loss, not the batch mean
-        ends = record.states.level.end.flatten(0, 1)  # (n B, S)
+        ends = record.states.roll.end.flatten(0, 1)  # (n B, S)
         variance = ends.var(0) if len(ends) > 1 else torch.ones_like(ends[0])
         total += 0.5 * (variance * message.square()).sum(-1).T
     return total

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell, Roll
 from hbll_seq.cells.fused import CellRoll
-from hbll_seq.engine.level import add
+from hbll_seq.engine.gradients import added
 from hbll_seq.engine.plan import Plan, Record
 
 # first step and the step after the last, outputs (k, B, d) of these steps -> gradient on them, or None for none
@@ -156,7 +156,7 @@ class InOrder:
             if probe is not None:
                 probe.add(given, message)
             dx += inner
-            total = add(total, params)
+            total = added(total, params)
         self._record.feedback_residuals.append(0.0)
         self._record.depth.steps += self._steps
         self._record.amplification = None if probe is None else probe.result()
@@ -197,7 +197,7 @@ class InOrder:
             dx, params = roll.gradients(inputs)
             if dx is not None:
                 pieces.append(dx.clone())
-            total = add(total, params)
+            total = added(total, params)
         assert message is not None
         return message, pieces, total
 

@@ -123,11 +123,11 @@ def _in_chunks(model: SequenceModel, batch: Batch) -> float:
     state = cell.initial(len(batch.x), model.readout.weight)
     block = min(CHUNK, steps)
     loss = Head(model.readout, model.objective, model.task == "sequence").loss(batch, block)
-    with torch.no_grad():
+    with torch.no_grad(), loss.new_pass() as scored:
         for i in range(0, steps, block):
             h, state = cell.deployed(model.embed(batch.x[:, i : i + block]), state)
-            loss(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)
-    return loss.loss
+            scored(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)
+    return scored.loss
 
 
 def broken(engine: Engine) -> Tensor | None:

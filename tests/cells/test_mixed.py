@@ -69,7 +69,7 @@ def test_gradient_and_messages_are_float32_and_near_those_in_float32(cell, layer
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in net.parameters())
     for record in rule.engine.records:
         states, feedback = record.states, record.feedback
-        for one in (states.start, states.gap, states.carry, states.level.end, feedback.messages, feedback.start):
+        for one in (states.start, states.gap, states.carry, states.roll.end, feedback.messages, feedback.start):
             assert one.dtype == torch.float32
 
 

@@ -8,9 +8,9 @@ from cases import ALL, batch, gradient, model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
 from hbll_seq.engine.layer import run_layer, solve_layer_states
-from hbll_seq.engine.level import Level
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.solve import Effort
 from hbll_seq.losses import objective
@@ -31,7 +31,7 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
     xb = to_blocks(torch.randn(b, t, layer.input_size, dtype=torch.float64), k)  # (K, n, B, D)
     n = xb.shape[1]
     start = torch.randn(n, b, layer.state_size, dtype=torch.float64).tanh()
-    level = Level(layer, xb, start, keep=True, group=None, depth=Depth())
+    level = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
     mine = seed % n
     dout, dend = torch.zeros_like(level.outputs), torch.zeros_like(level.end)
     dout[:, mine], dend[mine] = torch.randn_like(dout[:, mine]), torch.randn_like(dend[mine])
@@ -40,7 +40,7 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
     assert not dstart[others].any() and not dx[:, others].any()
     assert dx[:, mine].any()
     # and the parameter gradient is that of the block rolled alone, with a copy of the weights
-    alone = Level(layer, xb[:, mine : mine + 1], start[mine : mine + 1], keep=True, group=None, depth=Depth())
+    alone = BlockRoll(layer, xb[:, mine : mine + 1], start[mine : mine + 1], keep=True, group=None, depth=Depth())
     _, _, own = alone.backward(dout[:, mine : mine + 1], dend[mine : mine + 1], gradients=True)
     for p, q in zip(params, own, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
@@ -141,11 +141,11 @@ def test_exact_boundaries_without_feedback_are_truncated_bptt(cell):
     x = net.embed(data.x)
     states = solve_layer_states(layer, x, layer.initial(2, x), None, Plan(k, exactly(99), exactly(0)), Record())
     n, b = states.start.shape[:2]
-    h = states.level.outputs.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22].detach().requires_grad_()
+    h = states.roll.outputs.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22].detach().requires_grad_()
     loss, _ = objective("cross_entropy", net.readout(h), data)
     loss.backward()
     dout = to_blocks(h.grad, k)
-    _, dx, params = states.level.backward(dout, torch.zeros_like(states.level.end), gradients=True)
+    _, dx, params = states.roll.backward(dout, torch.zeros_like(states.roll.end), gradients=True)
     x.backward(dx.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22])
     for p, g in zip(layer.parameters(), params, strict=True):
         p.grad = g
@@ -165,9 +165,9 @@ def test_a_level_at_once_equals_node_by_node_and_groups(cell, b, t, k, seed, gro
     layer = net.cells[0]
     xb = to_blocks(torch.randn(b, t, layer.input_size, dtype=torch.float64), k)
     start = torch.randn(xb.shape[1], b, layer.state_size, dtype=torch.float64).tanh()
-    once = Level(layer, xb, start, keep=True, group=None, depth=Depth())
-    nodes = Level(layer, xb, start, keep=True, group=1, depth=Depth())
-    some = Level(layer, xb, start, keep=True, group=group, depth=Depth())
+    once = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
+    nodes = BlockRoll(layer, xb, start, keep=True, group=1, depth=Depth())
+    some = BlockRoll(layer, xb, start, keep=True, group=group, depth=Depth())
     dout, dend = torch.randn_like(once.outputs), torch.randn_like(once.end)
     for other in (nodes, some):
         for name in ("outputs", "end", "carry", "link"):
