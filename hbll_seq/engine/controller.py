@@ -110,6 +110,7 @@ class Controller:
         if begun and not said:  # once a run
             warn(f"step {self.steps + 1}: {ADVICE[begun[0]]}")
         self._pull(records)
+        self.steps += 1
 
     def _observe(self, layer: int, record: Record) -> None:
         if record.sweeps and "states" not in record.gave_up:

@@ -28,23 +28,22 @@ CERTAINTY = ("exact", "within tolerance", "forced")  # from best to worst
 class Engine:
     """Runs layers by the schedule that options, shape and machine ask for, and remembers how it went.
 
+    A step of training is `begin`, then `layer` for every layer or `one_layer` for all, then the way back, then `end`.
+
     Args:
         options: see `Options`.
 
     Attributes:
         controller: effort and tolerances, adjusted from step to step.
         records: one a layer, of the latest step.
-        keep_solutions: records keep states and messages (for credit diagrams and tests): blocks at once, no switching.
-        probe: whether the next step also measures how far the way back amplifies.
-        pinned: schedules found by measuring, by shape; they go before what the cost model says.
+        pinned: schedules found by measuring (`pin`), by shape; they go before what the cost model says.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.reset()
         self.captures = Captures() if options.capture else None
-        self.records: list[Record] = []
-        self.keep_solutions = self.probe = False
+        self.begin()
 
     def check(self, cells: list[Cell], device: torch.device) -> None:
         """Refuse what this device, or a cell, cannot do.
@@ -62,9 +61,20 @@ class Engine:
         size = self.options.block_size
         return min(size if isinstance(size, int) else auto_block(steps, batch), steps)
 
-    def begin(self) -> None:
-        """A step begins."""
-        self.records = []
+    def begin(self, *, keep: bool = False, probe: bool = False) -> None:
+        """Begin a step.
+
+        Args:
+            keep: have its records keep states and messages: all blocks run at once, and nothing switches to a schedule
+                that has none. The loss goes through `layer`.
+            probe: also measure how far its way back amplifies.
+        """
+        self.records: list[Record] = []
+        self._keep, self._probe = keep, probe
+
+    def pin(self, name: str, schedule: Schedule) -> None:
+        """Keep to a schedule for batches of the shape that `shape_name` gives this name."""
+        self.pinned[name] = schedule
 
     def schedule(self, cell: Cell, shape: Shape, like: Tensor) -> Schedule:
         """What the next step of a layer will do; `like` has its dtype and device."""
@@ -83,7 +93,7 @@ class Engine:
         sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
         n = -(-shape.steps // block)
         feedback = c.feedback(layer, n) if o.feedback == "auto" else _fixed(o.feedback, c.feedback_within(n))
-        if self.keep_solutions:
+        if self._keep:
             execution, block = "exact-forward" if o.sweeps == "auto" else "parallel", shape.credit
             if o.feedback == "auto":  # enough corrections are exact: nothing to switch to
                 feedback = Effort(feedback.least, shape.steps, feedback.tolerance, fixed=True)
@@ -91,8 +101,8 @@ class Engine:
         own = own.to(like) if isinstance(own, Tensor) else own  # the model may have changed its dtype since
         return Plan(
             block, sweeps, feedback, execution, shape.credit, self.pull, discount, own, chosen.group, o.precision,
-            captures=None if self.keep_solutions else self.captures,  # what is kept must outlast the next replay
-            probe=self.probe,
+            captures=None if self._keep else self.captures,  # what is kept must outlast the next replay
+            probe=self._probe,
         )  # fmt: skip
 
     @property
@@ -114,7 +124,7 @@ class Engine:
             discount: on the message that enters a credit block, a number or `(m, B, 1)`.
         """
         plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
-        self.records.append(Record(keep=self.keep_solutions))
+        self.records.append(Record(keep=self._keep))
         return run_layer(cell, x, state, lengths, plan, self.records[-1])
 
     def one_layer(
@@ -128,7 +138,6 @@ class Engine:
     def end(self) -> None:
         """Learn from the step that was made."""
         self.controller.observe(self.records)
-        self.controller.steps += 1
 
     def exact(self) -> bool:
         """Whether the latest step's boundaries were those of the deployed chain."""

@@ -28,15 +28,24 @@ def forward_backward(
 
 
 def train(
-    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor
-) -> tuple[float, Tensor | None]:
-    """Add the gradients that an engine finds to `.grad`; the mean loss, and that of every credit block (or None).
+    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
+    keep: bool = False, probe: bool = False,
+) -> tuple[float, Tensor | None]:  # fmt: skip
+    """Add the gradients that an engine finds to `.grad`; return the mean loss and that of every credit block (or None).
 
     One layer has its loss taken where its blocks are; a stack, and whatever is not provably plain, goes through
     autograd from layer to layer.
+
+    Args:
+        model: what is trained.
+        batch: what it is trained on.
+        engine: runs the layers; its `records` say how it went.
+        credit: steps of a credit block.
+        discount: on the message that enters a credit block, a number or `(m, B, 1)`.
+        keep, probe: see `Engine.begin`.
     """
-    engine.begin()
-    if inside(model, batch, engine):
+    engine.begin(keep=keep, probe=probe)
+    if not keep and inside(model, batch, engine):
         cell, x = model.cells[0], batch.x
         if model.embedding is not None:
             c.check_symbols(x, len(model.embedding.weight))
@@ -60,7 +69,7 @@ def train(
 def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
     """Whether the loss is taken where the blocks are: one layer of a plain model, compiled or in groups."""
     options = engine.options
-    if len(model.cells) > 1 or engine.keep_solutions or not plain(model):
+    if len(model.cells) > 1 or not plain(model):
         return False
     if options.group is not None or options.memory is not None:
         return True

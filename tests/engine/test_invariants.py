@@ -8,6 +8,7 @@ from cases import ALL, batch, gradient, model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
 from hbll_seq.engine.layer import run_layer, solve_layer_states
@@ -15,6 +16,7 @@ from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.solve import Effort
 from hbll_seq.losses import objective
 from hbll_seq.rules.base import make
+from hbll_seq.rules.execute import train
 
 shapes = dict(b=st.integers(1, 3), t=st.integers(1, 23), k=st.integers(1, 25), seed=st.integers(0, 99))
 exactly = lambda s: Effort(s, s, 0.0, fixed=True)  # noqa: E731  (a name for readability only)
@@ -31,11 +33,11 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
     xb = to_blocks(torch.randn(b, t, layer.input_size, dtype=torch.float64), k)  # (K, n, B, D)
     n = xb.shape[1]
     start = torch.randn(n, b, layer.state_size, dtype=torch.float64).tanh()
-    level = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
+    roll = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
     mine = seed % n
-    dout, dend = torch.zeros_like(level.outputs), torch.zeros_like(level.end)
+    dout, dend = torch.zeros_like(roll.outputs), torch.zeros_like(roll.end)
     dout[:, mine], dend[mine] = torch.randn_like(dout[:, mine]), torch.randn_like(dend[mine])
-    dstart, dx, params = level.backward(dout, dend, gradients=True)
+    dstart, dx, params = roll.backward(dout, dend, gradients=True)
     others = [i for i in range(n) if i != mine]
     assert not dstart[others].any() and not dx[:, others].any()
     assert dx[:, mine].any()
@@ -50,10 +52,10 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
 def test_the_gradient_is_the_sum_of_objectives_of_isolated_blocks(cell):
     """Each block differentiated in a graph of its own, on its own copy of the weights, node by node."""
     net, data, k, pull = model(cell), batch(2, 22), 4, 0.7
-    rule = make("hbll", block_size=k, sweeps=2, feedback=1, pull=pull, carry="own", check_every=0, discount=1.0)
-    rule.engine.keep_solutions = True
-    whole = gradient(rule, net, data)
-    states, feedback = rule.engine.records[0].states, rule.engine.records[0].feedback
+    engine = Engine(Options(k, sweeps=2, feedback=1, pull=pull, carry="own", discount=1.0))
+    train(net, data, engine, k, 1.0, keep=True)
+    whole = torch.cat([p.grad.flatten() for p in net.parameters()])
+    states, feedback = engine.records[0].states, engine.records[0].feedback
     total = torch.zeros_like(whole)
     n = states.start.shape[0]
     for i in range(n):
@@ -153,12 +155,12 @@ def test_exact_boundaries_without_feedback_are_truncated_bptt(cell):
     torch.testing.assert_close(ours, truncated, rtol=1e-8, atol=1e-11)
 
 
-# 5. A level in one call = node by node; in groups = at once ---------------------------------------
+# 5. All blocks in one call = block by block; in groups = at once ------------------------------------
 
 
 @pytest.mark.parametrize("cell", ALL)
 @given(**shapes, group=st.integers(1, 6))
-def test_a_level_at_once_equals_node_by_node_and_groups(cell, b, t, k, seed, group):
+def test_all_blocks_at_once_equal_block_by_block_and_groups(cell, b, t, k, seed, group):
     if cell == "user":
         return  # its estimated carry is a mean over the rows of a call; outputs are tested in the next test
     net = model(cell, seed=seed)
@@ -166,10 +168,10 @@ def test_a_level_at_once_equals_node_by_node_and_groups(cell, b, t, k, seed, gro
     xb = to_blocks(torch.randn(b, t, layer.input_size, dtype=torch.float64), k)
     start = torch.randn(xb.shape[1], b, layer.state_size, dtype=torch.float64).tanh()
     once = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
-    nodes = BlockRoll(layer, xb, start, keep=True, group=1, depth=Depth())
+    single = BlockRoll(layer, xb, start, keep=True, group=1, depth=Depth())
     some = BlockRoll(layer, xb, start, keep=True, group=group, depth=Depth())
     dout, dend = torch.randn_like(once.outputs), torch.randn_like(once.end)
-    for other in (nodes, some):
+    for other in (single, some):
         for name in ("outputs", "end", "carry", "link"):
             p, q = getattr(once, name), getattr(other, name)
             assert (p is None) == (q is None)
