@@ -11,7 +11,8 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.losses import objective
-from hbll_seq.models.recurrent import Execute, SequenceModel, sequential
+from hbll_seq.models.recurrent import Execute, SequenceModel
+from hbll_seq.models.scoring import score
 
 
 def forward_backward(
@@ -118,9 +119,7 @@ def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) 
     """Mean loss of the deployed chain, without gradient; a chunk of steps at a time where memory is short."""
     if grouped and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
-    with torch.no_grad():
-        out = model(batch.x, batch.lengths, execute=sequential)
-        return float(objective(model.objective, out, batch)[0])
+    return score(model, batch)[0]
 
 
 CHUNK = 16384  # steps of the deployed chain at a time
