@@ -39,12 +39,14 @@ class Rule(Generic[M]):
 
     Attributes:
         name: what `fit(..., rule=...)` calls it.
+        replaced: options that it had once, and what stands in their place.
         family: of the models it trains, "recurrent" or "layered".
         progress: share of the run that is done, 0 at the first step, near 1 at the last. `fit` sets it before every
             step; a loop of your own may, or leave it at 1/2.
     """
 
     name: ClassVar[str]
+    replaced: ClassVar[dict[str, str]] = {}
     family: ClassVar[str] = "recurrent"
     progress: float = 0.5
 
@@ -92,12 +94,24 @@ def lookup(name: str, family: str = "recurrent") -> Callable[..., Rule[Any]]:
     return _RULES[family, name]
 
 
+def refuse_replaced(rule: Callable[..., Rule[Any]], options: dict[str, Any]) -> None:
+    """Refuse options that a rule had once, and say what replaced them.
+
+    Raises:
+        InputError: names the first such option.
+    """
+    replaced: dict[str, str] = getattr(rule, "replaced", {})
+    for name in options:
+        if name in replaced:
+            raise InputError(name, f"{options[name]!r}, an option that is gone", replaced[name])
+
+
 def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: Any) -> Rule[Any]:
     """Build a rule from its name and options, or pass an instance through.
 
     Raises:
-        InputError: a name unknown for the family, a rule of another family, an option the rule does not have, or
-            options beside an instance.
+        InputError: a name unknown for the family, a rule of another family, an option the rule does not have (any
+            more), or options beside an instance.
     """
     if isinstance(rule, Rule):
         if rule.family != family:
@@ -107,6 +121,7 @@ def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: An
         return rule
     if (family, rule) not in _RULES:
         raise InputError("rule", repr(rule), f"for a {family} model one of {available(family)} or a Rule instance")
+    refuse_replaced(_RULES[family, rule], options)
     try:
         return _RULES[family, rule](**options)
     except TypeError as error:

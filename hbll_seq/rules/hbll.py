@@ -12,7 +12,7 @@ what is measured (`engine.controller`), unless given. What a discount does to cr
 """
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,10 @@ class HBLL(Rule[SequenceModel]):
     """
 
     name = "hbll"
+    replaced: ClassVar[dict[str, str]] = {
+        "feedback_weight": "discount=, a factor on every message that enters a credit block: 1 gives BPTT's gradient, "
+        '0 that of truncated BPTT, "auto" grows over the run',
+    }
 
     def __init__(
         self, block_size: int | str = "auto", sweeps: int | str = "auto", feedback: int | str = "auto",
