@@ -69,14 +69,14 @@ class BlockLoss:
                 raise InputError("y", f"targets {low}..{high}", f"classes in 0..{classes - 1}, others masked")
 
     def targets(self, first: int, stop: int, steps: int) -> tuple[Tensor, Tensor] | None:
-        """Targets `(k, m, B)`, or `(k, m, B, C)` values, and mask `(k, m, B)`; None where no target counts."""
+        """Cut out the targets `(k, m, B)`, or values `(k, m, B, C)`, and their mask; None where no target counts."""
         mask, y = self._mask[:steps, first:stop].squeeze(-1), self._y[:steps, first:stop]
         if not mask.any():
             return None
         return (y if y.is_floating_point() else y.squeeze(-1)), mask
 
     def ends(self, first: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Sequences `(R,)` that end in blocks first..stop; step in its block and block, from `first`, of each end."""
+        """Find the sequences that end in blocks first..stop: `(R,)` rows, steps in their block, blocks from `first`."""
         last = self.batch.lengths - 1
         at = torch.div(last, self.block, rounding_mode="floor")
         rows = torch.nonzero((at >= first) & (at < stop)).flatten()
@@ -125,7 +125,7 @@ class LossPass:
             raise RuntimeError(f"a pass over the loss ended without blocks {missing}: its sums would be of the others")
 
     def __call__(self, first: int, stop: int, outputs: Tensor, gradients: bool) -> Tensor | None:
-        """Gradient on the outputs of blocks first..stop, or None where no target is among them.
+        """Score blocks first..stop: return the gradient on their outputs, or None where no target is among them.
 
         Args:
             first, stop: a span of blocks.
@@ -185,7 +185,7 @@ class LossPass:
         return out.dh.view(outputs.shape)
 
     def _note(self, first: int, each: Tensor, mask: Tensor) -> Tensor:
-        """Keep the sums of the losses `(k, m, B)`, by step; returns their part of the mean."""
+        """Keep the sums of the losses `(k, m, B)`, by step; return their part of the mean."""
         at = first * self._of.block
         for kept, now in ((self._sums, each.detach().sum(2)), (self._counts, mask.sum(2))):
             steps = now.double().cpu().t().flatten()  # (m * k,): in the order of time
@@ -218,7 +218,7 @@ class LossPass:
         return self._loss
 
     def by_credit_block(self) -> Tensor | None:
-        """`(m,)` mean loss of every credit block, NaN where there is no target; None with one target a sequence."""
+        """Average by credit block, `(m,)`, NaN where there is no target; None with one target a sequence."""
         self._over()
         if self._of.whole:
             return None

@@ -86,7 +86,7 @@ class BlockRoll:
     def backward(
         self, dout: Tensor | SpanLoss | None, dend: Tensor, *, gradients: bool, inputs: bool = True
     ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Vector-Jacobian products of every block at once.
+        """Take the vector-Jacobian products of all blocks at once.
 
         Args:
             dout: `(K, n, B, d)` gradient on the outputs, or None; or what gives that of a group from its outputs, asked

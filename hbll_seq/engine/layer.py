@@ -29,7 +29,7 @@ from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solv
 
 
 def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record) -> Tensor:
-    """Outputs `(B, T, d)` of a layer from inputs `(B, T, D)` and start state `(B, S)`, block-local in backward."""
+    """Run a layer from inputs `(B, T, D)` and start `(B, S)`: outputs `(B, T, d)`, differentiated block by block."""
     cell = captured(in_precision(cell, plan.precision), plan.captures)
     node = _InOrderNode if plan.execution == "sequential" else _BlocksNode
     result = node.apply(x, state, cell, lengths, plan, record, *cell.parameters())
@@ -40,7 +40,7 @@ def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan
 def solve_layer_states(
     cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record, *, outputs: bool = True
 ) -> States:
-    """Boundary states of a layer, without gradient; without `outputs` those are not kept either."""
+    """Solve for a layer's boundary states, without gradient; without `outputs` the layer's outputs are not kept."""
     xb = to_blocks(x.detach(), plan.block, copy=plan.group is None)  # (K, n, B, D)
     n, b = xb.shape[1], xb.shape[2]
     with torch.no_grad():  # once for all rolls; in groups each roll makes its own, to keep memory small
@@ -92,7 +92,7 @@ def solve_layer_states(
 def solve_layer_feedback(
     cell: Cell, states: States, dout: Tensor | BlockLoss | None, plan: Plan, record: Record, steps: int, *, inputs: bool
 ) -> Feedback | None:
-    """Feedback messages and gradients of a layer, or None where they do not converge; see `solve_feedback`."""
+    """Solve for a layer's feedback messages and gradients; None where they do not converge. See `solve_feedback`."""
     extra = None
     if isinstance(plan.own, float) and plan.own == 0:  # Jacobi: no carry here either
         states = states._replace(carry=torch.zeros_like(states.carry))
@@ -172,7 +172,7 @@ class _InOrderNode(torch.autograd.Function):
 
 
 def _pull_back(in_order: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-    """Gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
+    """Differentiate: gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
     in_time = dout.transpose(0, 1).contiguous()
     start, dx, parameters = in_order.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
     return start, None if dx is None else dx.transpose(0, 1), parameters

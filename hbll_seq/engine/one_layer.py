@@ -29,7 +29,7 @@ class Head:
         self.readout, self.objective, self.whole = readout, objective, whole
 
     def loss(self, batch: Batch, block: int, credit: int | None = None) -> BlockLoss:
-        """The loss of outputs in blocks of `block` steps."""
+        """Make the loss of a batch whose outputs come in blocks of `block` steps."""
         return BlockLoss(self.readout, self.objective, self.whole, batch, block, credit)
 
 
@@ -56,7 +56,7 @@ def step_one_layer(
     outputs = states.roll.outputs
     if outputs is None:  # they come group by group, and come again in every pass over the blocks
         feedback = solve_layer_feedback(cell, states, loss, plan, record, steps, inputs=False)
-        scored = None if feedback is None else feedback.loss
+        scored = None if feedback is None else feedback.scored
     else:  # they are all there: one pass over the loss serves all passes over the blocks
         with loss.new_pass() as scored:
             dout = scored(0, outputs.shape[1], outputs.flatten(1, 2), True)

@@ -75,7 +75,7 @@ class Options:
     capture: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check every option alone, then those that exclude each other."""
         if self.block_size == "measured":
             raise InputError("block_size", '"measured"', 'execution="measured": the credit block is no matter of speed')
         for name, least in (("block_size", 1), ("sweeps", 0), ("feedback", 0), ("execution_block", 1)):
@@ -97,7 +97,7 @@ class Options:
         self._together()
 
     def _together(self) -> None:
-        """Options that exclude each other."""
+        """Refuse options that exclude each other."""
         if self.group is not None and self.memory is not None:
             raise InputError("memory", "given beside group", "one of the two")
         if self.memory is not None:
@@ -133,7 +133,7 @@ class Options:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Of all options."""
+        """List the names of all options."""
         return [field.name for field in fields(cls)]
 
 

@@ -1,4 +1,4 @@
-"""What the engine is told about one layer in one step, and what it says afterwards."""
+"""`Plan` tells how to run one layer in one step, `Record` says afterwards how it went."""
 
 from dataclasses import dataclass, field
 

@@ -63,7 +63,7 @@ class Effort(NamedTuple):
     fixed: bool = False
 
     def hopeless(self, residuals: list[float], most: int) -> bool:
-        """Whether the residuals so far, one an iteration, say that `most` iterations will not meet the tolerance.
+        """Predict from the residuals so far, one an iteration, that `most` iterations will not meet the tolerance.
 
         A geometric series at the better rate of the last iteration and the last two is taken to go on. Asked from the
         second iteration on (docs/notes/2026-11-28-dynamics-that-do-not-forget.md compares rules): the guess before
@@ -116,7 +116,7 @@ class Feedback(NamedTuple):
         residuals: relative residual of each pass.
         corrections: passes beyond the two that every step makes.
         converged: within the tolerance, or exact after as many passes as there are boundaries.
-        loss: the last pass over the loss, where it was asked for group by group; None where its gradient was given.
+        scored: the last pass over the loss, where it was asked for group by group; None where its gradient was given.
     """
 
     messages: Tensor
@@ -126,11 +126,11 @@ class Feedback(NamedTuple):
     residuals: list[float]
     corrections: int
     converged: bool
-    loss: LossPass | None
+    scored: LossPass | None
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
-    """Mean square of the gaps over the variance of the states, or `WORST` times the worst boundary's, if that is more.
+    """Relate the mean square of the gaps, or `WORST` times the worst boundary's, to the variance of the states.
 
     Where states do not forget, one wrong state shows as one gap: all later states are wrong without any, and a mean
     over many boundaries hides it. Valid boundaries only.
@@ -151,7 +151,7 @@ def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
 
 
 def bounded(carry: Tensor, limit: float) -> Tensor:
-    """`carry` inside [-limit, limit], 0 (no model: Jacobi) where it is not a number.
+    """Clip `carry` to [-limit, limit]; 0 (no model: Jacobi) where it is not a number.
 
     The product of many steps' carries overflows where weights have grown, infinity times 0 among them. With
     limit = 2^(100 / n) a product over n blocks is at most 2^100, and the scans stay finite in float32.
@@ -163,7 +163,7 @@ def solve_states(
     cell: Cell, make: MakeRoll, guess: Tensor, valid: Tensor | None, effort: Effort, *,
     depth: Depth, carry_of: Callable[[Tensor], Tensor], observe: Observe | None = None,
 ) -> States:  # fmt: skip
-    """Consistency sweeps from `guess` until the boundaries agree with the blocks between them.
+    """Sweep from `guess` until the boundaries agree with the blocks between them.
 
     Args:
         cell: the layer's cell (for its state layout and range).
@@ -223,7 +223,7 @@ def solve_feedback(
     cell: Cell, states: States, dout: Tensor | BlockLoss | None, dlast: Tensor | None, effort: Effort, *,
     extra: Tensor | None, depth: Depth, discount: float | Tensor = 1.0, inputs: bool = True,
 ) -> Feedback:  # fmt: skip
-    """Feedback messages and, from the last pass, the gradients.
+    """Correct the feedback messages until they agree with the blocks between them; the last pass gives the gradients.
 
     Args:
         cell: the layer's cell.

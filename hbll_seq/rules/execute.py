@@ -1,4 +1,4 @@
-"""What rules share: predict with the rule's way of running layers, score, differentiate; and the short way for that."""
+"""What rules share: predict with the rule's way of running layers, take the loss, differentiate; and a shorter way."""
 
 import math
 
@@ -116,7 +116,7 @@ def _touched(module: nn.Module) -> bool:
 
 
 def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) -> float:
-    """Mean loss of the deployed chain, without gradient; a chunk of steps at a time where memory is short."""
+    """Take the mean loss of the deployed chain, without gradient; `grouped` goes a chunk of steps at a time."""
     if grouped and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
     return score(model, batch)[0]
@@ -139,7 +139,7 @@ def _in_chunks(model: SequenceModel, batch: Batch) -> float:
 
 
 def broken(engine: Engine) -> Tensor | None:
-    """Where a whole-sequence loss is not finite: 0 for a block whose end state is, NaN for one whose is not."""
+    """Locate a failure where there is no loss by block: `(n,)`, 0 for a block whose end state is finite, else NaN."""
     for record in engine.records:
         if record.end is not None and not torch.isfinite(record.end).all():
             fine = torch.isfinite(record.end).flatten(1).all(1)
@@ -148,9 +148,9 @@ def broken(engine: Engine) -> Tensor | None:
 
 
 def per_block(per_step: Tensor | None, mask: Tensor | None, block: int) -> Tensor | None:
-    """Mean loss of each block, `(n,)`, from the loss per step `(B, T)`; NaN where a block has no target.
+    """Average the loss per step `(B, T)` by block, `(n,)`; NaN where a block has no target.
 
-    Where the loss itself is not finite such a block gives 0: what is not finite then is where it broke.
+    Where the loss itself is not finite such a block gives 0: non-finite entries locate the failure.
     """
     if per_step is None:
         return None

@@ -74,6 +74,16 @@ def test_the_gradient_is_the_sum_of_objectives_of_isolated_blocks(cell):
     torch.testing.assert_close(whole, total, rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_solutions_are_kept_for_the_step_that_asks_and_no_other(cell):
+    net, data = model(cell).float(), batch(2, 22)  # float32, one layer: the loss is taken where the blocks are
+    engine = Engine(Options(4, execution="parallel", discount=1.0))
+    for keep in (True, False):
+        train(net, data, engine, 4, 1.0, keep=keep)
+        (record,) = engine.records
+        assert (record.states is not None) == (record.feedback is not None) == keep
+
+
 # 2. Causality ------------------------------------------------------------------------------------
 
 
