@@ -1,4 +1,4 @@
-"""What `fit` was given, checked before any weight changes."""
+"""Checks of arguments that the public functions of training share, made before any weight changes."""
 
 import inspect
 import math
@@ -33,11 +33,40 @@ def positive(name: str, value: Any, extra: str = "") -> float:
     return float(value)
 
 
+def share(name: str, value: Any) -> float:
+    """`value` as a float from 0 to 1."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
+        raise InputError(name, repr(value), "a number from 0 to 1")
+    return float(value)
+
+
 def check_seed(seed: Any) -> int:
     """The seed as an int of a size that leaves room for the step."""
     if not isinstance(seed, numbers.Integral) or abs(int(seed)) > LARGEST_SEED:
         raise InputError("seed", repr(seed), f"an integer within +-{LARGEST_SEED}")
     return int(seed)
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a model that no rule can train, and a context in which no gradient exists.
+
+    Products of a float32 model may be bfloat16, by `torch.autocast` or by `precision="bf16"`; weights may not: updates
+    smaller than their last bit would be lost.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("model", "a call inside torch.inference_mode()", "a call outside it: training needs gradients")
+    parameters = list(model.parameters())
+    other = {str(p.dtype) for p in parameters} - {"torch.float32", "torch.float64"}
+    if other:
+        raise InputError(
+            "model",
+            f"weights of {', '.join(sorted(other))}",
+            "float32 or float64 weights; for products in bfloat16 use torch.autocast or precision='bf16'",
+        )
+    if any(p.is_inference() for p in parameters):
+        raise InputError("model", "weights made inside torch.inference_mode()", "a model made outside it")
+    if not any(p.requires_grad for p in parameters):
+        raise InputError("model", "no parameter that requires grad", "at least one that is not frozen")
 
 
 def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> int:
