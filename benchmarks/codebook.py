@@ -23,8 +23,8 @@ from benchmarks.codebook_maps import PROBE, RADIUS, Codebook
 from benchmarks.dynamics_models import ALL, build, data
 from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
-from hbll_seq.engine.level import Level
 from hbll_seq.engine.sequential import exact_starts
 from hbll_seq.engine.solve import Effort, solve_states
 from hbll_seq.models import SequenceModel
@@ -84,8 +84,8 @@ def swept(one: Case, start: Tensor, depth: Depth) -> tuple[list[float], int, Ten
     """Relative gaps, sweeps until they are within the tolerance, and the boundaries then."""
     n = len(start)
 
-    def make(h: Tensor, keep: bool) -> Level:
-        return Level(one.cell, one.blocks, h, keep=keep, group=None, depth=depth)
+    def make(h: Tensor, keep: bool) -> BlockRoll:
+        return BlockRoll(one.cell, one.blocks, h, keep=keep, group=None, depth=depth)
 
     with torch.no_grad():
         found = solve_states(

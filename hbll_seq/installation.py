@@ -62,7 +62,7 @@ def about() -> About:
 
 def _gpu_rolls() -> str:
     if scan.runs_on("triton", "cuda"):
-        return "GRU by Triton, one launch a level (float32, or bf16 products); others step by step, or capture=True"
+        return "GRU by Triton, one launch a roll (float32, or bf16 products); others step by step, or capture=True"
     return "PyTorch operations, step by step, or capture=True (Triton is not installed)"
 
 

@@ -1,10 +1,77 @@
-"""What is minimised: cross-entropy in nats, or mean squared error, over the steps that count."""
+"""What is minimised: cross-entropy in nats, or mean squared error, over the steps that count.
+
+`_loss` is the only place that tells the kinds apart; the other functions say over what it is taken. A target counts
+where a batch's mask is True, or everywhere without a mask.
+"""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hbll_seq.data.batch import Batch
+
+
+def _loss(kind: str, out: Tensor, y: Tensor, reduction: Literal["none", "mean", "sum"]) -> Tensor:
+    """Loss of predictions `(..., V)` for classes `(...)`, or of values `(..., C)` for values `(..., C)`.
+
+    Reduced in the same call: the mean of the losses of all predictions, taken afterwards, has the same gradient and
+    differs in the last bit.
+    """
+    if kind == "mse":
+        if reduction == "mean":
+            return functional.mse_loss(out, y)
+        values = (out - y).square().mean(-1)
+        return values if reduction == "none" else values.sum()
+    found = functional.cross_entropy(out.flatten(0, -2), y.flatten(), reduction=reduction)
+    return found.view(out.shape[:-1]) if reduction == "none" else found
+
+
+def each(kind: str, out: Tensor, y: Tensor) -> Tensor:
+    """Loss of every prediction, with gradient.
+
+    Args:
+        kind: "cross_entropy" or "mse".
+        out: predictions, `(..., V)` scores of classes or `(..., C)` values.
+        y: targets, `(...)` int64 classes or `(..., C)` values.
+
+    Returns:
+        `(...)`.
+    """
+    return _loss(kind, out, y, "none")
+
+
+def mean(kind: str, out: Tensor, y: Tensor) -> Tensor:
+    """Mean loss of all predictions, with gradient. Arguments as for `each`."""
+    return _loss(kind, out, y, "mean")
+
+
+def total(kind: str, out: Tensor, y: Tensor) -> Tensor:
+    """Sum of the losses of all predictions, with gradient. Arguments as for `each`."""
+    return _loss(kind, out, y, "sum")
+
+
+def only_counted(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` where the mask of the same shape is True, 0 elsewhere.
+
+    A selection, not a product: a step that does not count may hold anything, and 0 * inf is not 0.
+    """
+    return torch.where(mask, values, values.new_zeros(()))
+
+
+def counted(kind: str, out: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    """Loss of every prediction, with gradient, 0 where the target does not count.
+
+    Args:
+        kind, out, y: as for `each`; a class that does not count may be any number.
+        mask: `(...)` bool, True where a target counts; None where all do.
+    """
+    if mask is None:
+        return each(kind, out, y)
+    if not y.is_floating_point():
+        y = y.masked_fill(~mask, 0)
+    return only_counted(each(kind, out, y), mask)
 
 
 def objective(kind: str, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -20,40 +87,23 @@ def objective(kind: str, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor | No
         step the loss of each step `(B, T)` without gradient, zero where not counted (None otherwise).
     """
     if out.ndim == 2:
-        if kind == "mse":
-            return functional.mse_loss(out, batch.y), None
-        return functional.cross_entropy(out, batch.y), None
-    if kind == "mse":
-        per_step = (out - batch.y).square().mean(-1)
-    else:
-        y = batch.y if batch.mask is None else batch.y.masked_fill(~batch.mask, 0)
-        per_step = functional.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+        return mean(kind, out, batch.y), None
+    per_step = counted(kind, out, batch.y, batch.mask)
     if batch.mask is None:
         return per_step.mean(), per_step.detach()
-    # where, not a product: a masked step may hold anything, and 0 * inf is not 0
-    per_step = torch.where(batch.mask, per_step, per_step.new_zeros(()))
     return per_step.sum() / batch.mask.sum().clamp(min=1), per_step.detach()
-
-
-def correct(out: Tensor, batch: Batch) -> tuple[int, int]:
-    """Right answers and answers, for classification."""
-    right = out.argmax(-1) == batch.y
-    if batch.mask is not None:
-        right = right[batch.mask]
-    return int(right.sum()), right.numel()
 
 
 def per_sequence(kind: str, out: Tensor, batch: Batch) -> Tensor:
     """Loss of each sequence, summed over its counted steps, `(B,)`, with gradient. Arguments as for `objective`."""
     if out.ndim == 2:
-        if kind == "mse":
-            return (out - batch.y).square().mean(-1)
-        return functional.cross_entropy(out, batch.y, reduction="none")
-    if kind == "mse":
-        each = (out - batch.y).square().mean(-1)
-    else:
-        y = batch.y if batch.mask is None else batch.y.masked_fill(~batch.mask, 0)
-        each = functional.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+        return each(kind, out, batch.y)
+    return counted(kind, out, batch.y, batch.mask).sum(1)
+
+
+def correct(out: Tensor, batch: Batch) -> tuple[int, int]:
+    """Count right answers and answers, for classification."""
+    right = out.argmax(-1) == batch.y
     if batch.mask is not None:
-        each = torch.where(batch.mask, each, each.new_zeros(()))
-    return each.sum(1)
+        right = right[batch.mask]
+    return int(right.sum()), right.numel()

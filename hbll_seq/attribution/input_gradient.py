@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from hbll_seq.attribution.question import Question, outcome_loss
+from hbll_seq import losses
+from hbll_seq.attribution.question import Question
 from hbll_seq.attribution.result import node_sums
 from hbll_seq.models.base import Model
 from hbll_seq.models.layered import Layered
@@ -31,7 +32,7 @@ def _time_sizes(model: SequenceModel, question: Question) -> Tensor:
     h = u
     for cell in model.cells:
         h = cell.sequence(h, cell.initial(len(h), h))[0]
-    loss = outcome_loss(model.objective, model.readout(h[:, -1]), question.y).sum()
+    loss = losses.each(model.objective, model.readout(h[:, -1]), question.y).sum()
     (gradient,) = torch.autograd.grad(loss, u)
     return gradient.norm(dim=-1)  # (B, T)
 
@@ -44,5 +45,5 @@ def _depth_sizes(model: Model, question: Question) -> Tensor:
         z = module(z)
     out = model.head(z)
     out = out[:, -1] if out.ndim > 2 else out
-    gradients = torch.autograd.grad(outcome_loss(model.objective, out, question.y).sum(), inputs)
+    gradients = torch.autograd.grad(losses.each(model.objective, out, question.y).sum(), inputs)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients], 1)  # (B, N-1)

@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from hbll_seq import losses
 from hbll_seq.attribution.question import (
     check_rolled,
     inputs,
     most_rolled,
-    outcome_loss,
     steps_of,
     targets,
     unit_of,
@@ -106,14 +106,13 @@ class _Outcomes:
         """Return the loss from ends `(R, B, S)` or outputs `(K, R, B, d)`: `(R, B)`, NaN without a counted step."""
         if self._whole:
             out = self._maps.read(ends)
-            return outcome_loss(self._objective, out, self._y.expand(*out.shape[:-1], *self._y.shape[1:]))
+            return losses.each(self._objective, out, self._y.expand(*out.shape[:-1], *self._y.shape[1:]))
         out = self._maps.model.readout(outputs)  # (K, R, B, V)
         y = self._y.unsqueeze(1).expand(*out.shape[:-1], *self._y.shape[2:])
-        if self._objective == "mse":
-            return outcome_loss(self._objective, out, y).mean(0)
+        if y.is_floating_point():  # every value counts
+            return losses.each(self._objective, out, y).mean(0)
         counted = y != IGNORE
-        each = torch.where(counted, outcome_loss(self._objective, out, y.clamp(min=0)), 0.0)
-        return each.sum(0) / counted.sum(0)
+        return losses.counted(self._objective, out, y.clamp(min=0), counted).sum(0) / counted.sum(0)
 
 
 class _Rolled(NamedTuple):

@@ -6,11 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hbll_seq import losses
 from hbll_seq.attribution.input_gradient import node_gradients
 from hbll_seq.attribution.knockout import knocked_out
 from hbll_seq.attribution.posterior_over_depth import depth_kl
 from hbll_seq.attribution.posterior_over_time import time_kl
-from hbll_seq.attribution.question import Question, ask, check_rolled, most_rolled, outcome_loss, steps_of, unit_of
+from hbll_seq.attribution.question import Question, ask, check_rolled, most_rolled, steps_of, unit_of
 from hbll_seq.attribution.result import Credit
 from hbll_seq.attribution.state_maps import DepthMaps, StateMaps, TimeMaps
 from hbll_seq.attribution.withheld import DONORS, StandIn, combined, stand_ins
@@ -130,4 +131,4 @@ def _loss(maps: StateMaps, model: Model, question: Question, states: Tensor) -> 
     out = maps.read(states)
     if out.ndim > states.ndim:  # a prediction a token: the last one is the outcome's
         out = out[..., -1, :]
-    return outcome_loss(model.objective, out, question.y.expand(*out.shape[:-1], *question.y.shape[1:]))
+    return losses.each(model.objective, out, question.y.expand(*out.shape[:-1], *question.y.shape[1:]))

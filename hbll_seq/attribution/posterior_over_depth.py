@@ -13,7 +13,8 @@ one node there, and its KL is the credit of module n, block n - 1. A node of mor
 import torch
 from torch import Tensor
 
-from hbll_seq.attribution.question import Question, outcome_loss
+from hbll_seq import losses
+from hbll_seq.attribution.question import Question
 from hbll_seq.attribution.result import node_sums
 from hbll_seq.models import depth_tree
 from hbll_seq.models.layered import Layered
@@ -44,7 +45,7 @@ def depth_kl(model: Layered, question: Question, tree: Tree) -> list[Tensor]:
                 if right == total:
                     out = model.head(states[0])
                     out = out[:, -1] if out.ndim > 2 else out
-                    return outcome_loss(model.objective, out, question.y).unsqueeze(0)
+                    return losses.each(model.objective, out, question.y).unsqueeze(0)
                 away: Tensor = model.layers[right - 1](states[0]) - z[right]
                 return away.flatten(1).square().sum(1).unsqueeze(0) / 2
 

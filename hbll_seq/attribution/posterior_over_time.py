@@ -7,7 +7,7 @@ feedback message at m. The forward message is N(m, sigma^2), the posterior is N(
     KL(posterior || forward) = sum_j sigma_j^2 lambda_j^2 / 2      nats.
 
 Every boundary between blocks is the midpoint of exactly one node of height >= 1; the midpoint of a block is half a
-block after its start. The messages are those of rule "hbll" on that finer grid, solved to a relative squared residual
+block after its start. The messages are the engine's on that finer grid, solved to a relative squared residual
 of 1e-16. The layers of a stack count as one state.
 """
 
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from hbll_seq.attribution.question import Question
 from hbll_seq.data.batch import Batch
+from hbll_seq.engine import Engine, Options
 from hbll_seq.models.recurrent import SequenceModel
-from hbll_seq.rules.hbll import HBLL
+from hbll_seq.rules.execute import train
 from hbll_seq.tree import Tree
 
 TOLERANCE = 1e-16
@@ -59,16 +60,14 @@ def boundary_kl(model: SequenceModel, question: Question, block: int) -> Tensor:
         whole = y.new_zeros(b, t, *y.shape[1:])
         whole[:, -1] = y
         y = whole
-    rule = HBLL(
-        min(block, t), pull=0.0, tolerance=TOLERANCE, feedback_tolerance=TOLERANCE, most=t, check_every=0, discount=1.0
-    )
-    rule.engine.keep_solutions = True
-    rule.step(model, Batch(x, torch.full((b,), t), y, mask))
+    block = min(block, t)
+    engine = Engine(Options(block, pull=0.0, tolerance=TOLERANCE, feedback_tolerance=TOLERANCE, most=t, discount=1.0))
+    train(model, Batch(x, torch.full((b,), t), y, mask), engine, block, 1.0, keep=True)
     total = x.new_zeros(b, -(-t // block) - 1, dtype=torch.float64)
-    for record in rule.engine.records:
+    for record in engine.records:
         assert record.states is not None and record.feedback is not None
         message = record.feedback.messages[1:-1] * b  # of each sequence's own loss, not the batch mean
-        ends = record.states.level.end.flatten(0, 1)  # (n B, S)
+        ends = record.states.roll.end.flatten(0, 1)  # (n B, S)
         variance = ends.var(0) if len(ends) > 1 else torch.ones_like(ends[0])
         total += 0.5 * (variance * message.square()).sum(-1).T
     return total

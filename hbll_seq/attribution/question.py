@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hbll_seq.data.tensors import as_tensor
 from hbll_seq.errors import InputError
@@ -24,13 +23,6 @@ class Question(NamedTuple):
     x: Tensor
     y: Tensor
     outcome: int
-
-
-def outcome_loss(objective: str, out: Tensor, y: Tensor) -> Tensor:
-    """Return the loss `(...)` of predictions `(..., V)` for classes `(...)`, or of `(..., C)` for values `(..., C)`."""
-    if objective == "mse":
-        return (out - y).square().mean(-1)
-    return functional.cross_entropy(out.flatten(0, -2), y.flatten(), reduction="none").view(out.shape[:-1])
 
 
 def unit_of(model: Model) -> str:

@@ -1,4 +1,4 @@
-"""Sequences cut into blocks and put together again, which boundaries count, and depth counted while it happens."""
+"""Time cut into blocks: the layout, which boundaries count, where messages are discounted, and depth, counted."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Depth:
-    """Sequential depth counted while it happens: steps of a roll, and levels of a scan."""
+    """Sequential depth, counted while it happens: steps of a roll, and levels of a scan."""
 
     steps: int = 0
     levels: int = 0
@@ -21,7 +21,7 @@ class Depth:
 
 
 def to_blocks(x: Tensor, block: int, *, copy: bool = True) -> Tensor:
-    """`(B, T, D) -> (K, n, B, D)`, the last block padded with zeros; without `copy` a view where nothing is padded."""
+    """Cut `(B, T, D)` into `(K, n, B, D)`, the last block padded with zeros; without `copy` a view where possible."""
     b, t, d = x.shape
     n = math.ceil(t / block)
     if n * block != t:
@@ -31,7 +31,7 @@ def to_blocks(x: Tensor, block: int, *, copy: bool = True) -> Tensor:
 
 
 def from_blocks(x: Tensor, steps: int) -> Tensor:
-    """`(K, n, B, D) -> (B, T, D)`, the padding cut off."""
+    """Put `(K, n, B, D)` together to `(B, T, D)`, the padding cut off."""
     k, n, b, d = x.shape
     out = torch.empty(b, n, k, d, dtype=x.dtype, device=x.device)
     out.copy_(x.permute(2, 1, 0, 3))  # always a copy: x may be a roll's work buffer
@@ -39,7 +39,7 @@ def from_blocks(x: Tensor, steps: int) -> Tensor:
 
 
 def valid_boundaries(steps: int, block: int, lengths: Tensor | None, like: Tensor) -> Tensor | None:
-    """`(n-1, B, 1)`: 1 where the boundary lies inside its sequence; None where every one does."""
+    """Mark the boundaries `(n-1, B, 1)` that lie inside their sequence with 1; None where all do."""
     last = (steps - 1) // block * block
     if lengths is None or int(lengths.min()) > last:
         return None
@@ -48,7 +48,7 @@ def valid_boundaries(steps: int, block: int, lengths: Tensor | None, like: Tenso
 
 
 def discounts(discount: float | Tensor, credit: int, block: int, steps: int, batch: int) -> float | Tensor:
-    """What happens to the message at the end of every execution block.
+    """Spread the discounts of credit blocks over execution blocks.
 
     Args:
         discount: gamma, a number, or `(m, B, 1)` for every credit block.

@@ -1,4 +1,4 @@
-"""Decides, from what is measured, how much effort a step spends, and what a run tries no more.
+"""Decides how many sweeps and corrections a step may spend, and what a run stops trying, from measured residuals.
 
 Like the error control of an ODE solver: the loops of `solve.py` know their residuals, and the
 controller remembers how many iterations a tolerance took, so that the next step asks for activations
@@ -63,27 +63,27 @@ class Controller:
         self._avoid = {kind: _Avoid() for kind in ADVICE}
 
     def sweeps(self, layer: int) -> Effort:
-        """Effort of the consistency sweeps."""
+        """Decide the effort of a layer's consistency sweeps."""
         return Effort(_least(self._needed.get(layer), 1), self.most, self.tolerance)
 
     def feedback(self, layer: int, blocks: int) -> Effort:
-        """Effort of the feedback corrections over so many blocks."""
+        """Decide the effort of a layer's feedback corrections over so many blocks."""
         self._blocks[layer] = blocks
         return Effort(_least(self._corrections.get(layer), 0), self.most, self.feedback_within(blocks))
 
     def feedback_within(self, blocks: int) -> float:
-        """The residual allowed to messages over so many blocks: what is left over adds up, its square as their square.
+        """Return the residual allowed to messages over so many blocks: what is left over adds up from block to block.
 
         Measured in docs/notes/2026-11-28-dynamics-that-do-not-forget.md.
         """
         return self.feedback_tolerance * min(1.0, (FEW / blocks) ** 2)
 
     def avoid(self) -> str:
-        """What this step does not try: "states", "messages" (and with them the states), or ""."""
+        """Say what this step does not try: "states", "messages" (and with them the states), or ""."""
         return next((kind for kind in ("messages", "states") if self._avoid[kind].now(self.steps)), "")
 
     def mix(self, layer: int) -> Tensor | float:
-        """Weights `(M,)` of the own carry: least squares of the seen change on the predicted.
+        """Fit the weights `(M,)` of the cell's own carry: least squares of the seen change on the predicted.
 
         Units that hardly moved keep 1. Weights stay in [0, 1.5]: a carry that predicts nothing is
         dropped (a Jacobi sweep), never reversed.
@@ -92,12 +92,12 @@ class Controller:
             return 1.0
         if layer not in self._mixed:
             pp, pe = self._products[layer]
-            prior = 0.05 * pp.mean() + 1e-20  # as if the carry had also predicted perfectly a little
+            prior = 0.05 * pp.mean() + 1e-20  # a weak prior towards weight 1
             self._mixed[layer] = ((pe + prior) / (pp + prior)).clamp(0.0, 1.5)
         return self._mixed[layer]
 
     def carry_weight(self) -> float:
-        """Mean weight of the cells' own carry as calibrated so far: 1 where the diagonal predicts the blocks' ends."""
+        """Average the calibrated weights of the cells' own carry: 1 where the diagonal predicts the blocks' ends."""
         weights = [self.mix(layer) for layer in self._products]
         return float(sum(torch.as_tensor(w).mean() for w in weights) / len(weights)) if weights else 1.0
 
@@ -110,6 +110,7 @@ class Controller:
         if begun and not said:  # once a run
             warn(f"step {self.steps + 1}: {ADVICE[begun[0]]}")
         self._pull(records)
+        self.steps += 1
 
     def _observe(self, layer: int, record: Record) -> None:
         if record.sweeps and "states" not in record.gave_up:
@@ -126,14 +127,14 @@ class Controller:
             self._mixed.clear()
 
     def _pull(self, records: list[Record]) -> None:
-        """More pull while a layer's boundaries stay apart after the last sweep allowed, less otherwise."""
+        """Raise the pull while a layer's boundaries stay apart after the last sweep allowed, lower it otherwise."""
         if any(r.boundaries == "forced" and r.residuals[-1] > self.tolerance for r in records):
             self.pull = min(max(self.pull, PULL_FIRST) * 1.08, PULL_MOST)
         else:
             self.pull = self.pull * 0.97 if self.pull > PULL_FIRST / 10 else 0.0
 
     def amplified(self, amplification: float, dtype: torch.dtype) -> None:
-        """Say once that rounding decides, where it does."""
+        """Warn, once a run, where rounding decides the gradient."""
         if amplification > ROUNDING and dtype != torch.float64 and not self._said_rounding:
             self._said_rounding = True
             warn(
@@ -150,7 +151,7 @@ class Controller:
             self.tolerance = min(self.tolerance * 1.25, self.initial)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Collect what a resumed run needs."""
         return {
             "tolerance": self.tolerance,
             "pull": self.pull,

@@ -77,7 +77,7 @@ class Work:
 
 
 def step(work: Work, rows: int, machine: Machine, c: Constants = FITTED) -> float:
-    """One step of `rows` rows, forward, by all threads that have something to do."""
+    """Estimate one step of `rows` rows, forward, by all threads that have work."""
     w, gates = machine.width, work.gates
     units = math.ceil(work.units / w) * w
     by_units = units_pay(rows, units, machine.threads)
@@ -95,7 +95,7 @@ def step(work: Work, rows: int, machine: Machine, c: Constants = FITTED) -> floa
 def sequential(
     work: Work, batch: int, steps: int, machine: Machine, *, again: bool = False, c: Constants = FITTED
 ) -> float:
-    """A compiled call each way; with `again` the way there is made twice, since memory was short."""
+    """Estimate a compiled call each way; with `again` the forward roll is made twice, since memory was short."""
     return steps * step(work, batch, machine, c) * (1 + again + c.back)
 
 
@@ -103,7 +103,7 @@ def parallel(
     work: Work, batch: int, steps: int, block: int, machine: Machine, *, sweeps: float, group: int | None = None,
     c: Constants = FITTED,
 ) -> float:  # fmt: skip
-    """Sweeps, a local pass, and two passes back, all blocks at once.
+    """Estimate sweeps, a local pass and two passes back, all blocks at once.
 
     Args:
         work, batch, steps, machine: what is run, and where.

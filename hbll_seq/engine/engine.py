@@ -28,23 +28,22 @@ CERTAINTY = ("exact", "within tolerance", "forced")  # from best to worst
 class Engine:
     """Runs layers by the schedule that options, shape and machine ask for, and remembers how it went.
 
+    A step of training is `begin`, then `layer` for every layer or `one_layer` for all, then the way back, then `end`.
+
     Args:
         options: see `Options`.
 
     Attributes:
         controller: effort and tolerances, adjusted from step to step.
         records: one a layer, of the latest step.
-        keep_solutions: records keep states and messages (for credit diagrams and tests): blocks at once, no switching.
-        probe: whether the next step also measures how far the way back amplifies.
-        pinned: schedules found by measuring, by shape; they go before what the cost model says.
+        pinned: schedules found by measuring (`pin`), by shape; they go before what the cost model says.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.reset()
         self.captures = Captures() if options.capture else None
-        self.records: list[Record] = []
-        self.keep_solutions = self.probe = False
+        self.begin()
 
     def check(self, cells: list[Cell], device: torch.device) -> None:
         """Refuse what this device, or a cell, cannot do.
@@ -58,16 +57,27 @@ class Engine:
             raise InputError("capture", f"True on device {device.type!r}", "a CUDA device, or capture=False")
 
     def credit_block(self, steps: int, batch: int) -> int:
-        """Steps of a credit block: a matter of the task, not of the machine."""
+        """Choose the steps of a credit block: a matter of the task, not of the machine."""
         size = self.options.block_size
         return min(size if isinstance(size, int) else auto_block(steps, batch), steps)
 
-    def begin(self) -> None:
-        """A step begins."""
-        self.records = []
+    def begin(self, *, keep: bool = False, probe: bool = False) -> None:
+        """Begin a step.
+
+        Args:
+            keep: have its records keep states and messages: all blocks run at once, and nothing switches to a schedule
+                that has none. The loss goes through `layer`.
+            probe: also measure how far its way back amplifies.
+        """
+        self.records: list[Record] = []
+        self._keep, self._probe = keep, probe
+
+    def pin(self, name: str, schedule: Schedule) -> None:
+        """Keep to a schedule for batches of the shape that `shape_name` gives this name."""
+        self.pinned[name] = schedule
 
     def schedule(self, cell: Cell, shape: Shape, like: Tensor) -> Schedule:
-        """What the next step of a layer will do; `like` has its dtype and device."""
+        """Choose the schedule of a layer's next step; `like` has its dtype and device."""
         avoid = self.controller.avoid()
         known = self.pinned.get(shape_name(shape.steps, shape.batch, shape.credit))
         if known is not None and known.execution not in AVOIDED[avoid]:
@@ -76,14 +86,14 @@ class Engine:
         return choose(Layer.of(cell, like), shape, device, this_machine(), self.options, avoid=avoid)
 
     def plan(self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0) -> Plan:
-        """Schedule and effort of a layer's next step."""
+        """Plan a layer's next step: its schedule and its effort."""
         o, c = self.options, self.controller
         chosen = self.schedule(cell, shape, like)
         execution, block = chosen.execution, chosen.block
         sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
         n = -(-shape.steps // block)
         feedback = c.feedback(layer, n) if o.feedback == "auto" else _fixed(o.feedback, c.feedback_within(n))
-        if self.keep_solutions:
+        if self._keep:
             execution, block = "exact-forward" if o.sweeps == "auto" else "parallel", shape.credit
             if o.feedback == "auto":  # enough corrections are exact: nothing to switch to
                 feedback = Effort(feedback.least, shape.steps, feedback.tolerance, fixed=True)
@@ -91,8 +101,8 @@ class Engine:
         own = own.to(like) if isinstance(own, Tensor) else own  # the model may have changed its dtype since
         return Plan(
             block, sweeps, feedback, execution, shape.credit, self.pull, discount, own, chosen.group, o.precision,
-            captures=None if self.keep_solutions else self.captures,  # what is kept must outlast the next replay
-            probe=self.probe,
+            captures=None if self._keep else self.captures,  # what is kept must outlast the next replay
+            probe=self._probe,
         )  # fmt: skip
 
     @property
@@ -102,7 +112,7 @@ class Engine:
 
     def layer(self, layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, credit: int,
               discount: float | Tensor = 1.0) -> Tensor:  # fmt: skip
-        """Outputs `(B, T, d)` of a layer, differentiable.
+        """Run a layer: return its outputs `(B, T, d)`, differentiable.
 
         Args:
             layer: its number, counted from the input.
@@ -114,13 +124,13 @@ class Engine:
             discount: on the message that enters a credit block, a number or `(m, B, 1)`.
         """
         plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
-        self.records.append(Record(keep=self.keep_solutions))
+        self.records.append(Record(keep=self._keep))
         return run_layer(cell, x, state, lengths, plan, self.records[-1])
 
     def one_layer(
         self, cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, credit: int, discount: float | Tensor
     ) -> tuple[float, Tensor | None]:
-        """A whole step of a model of one layer, its loss taken where the blocks are; see `step_one_layer`."""
+        """Train a model of one layer for a step, its loss taken where its blocks are; see `step_one_layer`."""
         plan = self.plan(0, cell, _shape(x, credit, discount), state, discount)
         self.records = [Record()]
         return step_one_layer(cell, head, x, state, batch, plan, self.records[0])
@@ -128,19 +138,18 @@ class Engine:
     def end(self) -> None:
         """Learn from the step that was made."""
         self.controller.observe(self.records)
-        self.controller.steps += 1
 
     def exact(self) -> bool:
         """Whether the latest step's boundaries were those of the deployed chain."""
         return all(r.boundaries == "exact" for r in self.records)
 
     def amplification(self) -> float | None:
-        """Of the latest step, see `Record`; None where it was not measured."""
+        """Return the worst layer's amplification in the latest step (`Record`); None where it was not measured."""
         found = [one.amplification for one in self.records if one.amplification is not None]
         return max(found) if found else None
 
     def metrics(self) -> dict[str, float | str]:
-        """Of the latest step: the worst layer's."""
+        """Sum the latest step up for the history: the worst layer's figures."""
         r = self.records
         ran = dict.fromkeys(
             f"gave up {' and '.join(one.gave_up)}, then {one.ran}" if one.gave_up else one.ran for one in r
@@ -160,7 +169,7 @@ class Engine:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Collect what a resumed run needs."""
         pinned = {name: [one.execution, one.block] for name, one in self.pinned.items()}
         return {**self.controller.state_dict(), "pinned": pinned}
 
@@ -171,26 +180,26 @@ class Engine:
         self.pinned: dict[str, Schedule] = {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore `state_dict`."""
         self.controller.load_state_dict(state)
         pinned = state.get("pinned", {})  # runs from before schedules were measured have none
         self.pinned = {name: Schedule(str(how), int(block)) for name, (how, block) in pinned.items()}
 
 
 def shape_name(steps: int, batch: int, credit: int) -> str:
-    """Steps, up to the next power of two, sequences, and steps of a credit block, where what runs at once must fit."""
+    """Name a shape of batch: steps, up to the next power of two, sequences, and steps of a credit block."""
     return f"{1 << (steps - 1).bit_length()} steps x {batch}, credit {credit}"
 
 
 def this_machine() -> Machine:
-    """The CPU as the cost model sees it, with the threads torch may use now."""
+    """Describe the CPU for the cost model, with the threads torch may use now."""
     target = machine.target()
     return Machine(torch.get_num_threads(), target.width, target.registers, *_caches())
 
 
 @functools.cache
 def _caches() -> tuple[int, int]:
-    """Bytes of a core's first and second cache, where the system says them."""
+    """Ask the system for the bytes of a core's first and second cache; usual sizes where it does not say."""
     sizes = []
     for name, usual in (("SC_LEVEL1_DCACHE_SIZE", 32 << 10), ("SC_LEVEL2_CACHE_SIZE", 1 << 20)):
         try:

@@ -20,17 +20,18 @@ import torch
 from torch import Tensor
 
 from hbll_seq.cells import Cell, captured, in_precision
+from hbll_seq.engine.block_loss import BlockLoss
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, discounts, from_blocks, to_blocks, valid_boundaries
-from hbll_seq.engine.level import Level, Loss
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
 from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
 
 
 def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record) -> Tensor:
-    """Outputs `(B, T, d)` of a layer from inputs `(B, T, D)` and start state `(B, S)`, block-local in backward."""
+    """Run a layer from inputs `(B, T, D)` and start `(B, S)`: outputs `(B, T, d)`, differentiated block by block."""
     cell = captured(in_precision(cell, plan.precision), plan.captures)
-    node = _InOrder if plan.execution == "sequential" else _BlockLocal
+    node = _InOrderNode if plan.execution == "sequential" else _BlocksNode
     result = node.apply(x, state, cell, lengths, plan, record, *cell.parameters())
     assert isinstance(result, Tensor)
     return result
@@ -39,14 +40,14 @@ def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan
 def solve_layer_states(
     cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record, *, outputs: bool = True
 ) -> States:
-    """Boundary states of a layer, without gradient; without `outputs` those are not kept either."""
+    """Solve for a layer's boundary states, without gradient; without `outputs` the layer's outputs are not kept."""
     xb = to_blocks(x.detach(), plan.block, copy=plan.group is None)  # (K, n, B, D)
     n, b = xb.shape[1], xb.shape[2]
     with torch.no_grad():  # once for all rolls; in groups each roll makes its own, to keep memory small
         projected = cell.projected(xb) if plan.group is None and cell.projects_first() else None
 
-    def make(start: Tensor, keep: bool) -> Level:
-        return Level(
+    def make(start: Tensor, keep: bool) -> BlockRoll:
+        return BlockRoll(
             cell, xb, start, keep=keep, group=plan.group, depth=record.depth, projected=projected, store=outputs
         )
 
@@ -84,14 +85,14 @@ def solve_layer_states(
         # a cell that draws random numbers rolls otherwise every time: its boundaries fit no other roll
         fits = not states.residuals[0] > plan.sweeps.tolerance
         record.ran, record.boundaries = "exact-forward", "exact" if fits else "forced"
-    record.end = states.level.end
+    record.end = states.roll.end
     return states
 
 
 def solve_layer_feedback(
-    cell: Cell, states: States, dout: Tensor | Loss | None, plan: Plan, record: Record, steps: int, *, inputs: bool
+    cell: Cell, states: States, dout: Tensor | BlockLoss | None, plan: Plan, record: Record, steps: int, *, inputs: bool
 ) -> Feedback | None:
-    """Feedback messages and gradients of a layer, or None where they do not converge; see `solve_feedback`."""
+    """Solve for a layer's feedback messages and gradients; None where they do not converge. See `solve_feedback`."""
     extra = None
     if isinstance(plan.own, float) and plan.own == 0:  # Jacobi: no carry here either
         states = states._replace(carry=torch.zeros_like(states.carry))
@@ -118,7 +119,7 @@ def _found(converged: bool, *, exact: bool) -> str:
     return "exact" if exact else "within tolerance" if converged else "forced"
 
 
-class _BlockLocal(torch.autograd.Function):
+class _BlocksNode(torch.autograd.Function):
     """All blocks at once: forward states, backward messages."""
 
     @staticmethod
@@ -128,8 +129,8 @@ class _BlockLocal(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         states = solve_layer_states(cell, x, state, lengths, plan, record)
         ctx.cell, ctx.plan, ctx.record, ctx.states, ctx.given = cell, plan, record, states, (x.detach(), state.detach())
-        assert states.level.outputs is not None
-        return from_blocks(states.level.outputs, x.shape[1])
+        assert states.roll.outputs is not None
+        return from_blocks(states.roll.outputs, x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -140,18 +141,18 @@ class _BlockLocal(torch.autograd.Function):
         if record.keep:
             record.states, record.feedback = states, feedback
         else:
-            states.level.release()
+            states.roll.release()
         ctx.states = None  # activations are not needed again
         if feedback is None:
-            chain = InOrder(ctx.cell, x.transpose(0, 1).contiguous(), state, plan, record, outputs=False)
-            start, dx, parameters = _pull_back(chain, grads[0], inputs)
+            in_order = InOrder(ctx.cell, x.transpose(0, 1).contiguous(), state, plan, record, outputs=False)
+            start, dx, parameters = _pull_back(in_order, grads[0], inputs)
         else:
             start, parameters = feedback.start, feedback.parameters
             dx = from_blocks(feedback.dx, steps) if inputs and feedback.dx is not None else None
         return (dx, start, None, None, None, None, *parameters)
 
 
-class _InOrder(torch.autograd.Function):
+class _InOrderNode(torch.autograd.Function):
     """One step after the other, each way in one call where the cell has one."""
 
     @staticmethod
@@ -159,19 +160,19 @@ class _InOrder(torch.autograd.Function):
         ctx: Any, x: Tensor, state: Tensor, cell: Cell, lengths: Tensor | None, plan: Plan, record: Record,
         *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
-        ctx.chain = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
-        outputs: Tensor = ctx.chain.outputs  # a view on a work buffer, gone with the chain: always a copy
+        ctx.in_order = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
+        outputs: Tensor = ctx.in_order.outputs  # a view on a work buffer, gone with its roll: always a copy
         return outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        start, dx, parameters = _pull_back(ctx.chain, grads[0], ctx.needs_input_grad[0])
-        ctx.chain = None
+        start, dx, parameters = _pull_back(ctx.in_order, grads[0], ctx.needs_input_grad[0])
+        ctx.in_order = None
         return (dx, start, None, None, None, None, *parameters)
 
 
-def _pull_back(chain: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-    """Gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
+def _pull_back(in_order: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+    """Differentiate: gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
     in_time = dout.transpose(0, 1).contiguous()
-    start, dx, parameters = chain.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
+    start, dx, parameters = in_order.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
     return start, None if dx is None else dx.transpose(0, 1), parameters

@@ -9,7 +9,7 @@ from hbll_seq.errors import InputError
 
 
 def memory_bytes(memory: int | str) -> int:
-    """Bytes in a budget like 1000000 or "512MB" (kB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024).
+    """Convert a budget to bytes: 1000000 or "512MB" (kB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024).
 
     Raises:
         InputError: not a positive size.
@@ -22,7 +22,7 @@ def memory_bytes(memory: int | str) -> int:
 
 
 def activation_bytes(cell: Cell, dtype: torch.dtype) -> int:
-    """Bytes that one row keeps per step of a roll with activations, at most, fused or not.
+    """Bound the bytes that one row keeps per step of a roll with activations, fused or not.
 
     Input, projection (4 gates at most), gates and candidates before and after their nonlinearity, states, and
     the gradients on the gates: measured on the GRU's fused roll it is 12 d + D numbers, on autograd's about 24 d + 2 D.

@@ -1,17 +1,17 @@
-"""A model of one layer trained with its loss inside the level: no autograd graph from outputs to loss, no copies.
+"""A model of one layer, its loss taken where its blocks are: no autograd graph from outputs to loss, no copies.
 
-The same fixed points as `engine.layer`, with the loss taken where the blocks are (`block_loss.py`). In groups what is
-kept of the whole sequence is the input, the targets and the boundaries, so memory is that of a few blocks whatever the
-length; every pass rolls its blocks again, which costs one forward roll more a pass.
+The fixed points are those of `engine.layer`, the loss is that of `engine.block_loss`. In groups only the input, the
+targets and the boundaries are kept of the whole sequence, so memory is that of a few blocks whatever the length; every
+pass rolls its blocks again, which costs one forward roll more a pass.
 """
 
 from torch import Tensor, nn
 
 from hbll_seq.cells import Cell, captured, in_precision
 from hbll_seq.data.batch import Batch
-from hbll_seq.engine.block_loss import BlockLoss, add_gradients
+from hbll_seq.engine.block_loss import BlockLoss, LossPass
+from hbll_seq.engine.gradients import add_to_parameters
 from hbll_seq.engine.layer import solve_layer_feedback, solve_layer_states
-from hbll_seq.engine.level import Loss
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import InOrder
 
@@ -29,7 +29,7 @@ class Head:
         self.readout, self.objective, self.whole = readout, objective, whole
 
     def loss(self, batch: Batch, block: int, credit: int | None = None) -> BlockLoss:
-        """The loss of outputs in blocks of `block` steps."""
+        """Make the loss of a batch whose outputs come in blocks of `block` steps."""
         return BlockLoss(self.readout, self.objective, self.whole, batch, block, credit)
 
 
@@ -50,33 +50,41 @@ def step_one_layer(
     cell = captured(in_precision(cell, plan.precision), plan.captures)
     if plan.execution == "sequential":
         return _in_order(cell, head, x, state, batch, plan, record)
+    steps = x.shape[1]
     states = solve_layer_states(cell, x, state, batch.lengths, plan, record, outputs=plan.group is None)
     loss = head.loss(batch, plan.block, plan.credit_block)
-    dout: Tensor | Loss | None = loss
-    if states.level.outputs is not None:  # all there: once will do
-        outputs = states.level.outputs
-        dout = loss(0, outputs.shape[1], outputs.flatten(1, 2), True)
-        dout = None if dout is None else dout.view_as(outputs)
-    feedback = solve_layer_feedback(cell, states, dout, plan, record, x.shape[1], inputs=False)
-    states.level.release()
+    outputs = states.roll.outputs
+    if outputs is None:  # they come group by group, and come again in every pass over the blocks
+        feedback = solve_layer_feedback(cell, states, loss, plan, record, steps, inputs=False)
+        scored = None if feedback is None else feedback.scored
+    else:  # they are all there: one pass over the loss serves all passes over the blocks
+        with loss.new_pass() as scored:
+            dout = scored(0, outputs.shape[1], outputs.flatten(1, 2), True)
+            dout = None if dout is None else dout.view_as(outputs)
+            feedback = solve_layer_feedback(cell, states, dout, plan, record, steps, inputs=False)
+    states.roll.release()
     if feedback is None:
         return _in_order(cell, head, x, state, batch, plan, record)
-    add_gradients(cell.parameters(), feedback.parameters)
-    loss.accumulate()
-    return loss.loss, loss.block_loss()
+    assert scored is not None
+    return _learn(cell, feedback.parameters, scored)
 
 
 def _in_order(
     cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, plan: Plan, record: Record
 ) -> tuple[float, Tensor | None]:
-    chain = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record, outputs=False)
-    size = chain.segment
-    loss = head.loss(batch, size, plan.credit_block)
+    in_order = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record, outputs=False)
+    size = in_order.segment
+    with head.loss(batch, size, plan.credit_block).new_pass() as scored:
 
-    def dout(first: int, stop: int, outputs: Tensor) -> Tensor | None:
-        return loss(first // size, first // size + 1, outputs, True)
+        def dout(first: int, stop: int, outputs: Tensor) -> Tensor | None:
+            return scored(first // size, first // size + 1, outputs, True)
 
-    _, _, parameters = chain.backward(dout, inputs=False)
-    add_gradients(cell.parameters(), parameters)
-    loss.accumulate()
-    return loss.loss, loss.block_loss()
+        _, _, parameters = in_order.backward(dout, inputs=False)
+    return _learn(cell, parameters, scored)
+
+
+def _learn(cell: Cell, parameters: list[Tensor | None], scored: LossPass) -> tuple[float, Tensor | None]:
+    """Add the gradients of the layer and of its read-out to `.grad`."""
+    add_to_parameters(cell.parameters(), parameters)
+    scored.accumulate()
+    return scored.loss, scored.by_credit_block()

@@ -10,6 +10,7 @@ from hbll_seq.errors import InputError
 
 EXECUTIONS = ("auto", "measured", "sequential", "exact-forward", "parallel")
 CARRIES = ("calibrated", "own", "none")
+OLD_CARRIES = ("learned", "blended")
 # Finest tolerances with bfloat16 products. Rounding leaves 1e-10 .. 6e-6 on fresh and trained cells, up to 1e-4 with
 # the recurrent weights doubled; boundaries that agree to 1e-4 cost the gradient less than bfloat16 does (docs/notes).
 FINEST_BF16 = 1e-4
@@ -50,8 +51,8 @@ class Options:
             read-out and the deployed chain too. The two tolerances are then at least 1e-4. A CPU without AVX512-BF16
             gives up the compiled rolls for it. Not measured on a GPU.
         capture: record the rolls of cells that are rolled step by step (your own, minGRU, a GRU of more than 512 units)
-            as CUDA graphs, so that a level is one launch (`cells.captured`). On CUDA only, float32 products only; a
-            recording is made for every shape of batch and keeps its activations. Not yet run on a GPU.
+            as CUDA graphs, so that a roll of all blocks is one launch (`cells.captured`). On CUDA only, float32
+            products only; a recording is made for every shape of batch and keeps its activations. Not yet run on a GPU.
 
     Raises:
         InputError: an option out of range, or two that exclude each other.
@@ -74,7 +75,7 @@ class Options:
     capture: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check every option alone, then those that exclude each other."""
         if self.block_size == "measured":
             raise InputError("block_size", '"measured"', 'execution="measured": the credit block is no matter of speed')
         for name, least in (("block_size", 1), ("sweeps", 0), ("feedback", 0), ("execution_block", 1)):
@@ -86,16 +87,17 @@ class Options:
         _number("pull", self.pull, self.pull == "auto", 'a number >= 0 or "auto"')
         _number("discount", self.discount, self.discount == "auto", 'a number in 0..1 or "auto"', most=1.0)
         for name, allowed in (("precision", PRECISIONS), ("carry", CARRIES), ("execution", EXECUTIONS)):
-            if getattr(self, name) not in allowed:
-                gone = ', which is gone: "calibrated" took fewer sweeps in less time'
-                old = gone if name == "carry" and self.carry in ("learned", "blended") else ""
-                raise InputError(name, repr(getattr(self, name)) + old, f"one of {allowed}")
+            given = getattr(self, name)
+            if given not in allowed:
+                old = name == "carry" and given in OLD_CARRIES
+                gone = ', which is gone: "calibrated" took fewer sweeps in less time' if old else ""
+                raise InputError(name, f"{given!r}{gone}", f"one of {allowed}")
         for name in ("tolerance", "feedback_tolerance"):
             _tolerance(name, getattr(self, name), self.finest, self.precision)
         self._together()
 
     def _together(self) -> None:
-        """Options that exclude each other."""
+        """Refuse options that exclude each other."""
         if self.group is not None and self.memory is not None:
             raise InputError("memory", "given beside group", "one of the two")
         if self.memory is not None:
@@ -131,7 +133,7 @@ class Options:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Of all options."""
+        """List the names of all options."""
         return [field.name for field in fields(cls)]
 
 

@@ -1,4 +1,4 @@
-"""What the engine is told about one layer in one step, and what it says afterwards."""
+"""`Plan` tells how to run one layer in one step, `Record` says afterwards how it went."""
 
 from dataclasses import dataclass, field
 
@@ -55,7 +55,7 @@ class Record:
     """What happened in one layer in one step.
 
     Attributes:
-        keep: set it to have `states` and `feedback` (and so all activations) kept after the step.
+        keep: whether `states` and `feedback` (and so all activations) are kept after the step.
         ran: the execution that gave boundaries and gradient: that of the plan, or what the step switched to.
         boundaries, messages: "exact", "within tolerance", or "forced": outside it, because the user fixed the effort.
         gave_up: what did not converge, so that the step switched: "states", "messages", both or neither.

@@ -1,4 +1,4 @@
-"""What one call will do: the single place that decides execution, block size, groups and precision.
+"""Decides what one call will do: execution, block size and groups, in this file alone.
 
 Read `choose` as a table, first match first:
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell, Roll
 from hbll_seq.cells.fused import CellRoll
-from hbll_seq.engine.level import add
+from hbll_seq.engine.gradients import added
 from hbll_seq.engine.plan import Plan, Record
 
 # first step and the step after the last, outputs (k, B, d) of these steps -> gradient on them, or None for none
@@ -35,7 +35,7 @@ class Amplification:
         self._most: Tensor | None = None
 
     def add(self, dout: Tensor | None, messages: Tensor) -> None:
-        """Gradients on some outputs `(..., B, d)`, and messages `(..., B, S)` before them."""
+        """Take in gradients on some outputs `(..., B, d)` and the messages `(..., B, S)` before them."""
         most = torch.linalg.vector_norm(messages, dim=-1).view(-1, messages.shape[-2]).amax(0)
         self._most = most if self._most is None else torch.maximum(self._most, most)
         if dout is not None:
@@ -43,7 +43,7 @@ class Amplification:
             self._sum = own if self._sum is None else self._sum + own
 
     def result(self) -> float:
-        """The largest ratio of any sequence."""
+        """Return the largest ratio of any sequence."""
         if self._most is None or self._sum is None:
             return 0.0
         return float((self._most / self._sum.clamp(min=torch.finfo(self._sum.dtype).tiny)).max())
@@ -91,14 +91,14 @@ class InOrder:
         record.depth.steps += self._steps
 
     def _size(self) -> int:
-        """All steps, or as many credit blocks as the budget allows."""
+        """Choose the steps of a segment: all, or as many credit blocks as the budget allows."""
         plan = self._plan
         return self._steps if plan.group is None else max(1, plan.block * plan.group // self._k) * self._k
 
     def _roll(
         self, first: int, stop: int, state: Tensor, *, keep: bool, ends: list[Tensor] | None
     ) -> tuple[list[Roll], Tensor]:
-        """Rolls that cover steps first..stop, in order, and the state after them; `ends` gets the credit blocks' ends.
+        """Roll steps first..stop in order: the rolls, and the state after them; `ends` gets the credit blocks' ends.
 
         Without `keep` the rolls hold no activations.
         """
@@ -127,7 +127,7 @@ class InOrder:
     def backward(
         self, dout: SegmentLoss, dend: Tensor | None = None, *, inputs: bool
     ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Messages and gradients, the last segment first; activations are let go on the way.
+        """Find messages and gradients, the last segment first; activations are let go on the way.
 
         Args:
             dout: gives the gradient on the outputs of a segment.
@@ -156,7 +156,7 @@ class InOrder:
             if probe is not None:
                 probe.add(given, message)
             dx += inner
-            total = add(total, params)
+            total = added(total, params)
         self._record.feedback_residuals.append(0.0)
         self._record.depth.steps += self._steps
         self._record.amplification = None if probe is None else probe.result()
@@ -164,7 +164,7 @@ class InOrder:
         return message, torch.cat(dx[::-1]) if dx else None, total
 
     def _gamma(self) -> Tensor | None:
-        """`(m, B)` discount of every credit block, or None where credit is whole."""
+        """Expand the discount to `(m, B)`, one a credit block; None where credit is whole."""
         if self._whole_credit:
             return None
         state = self._starts[0]
@@ -175,7 +175,7 @@ class InOrder:
         self, rolls: list[Roll], first: int, dout: Tensor | None, message: Tensor | None, gamma: Tensor | None,
         inputs: bool,
     ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:  # fmt: skip
-        """Through the rolls of a segment that begins at step `first`; the input's gradients last piece first."""
+        """Differentiate the rolls of a segment that begins at step `first`; the input's gradients: last piece first."""
         if len(rolls) == 1:
             roll = rolls.pop()
             if isinstance(roll, CellRoll):
@@ -197,13 +197,13 @@ class InOrder:
             dx, params = roll.gradients(inputs)
             if dx is not None:
                 pieces.append(dx.clone())
-            total = add(total, params)
+            total = added(total, params)
         assert message is not None
         return message, pieces, total
 
 
 def exact_starts(cell: Cell, x: Tensor, blocks: Tensor, state: Tensor, steps: int) -> Tensor:
-    """`(n, B, S)` states at the start of every block, by one roll in order that keeps nothing else.
+    """Find the states `(n, B, S)` at the start of every block by one roll in order that keeps nothing else.
 
     Args:
         cell: the layer's cell.
@@ -215,7 +215,7 @@ def exact_starts(cell: Cell, x: Tensor, blocks: Tensor, state: Tensor, steps: in
     n = blocks.shape[1]
     if n == 1:
         return state[None]
-    x = x[: (n - 1) * steps]  # the last block's end is nobody's start
+    x = x[: (n - 1) * steps]  # no block starts at the last block's end
     whole = cell.whole(x, state, keep=False, every=steps)
     if whole is not None:
         assert whole.marks is not None

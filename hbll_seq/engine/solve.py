@@ -37,12 +37,13 @@ import torch
 from torch import Tensor
 
 from hbll_seq.cells import Cell
+from hbll_seq.engine.block_loss import BlockLoss, LossPass
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth
-from hbll_seq.engine.level import Level, Loss
 from hbll_seq.kernels.scan import prefix_scan, reverse_scan
 
 WORST = 0.3  # weight of the worst boundary's gap beside the mean of all
-MakeLevel = Callable[[Tensor, bool], Level]  # (start (n, B, S), keep) -> Level
+MakeRoll = Callable[[Tensor, bool], BlockRoll]  # start (n, B, S), keep -> all blocks, rolled from there
 Observe = Callable[[Tensor, Tensor, Tensor], None]
 
 
@@ -62,7 +63,7 @@ class Effort(NamedTuple):
     fixed: bool = False
 
     def hopeless(self, residuals: list[float], most: int) -> bool:
-        """Whether the residuals so far, one an iteration, say that `most` iterations will not meet the tolerance.
+        """Predict from the residuals so far, one an iteration, that `most` iterations will not meet the tolerance.
 
         A geometric series at the better rate of the last iteration and the last two is taken to go on. Asked from the
         second iteration on (docs/notes/2026-11-28-dynamics-that-do-not-forget.md compares rules): the guess before
@@ -83,7 +84,7 @@ class States(NamedTuple):
     """Solved boundaries.
 
     Attributes:
-        level: the last roll, with activations, from `start`.
+        roll: the last roll of all blocks, with activations, from `start`.
         start: `(n, B, S)` state at each block's start.
         gap: `(n-1, B, S)` F_i(h_i) - h_{i+1}, zero after a sequence's end.
         residuals: relative inconsistency before each sweep and at the end.
@@ -91,10 +92,10 @@ class States(NamedTuple):
         carry: `(n, B, M)` the cells' own, for the feedback: what is calibrated on sweeps costs it corrections.
         fallbacks: fraction of blocks that fell back to Jacobi in the last sweep.
         converged: within the tolerance, or exact after as many sweeps as there are boundaries. If neither, and the
-            effort was not fixed, `level` may have no activations, and nothing may be learned from it.
+            effort was not fixed, `roll` may have no activations, and nothing may be learned from it.
     """
 
-    level: Level
+    roll: BlockRoll
     start: Tensor
     gap: Tensor
     residuals: list[float]
@@ -115,6 +116,7 @@ class Feedback(NamedTuple):
         residuals: relative residual of each pass.
         corrections: passes beyond the two that every step makes.
         converged: within the tolerance, or exact after as many passes as there are boundaries.
+        scored: the last pass over the loss, where it was asked for group by group; None where its gradient was given.
     """
 
     messages: Tensor
@@ -124,10 +126,11 @@ class Feedback(NamedTuple):
     residuals: list[float]
     corrections: int
     converged: bool
+    scored: LossPass | None
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
-    """Mean square of the gaps over the variance of the states, or `WORST` times the worst boundary's, if that is more.
+    """Relate the mean square of the gaps, or `WORST` times the worst boundary's, to the variance of the states.
 
     Where states do not forget, one wrong state shows as one gap: all later states are wrong without any, and a mean
     over many boundaries hides it. Valid boundaries only.
@@ -148,7 +151,7 @@ def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
 
 
 def bounded(carry: Tensor, limit: float) -> Tensor:
-    """`carry` inside [-limit, limit], 0 (no model: Jacobi) where it is not a number.
+    """Clip `carry` to [-limit, limit]; 0 (no model: Jacobi) where it is not a number.
 
     The product of many steps' carries overflows where weights have grown, infinity times 0 among them. With
     limit = 2^(100 / n) a product over n blocks is at most 2^100, and the scans stay finite in float32.
@@ -157,10 +160,10 @@ def bounded(carry: Tensor, limit: float) -> Tensor:
 
 
 def solve_states(
-    cell: Cell, make: MakeLevel, guess: Tensor, valid: Tensor | None, effort: Effort, *,
+    cell: Cell, make: MakeRoll, guess: Tensor, valid: Tensor | None, effort: Effort, *,
     depth: Depth, carry_of: Callable[[Tensor], Tensor], observe: Observe | None = None,
 ) -> States:  # fmt: skip
-    """Consistency sweeps from `guess` until the boundaries agree with the blocks between them.
+    """Sweep from `guess` until the boundaries agree with the blocks between them.
 
     Args:
         cell: the layer's cell (for its state layout and range).
@@ -182,12 +185,12 @@ def solve_states(
     limit = 2.0 ** (100 / max(h.shape[0], 2))
     last, last_start, last_own = None, h, None
     while True:
-        level = make(h, sweeps >= min(effort.least, most))
-        own = bounded(level.carry, limit)
+        roll = make(h, sweeps >= min(effort.least, most))
+        own = bounded(roll.carry, limit)
         carry = carry_of(own).clamp(-limit, limit)
         if observe is not None and last is not None and last_own is not None:
-            observe(h[1:] - last_start[1:], (level.end - last.end)[1:], last_own[1:])
-        gap = level.end[:-1] - h[1:]
+            observe(h[1:] - last_start[1:], (roll.end - last.end)[1:], last_own[1:])
+        gap = roll.end[:-1] - h[1:]
         if valid is not None:
             gap = gap * valid
         size = gap.square().mean(-1, keepdim=True)  # (n-1, B, 1)
@@ -199,33 +202,34 @@ def solve_states(
         else:
             used = carry
         before = size
-        r = inconsistency(gap, level.end[:-1], valid) if h.shape[0] > 1 else 0.0
+        r = inconsistency(gap, roll.end[:-1], valid) if h.shape[0] > 1 else 0.0
         residuals.append(r)
         converged = r <= effort.tolerance or sweeps >= enough
-        if (level.kept and (sweeps >= most or converged)) or (most < enough and effort.hopeless(residuals, most)):
-            return States(level, h, gap, residuals, sweeps, own, fallbacks, converged)
+        if (roll.kept and (sweeps >= most or converged)) or (most < enough and effort.hopeless(residuals, most)):
+            return States(roll, h, gap, residuals, sweeps, own, fallbacks, converged)
         depth.levels += max(h.shape[0] - 1, 1).bit_length()
         moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
-        new_end = level.end[:-1].clone()
+        new_end = roll.end[:-1].clone()
         change = used[:-1] * moved[:-1]  # what the moved start does to the end
         new_end[..., :m] += change
-        if level.link is not None:
-            new_end[..., m:] += level.link[:-1] * change
-        last, last_start, last_own = level, h, own
+        if roll.link is not None:
+            new_end[..., m:] += roll.link[:-1] * change
+        last, last_start, last_own = roll, h, own
         h = torch.cat([h[:1], cell.clamp(new_end)])
         sweeps += 1
 
 
 def solve_feedback(
-    cell: Cell, states: States, dout: Tensor | Loss | None, dlast: Tensor | None, effort: Effort, *,
+    cell: Cell, states: States, dout: Tensor | BlockLoss | None, dlast: Tensor | None, effort: Effort, *,
     extra: Tensor | None, depth: Depth, discount: float | Tensor = 1.0, inputs: bool = True,
 ) -> Feedback:  # fmt: skip
-    """Feedback messages and, from the last pass, the gradients.
+    """Correct the feedback messages until they agree with the blocks between them; the last pass gives the gradients.
 
     Args:
         cell: the layer's cell.
         states: solved boundaries.
-        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or what gives it group by group.
+        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or the loss itself, of which every pass
+            over the blocks makes one pass, group by group.
         dlast: `(B, S)` gradient on the final state, or None.
         effort: `least` counts corrections.
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
@@ -238,7 +242,7 @@ def solve_feedback(
     n = states.start.shape[0]
     gamma = torch.as_tensor(discount).to(states.start).expand(n, states.start.shape[1], 1)
     local = not bool(gamma[:-1].any())  # nothing crosses
-    level, factor = states.level, states.carry * gamma
+    roll, factor = states.roll, states.carry * gamma
     lam = torch.zeros_like(torch.cat([states.start, states.start[:1]]))  # (n+1, B, S)
     if dlast is not None:
         lam[n] = dlast
@@ -249,22 +253,27 @@ def solve_feedback(
         dend = torch.cat([lam[1:n] * gamma[:-1], lam[n:]])  # the gradient on the last state crosses no boundary
         if extra is not None:
             dend = dend + extra
-        q, dx, parameters = level.backward(dout, dend, gradients=final, inputs=inputs)  # q (n, B, S)
+        scored: LossPass | None = None
+        if isinstance(dout, BlockLoss):
+            with dout.new_pass() as scored:
+                q, dx, parameters = roll.backward(scored, dend, gradients=final, inputs=inputs)  # q (n, B, S)
+        else:
+            q, dx, parameters = roll.backward(dout, dend, gradients=final, inputs=inputs)
         gap = q[1:] - lam[1:n]
         r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
         residuals.append(r)
         most = min(effort.most, n - 2) + 1
         converged = n == 1 or local or r <= effort.tolerance or passes >= n - 1
         if (final and (converged or passes >= most)) or (most < n - 1 and effort.hopeless(residuals, most)):
-            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), converged)
+            return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), converged, scored)
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
         if n > 1:
             b = gap[..., :m]
-            if level.link is not None:
+            if roll.link is not None:
                 lam[1:n, :, m:] = q[1:, :, m:]
                 b = b.clone()
-                b[:-1] += factor[1:-1] * level.link[1:-1] * gap[1:, :, m:]
+                b[:-1] += factor[1:-1] * roll.link[1:-1] * gap[1:, :, m:]
             moved = reverse_scan(factor[1:-1], b[:-1], b[-1]) if n > 2 else b  # (n-1, B, M): boundaries 1..n-1
             lam[1:n, :, :m] += moved
         passes += 1

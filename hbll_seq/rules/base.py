@@ -41,6 +41,7 @@ class Rule(Generic[M]):
 
     Attributes:
         name: what `fit(..., rule=...)` calls it.
+        replaced: options that it had once, and what stands in their place.
         family: of the models it trains, "recurrent" or "layered".
 
     Raises:
@@ -48,6 +49,7 @@ class Rule(Generic[M]):
     """
 
     name: ClassVar[str]
+    replaced: ClassVar[dict[str, str]] = {}
     family: ClassVar[str] = "recurrent"
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -129,12 +131,24 @@ def lookup(name: str, family: str = "recurrent") -> Callable[..., Rule[Any]]:
     return _RULES[family, name]
 
 
+def refuse_replaced(rule: Callable[..., Rule[Any]], options: dict[str, Any]) -> None:
+    """Refuse options that a rule had once, and say what replaced them.
+
+    Raises:
+        InputError: names the first such option.
+    """
+    replaced: dict[str, str] = getattr(rule, "replaced", {})
+    for name in options:
+        if name in replaced:
+            raise InputError(name, f"{options[name]!r}, an option that is gone", replaced[name])
+
+
 def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: Any) -> Rule[Any]:
     """Build a rule from its name and options, or pass an instance through.
 
     Raises:
-        InputError: a name unknown for the family, a rule of another family, an option the rule does not have, or
-            options beside an instance.
+        InputError: a name unknown for the family, a rule of another family, an option the rule does not have (any
+            more), or options beside an instance.
     """
     if isinstance(rule, Rule):
         if rule.family != family:
@@ -144,6 +158,7 @@ def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: An
         return rule
     if (family, rule) not in _RULES:
         raise InputError("rule", repr(rule), f"for a {family} model one of {available(family)} or a Rule instance")
+    refuse_replaced(_RULES[family, rule], options)
     try:
         return _RULES[family, rule](**options)
     except TypeError as error:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, from_blocks, to_blocks
-from hbll_seq.engine.level import Level
 from hbll_seq.kernels.scan import reverse_scan
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.rules.base import Rule, StepResult, register
@@ -68,21 +68,21 @@ class _FixedFeedback(torch.autograd.Function):
                 before.append(rows)
                 rows = cell.advance(now, rows).state
             start = torch.stack(before)  # (T, B, S): every step is a block of its own
-            level = Level(cell, to_blocks(x, 1), start, keep=True, group=None, depth=Depth())
+            roll = BlockRoll(cell, to_blocks(x, 1), start, keep=True, group=None, depth=Depth())
             if layer not in diagonal:
-                diagonal[layer] = level.carry.mean((0, 1)).clamp(-0.9999, 0.9999)
-        ctx.cell, ctx.level, ctx.diagonal = cell, level, diagonal[layer]
-        assert level.outputs is not None
-        return from_blocks(level.outputs, x.shape[1])
+                diagonal[layer] = roll.carry.mean((0, 1)).clamp(-0.9999, 0.9999)
+        ctx.cell, ctx.roll, ctx.diagonal = cell, roll, diagonal[layer]
+        assert roll.outputs is not None
+        return from_blocks(roll.outputs, x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        level, cell = ctx.level, ctx.cell
+        roll, cell = ctx.roll, ctx.cell
         dout = to_blocks(grads[0], 1)  # (1, T, B, d)
-        error = dout[0] if level.link is None else level.link * dout[0]  # on the memory, (T, B, M)
+        error = dout[0] if roll.link is None else roll.link * dout[0]  # on the memory, (T, B, M)
         lam = reverse_scan(ctx.diagonal.expand_as(error).contiguous(), error, torch.zeros_like(error[0]))
-        dend = torch.zeros_like(level.end)
+        dend = torch.zeros_like(roll.end)
         dend[..., : cell.memory_size] = ctx.diagonal * lam[1:]
-        q, dx, parameters = level.backward(dout, dend, gradients=True)
+        q, dx, parameters = roll.backward(dout, dend, gradients=True)
         dx = None if dx is None else from_blocks(dx, grads[0].shape[1])
         return (dx, q[0], None, None, None, *parameters)

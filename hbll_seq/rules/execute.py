@@ -1,4 +1,4 @@
-"""What rules share: predict with the rule's way of running layers, score, differentiate; and the short way for that."""
+"""What rules share: predict with the rule's way of running layers, take the loss, differentiate; and a shorter way."""
 
 import math
 
@@ -11,7 +11,8 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.losses import objective
-from hbll_seq.models.recurrent import Execute, SequenceModel, sequential
+from hbll_seq.models.recurrent import Execute, SequenceModel
+from hbll_seq.models.scoring import score
 
 
 def forward_backward(
@@ -28,15 +29,24 @@ def forward_backward(
 
 
 def train(
-    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor
-) -> tuple[float, Tensor | None]:
-    """Add the gradients that an engine finds to `.grad`; the mean loss, and that of every credit block (or None).
+    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
+    keep: bool = False, probe: bool = False,
+) -> tuple[float, Tensor | None]:  # fmt: skip
+    """Add the gradients that an engine finds to `.grad`; return the mean loss and that of every credit block (or None).
 
     One layer has its loss taken where its blocks are; a stack, and whatever is not provably plain, goes through
     autograd from layer to layer.
+
+    Args:
+        model: what is trained.
+        batch: what it is trained on.
+        engine: runs the layers; its `records` say how it went.
+        credit: steps of a credit block.
+        discount: on the message that enters a credit block, a number or `(m, B, 1)`.
+        keep, probe: see `Engine.begin`.
     """
-    engine.begin()
-    if inside(model, batch, engine):
+    engine.begin(keep=keep, probe=probe)
+    if not keep and inside(model, batch, engine):
         cell, x = model.cells[0], batch.x
         if model.embedding is not None:
             c.check_symbols(x, len(model.embedding.weight))
@@ -60,7 +70,7 @@ def train(
 def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
     """Whether the loss is taken where the blocks are: one layer of a plain model, compiled or in groups."""
     options = engine.options
-    if len(model.cells) > 1 or engine.keep_solutions or not plain(model):
+    if len(model.cells) > 1 or not plain(model):
         return False
     if options.group is not None or options.memory is not None:
         return True
@@ -106,12 +116,10 @@ def _touched(module: nn.Module) -> bool:
 
 
 def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) -> float:
-    """Mean loss of the deployed chain, without gradient; a chunk of steps at a time where memory is short."""
+    """Take the mean loss of the deployed chain, without gradient; `grouped` goes a chunk of steps at a time."""
     if grouped and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
-    with torch.no_grad():
-        out = model(batch.x, batch.lengths, execute=sequential)
-        return float(objective(model.objective, out, batch)[0])
+    return score(model, batch)[0]
 
 
 CHUNK = 16384  # steps of the deployed chain at a time
@@ -123,15 +131,15 @@ def _in_chunks(model: SequenceModel, batch: Batch) -> float:
     state = cell.initial(len(batch.x), model.readout.weight)
     block = min(CHUNK, steps)
     loss = Head(model.readout, model.objective, model.task == "sequence").loss(batch, block)
-    with torch.no_grad():
+    with torch.no_grad(), loss.new_pass() as scored:
         for i in range(0, steps, block):
             h, state = cell.deployed(model.embed(batch.x[:, i : i + block]), state)
-            loss(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)
-    return loss.loss
+            scored(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)
+    return scored.loss
 
 
 def broken(engine: Engine) -> Tensor | None:
-    """Where a whole-sequence loss is not finite: 0 for a block whose end state is, NaN for one whose is not."""
+    """Locate a failure where there is no loss by block: `(n,)`, 0 for a block whose end state is finite, else NaN."""
     for record in engine.records:
         if record.end is not None and not torch.isfinite(record.end).all():
             fine = torch.isfinite(record.end).flatten(1).all(1)
@@ -140,9 +148,9 @@ def broken(engine: Engine) -> Tensor | None:
 
 
 def per_block(per_step: Tensor | None, mask: Tensor | None, block: int) -> Tensor | None:
-    """Mean loss of each block, `(n,)`, from the loss per step `(B, T)`; NaN where a block has no target.
+    """Average the loss per step `(B, T)` by block, `(n,)`; NaN where a block has no target.
 
-    Where the loss itself is not finite such a block gives 0: what is not finite then is where it broke.
+    Where the loss itself is not finite such a block gives 0: non-finite entries locate the failure.
     """
     if per_step is None:
         return None

@@ -86,9 +86,9 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
     device = batch.x.device
 
     def make(side: Schedule) -> Callable[[], None]:
-        twin, net = copy.copy(rule), copy.deepcopy(model)
-        twin.engine, twin.check_every = Engine(engine.options), 0
-        twin.engine.pinned = {name: side}
+        own, net = Engine(engine.options), copy.deepcopy(model)
+        own.pin(name, side)
+        twin = rule.timed_by(own)
 
         def one() -> None:
             net.zero_grad()
@@ -106,7 +106,7 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
     o = engine.options
     options = (o.block_size, o.sweeps, o.feedback, o.pull, o.carry, o.precision, o.capture, o.discount, o.tolerance,
                o.feedback_tolerance, o.most)  # fmt: skip
-    engine.pinned[name] = remember(f"{key(model, name)}; {' '.join(map(str, options))}", measure)
+    engine.pin(name, remember(f"{key(model, name)}; {' '.join(map(str, options))}", measure))
 
 
 def key(model: SequenceModel, of: str) -> str:

@@ -11,7 +11,8 @@ What runs at the same time is decided by the engine (`engine.schedule`), how man
 what is measured (`engine.controller`), unless given. What a discount does to credit is decided here.
 """
 
-from typing import Any
+import copy
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,10 @@ class HBLL(Rule[SequenceModel]):
     """
 
     name = "hbll"
+    replaced: ClassVar[dict[str, str]] = {
+        "feedback_weight": "discount=, a factor on every message that enters a credit block: 1 gives BPTT's gradient, "
+        '0 that of truncated BPTT, "auto" grows over the run',
+    }
 
     def __init__(
         self, block_size: int | str = "auto", sweeps: int | str = "auto", feedback: int | str = "auto",
@@ -71,16 +76,14 @@ class HBLL(Rule[SequenceModel]):
         credit = engine.credit_block(batch.x.shape[1], len(batch.x))
         discount = self.discount(model, batch, credit, progress)
         fastest.pin(self, model, batch, progress)
-        engine.probe = bool(self.check_every) and engine.controller.steps % self.check_every == 0
-        loss, losses = train(model, batch, engine, credit, discount)
+        check = bool(self.check_every) and engine.controller.steps % self.check_every == 0
+        loss, losses = train(model, batch, engine, credit, discount, probe=check)
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}
-        return StepResult(loss, metrics | self._checked(model, batch, loss), losses)
+        return StepResult(loss, metrics | (self._checked(model, batch, loss) if check else {}), losses)
 
     def _checked(self, model: SequenceModel, batch: Batch, loss: float) -> dict[str, float]:
         """What is looked at every `check_every` steps, and what follows from it."""
         engine, found = self.engine, dict[str, float]()
-        if not engine.probe:
-            return found
         if (amplification := engine.amplification()) is not None:
             engine.controller.amplified(amplification, next(model.parameters()).dtype)
             found["amplification"] = amplification
@@ -90,6 +93,12 @@ class HBLL(Rule[SequenceModel]):
             engine.controller.compare(loss, deployed)
             found["deployed_gap"] = deployed - loss
         return found
+
+    def timed_by(self, engine: Engine) -> "HBLL":
+        """The same rule with another engine and without checks, for schedules to be timed (`rules.fastest`)."""
+        twin = copy.copy(self)
+        twin.engine, twin.check_every = engine, 0
+        return twin
 
     def discount(self, model: SequenceModel, batch: Batch, credit: int, progress: float) -> float | Tensor:
         """A number, or `(m, B, 1)`: what every credit block does to the message that enters it."""

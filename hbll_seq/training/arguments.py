@@ -82,6 +82,7 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> 
 def make_rule(rule: Any, options: dict[str, Any], family: str) -> rules.Rule[Any]:
     """The rule, and an error that names the option it does not have."""
     if isinstance(rule, str) and rule in rules.available(family):
+        rules.base.refuse_replaced(rules.base.lookup(rule, family), options)
         known = inspect.signature(rules.base.lookup(rule, family)).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for name in options:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from hbll_seq.data.inputs import as_sequences, as_source
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
-from hbll_seq.losses import correct, objective
+from hbll_seq.losses import correct
 from hbll_seq.models.base import Model
+from hbll_seq.models.scoring import score
 from hbll_seq.training.modes import evaluation_mode
 
 
@@ -38,9 +39,9 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     with _deployed(model):
         for batch in source.in_order(batch_size):
             batch = batch.to(_device(model))
-            out = model(batch.x, batch.lengths)
+            loss, out = score(model, batch)
             count = len(batch.x) if batch.mask is None else int(batch.mask.sum())
-            total += float(objective(model.objective, out, batch)[0]) * count
+            total += loss * count
             targets += count
             if model.objective == "cross_entropy":
                 one, all_ = correct(out, batch)

@@ -8,13 +8,15 @@ from cases import ALL, batch, gradient, model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hbll_seq.engine import Engine, Options
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
 from hbll_seq.engine.layer import run_layer, solve_layer_states
-from hbll_seq.engine.level import Level
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.solve import Effort
 from hbll_seq.losses import objective
 from hbll_seq.rules.base import make
+from hbll_seq.rules.execute import train
 
 shapes = dict(b=st.integers(1, 3), t=st.integers(1, 23), k=st.integers(1, 25), seed=st.integers(0, 99))
 exactly = lambda s: Effort(s, s, 0.0, fixed=True)  # noqa: E731  (a name for readability only)
@@ -31,16 +33,16 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
     xb = to_blocks(torch.randn(b, t, layer.input_size, dtype=torch.float64), k)  # (K, n, B, D)
     n = xb.shape[1]
     start = torch.randn(n, b, layer.state_size, dtype=torch.float64).tanh()
-    level = Level(layer, xb, start, keep=True, group=None, depth=Depth())
+    roll = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
     mine = seed % n
-    dout, dend = torch.zeros_like(level.outputs), torch.zeros_like(level.end)
+    dout, dend = torch.zeros_like(roll.outputs), torch.zeros_like(roll.end)
     dout[:, mine], dend[mine] = torch.randn_like(dout[:, mine]), torch.randn_like(dend[mine])
-    dstart, dx, params = level.backward(dout, dend, gradients=True)
+    dstart, dx, params = roll.backward(dout, dend, gradients=True)
     others = [i for i in range(n) if i != mine]
     assert not dstart[others].any() and not dx[:, others].any()
     assert dx[:, mine].any()
     # and the parameter gradient is that of the block rolled alone, with a copy of the weights
-    alone = Level(layer, xb[:, mine : mine + 1], start[mine : mine + 1], keep=True, group=None, depth=Depth())
+    alone = BlockRoll(layer, xb[:, mine : mine + 1], start[mine : mine + 1], keep=True, group=None, depth=Depth())
     _, _, own = alone.backward(dout[:, mine : mine + 1], dend[mine : mine + 1], gradients=True)
     for p, q in zip(params, own, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
@@ -50,10 +52,10 @@ def test_a_block_objective_touches_its_own_block_only(cell, b, t, k, seed):
 def test_the_gradient_is_the_sum_of_objectives_of_isolated_blocks(cell):
     """Each block differentiated in a graph of its own, on its own copy of the weights, node by node."""
     net, data, k, pull = model(cell), batch(2, 22), 4, 0.7
-    rule = make("hbll", block_size=k, sweeps=2, feedback=1, pull=pull, carry="own", check_every=0, discount=1.0)
-    rule.engine.keep_solutions = True
-    whole = gradient(rule, net, data)
-    states, feedback = rule.engine.records[0].states, rule.engine.records[0].feedback
+    engine = Engine(Options(k, sweeps=2, feedback=1, pull=pull, carry="own", discount=1.0))
+    train(net, data, engine, k, 1.0, keep=True)
+    whole = torch.cat([p.grad.flatten() for p in net.parameters()])
+    states, feedback = engine.records[0].states, engine.records[0].feedback
     total = torch.zeros_like(whole)
     n = states.start.shape[0]
     for i in range(n):
@@ -70,6 +72,16 @@ def test_the_gradient_is_the_sum_of_objectives_of_isolated_blocks(cell):
         total += torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten()
                             for p, g in zip(mine.parameters(), grads, strict=True)])  # fmt: skip
     torch.testing.assert_close(whole, total, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_solutions_are_kept_for_the_step_that_asks_and_no_other(cell):
+    net, data = model(cell).float(), batch(2, 22)  # float32, one layer: the loss is taken where the blocks are
+    engine = Engine(Options(4, execution="parallel", discount=1.0))
+    for keep in (True, False):
+        train(net, data, engine, 4, 1.0, keep=keep)
+        (record,) = engine.records
+        assert (record.states is not None) == (record.feedback is not None) == keep
 
 
 # 2. Causality ------------------------------------------------------------------------------------
@@ -141,11 +153,11 @@ def test_exact_boundaries_without_feedback_are_truncated_bptt(cell):
     x = net.embed(data.x)
     states = solve_layer_states(layer, x, layer.initial(2, x), None, Plan(k, exactly(99), exactly(0)), Record())
     n, b = states.start.shape[:2]
-    h = states.level.outputs.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22].detach().requires_grad_()
+    h = states.roll.outputs.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22].detach().requires_grad_()
     loss, _ = objective("cross_entropy", net.readout(h), data)
     loss.backward()
     dout = to_blocks(h.grad, k)
-    _, dx, params = states.level.backward(dout, torch.zeros_like(states.level.end), gradients=True)
+    _, dx, params = states.roll.backward(dout, torch.zeros_like(states.roll.end), gradients=True)
     x.backward(dx.permute(2, 1, 0, 3).reshape(b, n * k, -1)[:, :22])
     for p, g in zip(layer.parameters(), params, strict=True):
         p.grad = g
@@ -153,23 +165,23 @@ def test_exact_boundaries_without_feedback_are_truncated_bptt(cell):
     torch.testing.assert_close(ours, truncated, rtol=1e-8, atol=1e-11)
 
 
-# 5. A level in one call = node by node; in groups = at once ---------------------------------------
+# 5. All blocks in one call = block by block; in groups = at once ------------------------------------
 
 
 @pytest.mark.parametrize("cell", ALL)
 @given(**shapes, group=st.integers(1, 6))
-def test_a_level_at_once_equals_node_by_node_and_groups(cell, b, t, k, seed, group):
+def test_all_blocks_at_once_equal_block_by_block_and_groups(cell, b, t, k, seed, group):
     if cell == "user":
         return  # its estimated carry is a mean over the rows of a call; outputs are tested in the next test
     net = model(cell, seed=seed)
     layer = net.cells[0]
     xb = to_blocks(torch.randn(b, t, layer.input_size, dtype=torch.float64), k)
     start = torch.randn(xb.shape[1], b, layer.state_size, dtype=torch.float64).tanh()
-    once = Level(layer, xb, start, keep=True, group=None, depth=Depth())
-    nodes = Level(layer, xb, start, keep=True, group=1, depth=Depth())
-    some = Level(layer, xb, start, keep=True, group=group, depth=Depth())
+    once = BlockRoll(layer, xb, start, keep=True, group=None, depth=Depth())
+    single = BlockRoll(layer, xb, start, keep=True, group=1, depth=Depth())
+    some = BlockRoll(layer, xb, start, keep=True, group=group, depth=Depth())
     dout, dend = torch.randn_like(once.outputs), torch.randn_like(once.end)
-    for other in (nodes, some):
+    for other in (single, some):
         for name in ("outputs", "end", "carry", "link"):
             p, q = getattr(once, name), getattr(other, name)
             assert (p is None) == (q is None)

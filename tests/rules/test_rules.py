@@ -84,6 +84,18 @@ def test_a_carry_that_is_gone_says_what_replaced_it(carry):
         hs.rules.make("hbll", carry=carry)
 
 
+def test_an_option_that_is_gone_says_what_replaced_it():
+    said = "feedback_weight: got 0.5, an option that is gone; expected discount="
+    with pytest.raises(hs.InputError, match=said):
+        hs.rules.make("hbll", feedback_weight=0.5)
+    net, data = model("gru"), batch(2, 9)
+    for call in (hs.fit, hs.gradient):
+        with pytest.raises(hs.InputError, match=said):
+            call(net, data.x, data.y, rule="hbll", feedback_weight=0.5)
+    with pytest.raises(hs.InputError, match="feedback_weight: got an option that neither fit nor the rule has"):
+        hs.fit(net, data.x, data.y, rule="tbptt", feedback_weight=0.5)  # it never had that one
+
+
 def test_the_controller_tightens_and_relaxes_with_the_deployed_gap():
     controller = Controller(1e-2, 3e-2, 8)
     controller.compare(2.0, 2.1)

@@ -1,4 +1,4 @@
-"""Runs a whole level of the tree as one batched call, in groups where memory is short.
+"""The roll of all blocks of a layer at once, as one batched call, in groups where memory is short.
 
 All n blocks of B sequences become N = n*B rows of one roll over K steps: row i*B + b is block i of
 sequence b. Nothing in a roll crosses rows, so blocks cannot see each other here; what passes between
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell, Roll
 from hbll_seq.engine.blocks import Depth
+from hbll_seq.engine.gradients import added
 from hbll_seq.kernels.buffers import give
 
-Loss = Callable[[int, int, Tensor, bool], Tensor | None]  # first and last block, outputs (K, m*B, d), gradients too
+# first block and the block after the last, outputs (K, m*B, d), own gradients too -> gradient on these outputs
+SpanLoss = Callable[[int, int, Tensor, bool], Tensor | None]
 
 
-class Level:
+class BlockRoll:
     """All blocks of one layer, rolled at once from given boundaries.
 
     Args:
@@ -82,12 +84,13 @@ class Level:
         return self._cell.roll(x.flatten(1, 2), start.flatten(0, 1), keep=keep, projected=p)
 
     def backward(
-        self, dout: Tensor | Loss | None, dend: Tensor, *, gradients: bool, inputs: bool = True
+        self, dout: Tensor | SpanLoss | None, dend: Tensor, *, gradients: bool, inputs: bool = True
     ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Vector-Jacobian products of every block at once.
+        """Take the vector-Jacobian products of all blocks at once.
 
         Args:
-            dout: `(K, n, B, d)` gradient on the outputs, or None; or what gives that of a group from its outputs.
+            dout: `(K, n, B, d)` gradient on the outputs, or None; or what gives that of a group from its outputs, asked
+                once a group (`engine.block_loss.LossPass`).
             dend: `(n, B, S)` message at each block's end.
             gradients: also return the gradients on input and parameters.
             inputs: False where that on the input is not wanted.
@@ -112,14 +115,7 @@ class Level:
                 dx, params = roll.gradients(inputs)
                 if dx is not None:
                     dinputs.append(dx.view(k, j - i, b, -1))
-                total = add(total, params)
+                total = added(total, params)
         if len(self._spans) > 1:
             self._depth.steps += k  # the groups were rolled again
         return torch.cat(starts), torch.cat(dinputs, 1) if dinputs else None, total
-
-
-def add(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor | None]:
-    """Sums of gradients, None for none; an empty total is zero."""
-    if not total:
-        return more
-    return [q if p is None else p if q is None else p + q for p, q in zip(total, more, strict=True)]

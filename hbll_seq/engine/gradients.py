@@ -1,0 +1,19 @@
+"""Adding gradients: what the parts of a layer give is summed, and the sum goes to `.grad`. None stands for none."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+def added(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor | None]:
+    """Sum two lists of gradients, pair by pair; an empty total is zero. No tensor is written to."""
+    if not total:
+        return more
+    return [q if p is None else p if q is None else p + q for p, q in zip(total, more, strict=True)]
+
+
+def add_to_parameters(parameters: Sequence[nn.Parameter], grads: Sequence[Tensor | None]) -> None:
+    """Add one gradient a parameter to `.grad`, which keeps none of the tensors given."""
+    for p, g in zip(parameters, grads, strict=True):
+        if g is not None:
+            p.grad = g.clone() if p.grad is None else p.grad + g

@@ -1,0 +1,87 @@
+"""What `fit` may train and how: parameter groups, modes of parts, dtypes, contexts without gradients."""
+
+import pytest
+import torch
+from runs import QUICK, TEXT, Dropping, classifier, lm
+
+import hbll_seq as hs
+
+
+def test_parameter_groups_keep_their_own_rates_scaled_by_the_schedule():
+    model = lm()
+    still, before = model.readout.weight.detach().clone(), model.rnn.weight_hh_l0.detach().clone()
+    rates = []
+
+    def groups(parameters, lr):
+        own = [p for p in parameters if p is model.readout.weight]
+        slow = [p for p in parameters if p is model.embedding.weight]
+        rest = [p for p in parameters if p is not model.readout.weight and p is not model.embedding.weight]
+        groups.made = torch.optim.SGD(
+            [{"params": own, "lr": 0.0}, {"params": slow, "lr": lr / 10}, {"params": rest}], lr=lr
+        )
+        return groups.made
+
+    def note(run, step):
+        rates.append([group["lr"] for group in groups.made.param_groups])
+
+    seen = type("Seen", (), {"on_step_end": staticmethod(note)})()
+    run = hs.fit(model, TEXT, lr=0.1, optimizer=groups, callbacks=[seen], **QUICK)
+    assert torch.equal(model.readout.weight, still) and not torch.equal(model.rnn.weight_hh_l0, before)
+    assert [r[2] for r in rates] == run.history["lr"] and rates[0][2] > rates[-1][2] > 0
+    assert all(r[0] == 0 and r[1] == pytest.approx(r[2] / 10) for r in rates)
+
+
+def test_parts_that_their_owner_set_to_evaluation_stay_there():
+    model = hs.models.CharLM(5, cell=Dropping(), embedding=8)
+    model.rnn.dropout.eval()
+    modes = []
+    look = type("Look", (), {"on_step_end": staticmethod(lambda run, step: modes.append(model.rnn.dropout.training))})()
+    hs.fit(model, TEXT, callbacks=[look], **QUICK)
+    assert not any(modes) and model.training and not model.rnn.dropout.training
+    model.eval()  # as after loading: the run trains, and gives the mode back
+    modes.clear()
+    hs.fit(model, TEXT, callbacks=[look], **QUICK)
+    assert all(modes) and not any(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("rule", ["hbll", "bptt", "tbptt", "dsf"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_too_coarse_to_train_are_refused(rule, dtype):
+    model = lm().to(dtype)
+    for call in (hs.fit, hs.gradient):
+        with pytest.raises(hs.InputError, match="float32 or float64"):
+            call(model, TEXT, rule=rule, **(QUICK if call is hs.fit else {}))
+
+
+@pytest.mark.parametrize("rule", ["hbll", "bptt", "tbptt", "dsf"])
+def test_autocast_gives_nearly_the_same_gradient(rule):
+    model = lm()
+    exact = hs.gradient(model, TEXT, rule=rule)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = hs.gradient(model, TEXT, rule=rule)
+        run = hs.fit(model, TEXT, rule=rule, **QUICK)
+    a, b = (torch.cat([g.flatten() for g in one.values()]) for one in (exact, found))
+    assert all(g.dtype == torch.float32 for g in found.values())
+    assert torch.nn.functional.cosine_similarity(a, b, 0) > 0.99 and len(run.history["loss"]) == QUICK["steps"]
+
+
+def test_contexts_without_gradients():
+    model, x, y = classifier(), torch.randn(3, 6, 2), torch.tensor([0, 1, 2])
+    with torch.inference_mode():
+        hs.predict(model, x)
+        with pytest.raises(hs.InputError, match="inference_mode"):
+            hs.fit(model, x, y, steps=1, progress=False)
+        made = classifier()
+    with pytest.raises(hs.InputError, match="inference_mode"):
+        hs.gradient(made, x, y)
+    with torch.no_grad():
+        before = model.readout.weight.clone()
+        hs.fit(model, x, y, steps=1, progress=False)
+    assert not torch.equal(model.readout.weight, before)
+
+
+def test_a_frozen_model_is_refused():
+    model = classifier().requires_grad_(False)
+    for rule in ("hbll", "bptt", "tbptt", "dsf", "hbll-v1"):
+        with pytest.raises(hs.InputError, match="requires grad"):
+            hs.fit(model, torch.randn(3, 6, 2), [0, 1, 2], rule=rule, steps=1, progress=False)
