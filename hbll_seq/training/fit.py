@@ -5,12 +5,12 @@ is never lost: an update is made only from finite gradients, an interrupted run 
 reached, and a run that diverges leaves the weights of its last finite loss.
 """
 
+import contextlib
 import math
 import os
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,6 @@ from tqdm import tqdm
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.inputs import as_source, text_window
-from hbll_seq.data.sources import MIX
 from hbll_seq.errors import DivergenceError, InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
@@ -39,7 +38,7 @@ from hbll_seq.training.gradient_cosine import gradient_cosine
 from hbll_seq.training.history import History, versions
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.run_state import Trained
-from hbll_seq.training.seeding import seed_draws
+from hbll_seq.training.seeding import Draws
 
 CHECKED = {"deployed_gap": "gap", "amplification": "amplification"}  # measured now and then: their steps' name
 
@@ -189,6 +188,7 @@ def fit(
     )  # fmt: skip
     run = History(model, config, versions())
     trained = Trained(run, model, opt, learner, hooks)
+    draws = Draws(model, learner, seed, where)  # of dropout and the like
     first = 0
     hook_states: list[Any] = []
     if checkpoint is not None and resume and os.path.exists(checkpoint):
@@ -203,25 +203,25 @@ def fit(
     bar = tqdm(total=total, initial=min(first, total), disable=not progress, unit="step", dynamic_ncols=True,
                mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
     try:
-        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        with contextlib.nullcontext():
             stop = hooks.call("on_fit_begin", run)
             hooks.load_state_dict(hook_states)
             if stop:
                 run.stopped_reason = "callback"
             for i in range(first, first if stop else total):
-                reseed = partial(seed_draws, seed * MIX + i, where)  # for dropout and the like in a user's module
                 batch = source.batch(i, batch_size, seed).to(where)
                 rate = lr * factor(i)
                 for group in opt.param_groups:
                     group["lr"] = rate
                 learner.progress = i / total
-                if measure_cosine and i % measure_cosine == 0:
-                    run.add(gradient_cosine=gradient_cosine(model, batch, learner, reseed), cosine_step=i + 1)
                 torch._foreach_copy_(before, [p.detach() for p in weights])
-                reseed()
-                stepping = True
-                info = step(model, batch, learner, opt, clip)
-                stepping = False
+                with draws.of(i) as anew:
+                    if measure_cosine and i % measure_cosine == 0:
+                        run.add(gradient_cosine=gradient_cosine(model, batch, learner, anew), cosine_step=i + 1)
+                        anew()
+                    stepping = True
+                    info = step(model, batch, learner, opt, clip)
+                    stepping = False
                 if not info.updated:
                     raise _divergence(info, i + 1)
                 good, before = before, good
@@ -233,7 +233,8 @@ def fit(
                     bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
                 stop = hooks.call("on_step_end", run, i + 1)
                 if held_out is not None and ((i + 1) % every == 0 or i + 1 == total):
-                    figures = evaluate_source(model, held_out, max(batch_size, 64))
+                    with draws.of(i):
+                        figures = evaluate_source(model, held_out, max(batch_size, 64))
                     run.add(val_step=i + 1, **{f"val_{k}": v for k, v in figures.items()})
                     stop = hooks.call("on_validation", run, i + 1) or stop
                 if checkpoint is not None and ((i + 1) % checkpoint_every == 0 or i + 1 == total):
