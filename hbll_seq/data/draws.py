@@ -51,7 +51,7 @@ class SeededDraws(TorchFunctionMode):
         super().__init__()
         if not isinstance(seed, numbers.Integral) or not -(2**63) <= int(seed) < 2**64:
             raise InputError("seed", repr(seed), "an integer of 64 bits")
-        self._seed = int(seed)
+        self._seed: int = int(seed)
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def __torch_function__(

@@ -5,13 +5,12 @@ is never lost: an update is made only from finite gradients, an interrupted run 
 reached, and a run that diverges leaves the weights of its last finite loss.
 """
 
-import contextlib
 import math
 import os
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +38,7 @@ from hbll_seq.training.history import History, versions
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
+from hbll_seq.training.settings import decisive
 
 CHECKED = {"deployed_gap": "gap", "amplification": "amplification"}  # measured now and then: their steps' name
 
@@ -107,7 +107,8 @@ def fit(
     validation: Any = None, validate_every: int | str = "auto",
     mask: Any = None, ignore_index: int = -100,
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
-    checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200, resume: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
+    resume: bool | Literal["changed"] = False,
     record_every: int = 50, measure_cosine: int | None = None,
     **rule_options: Any,
 ) -> History:  # fmt: skip
@@ -139,9 +140,13 @@ def fit(
         device: "auto" (the model's own; a GPU where there is one and the model is on the CPU), or a name.
         callbacks: see `hbll_seq.training.callbacks`.
         progress: show a bar.
-        checkpoint: file for the state of the run.
+        checkpoint: file for the state of the run; one run at a time writes it.
         checkpoint_every: steps between writes.
-        resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped.
+        resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped. True
+            refuses settings that decide the result and differ from those it was written with (`steps` too: schedules
+            and discounts end with them), and names them. "changed" goes on with the new ones, and records what changed
+            in the history's `changes`; another rule or optimiser starts anew on the weights that were reached. A
+            DataLoader's data is not compared.
         record_every: steps between records of every block's loss.
         measure_cosine: steps between comparisons with the exact BPTT gradient (costs one BPTT step each).
 
@@ -187,12 +192,12 @@ def fit(
         options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in rule_options.items()},
     )  # fmt: skip
     run = History(model, config, versions())
-    trained = Trained(run, model, opt, learner, hooks)
+    decides = {} if checkpoint is None else decisive(
+        config, model, learner, opt, factor, source, held_out, every
+    )  # fmt: skip
+    trained = Trained(run, model, opt, learner, hooks, decides, checkpoint)
     draws = Draws(model, learner, seed, where)  # of dropout and the like
-    first = 0
-    hook_states: list[Any] = []
-    if checkpoint is not None and resume and os.path.exists(checkpoint):
-        first, hook_states = trained.restore(checkpoint)
+    first, hook_states = trained.begin(resume)
     weights = list(model.parameters())
     good = [p.detach().clone() for p in weights]  # of the last finite loss
     before = [p.detach().clone() for p in weights]  # of the step being made
@@ -203,9 +208,10 @@ def fit(
     bar = tqdm(total=total, initial=min(first, total), disable=not progress, unit="step", dynamic_ncols=True,
                mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
     try:
-        with contextlib.nullcontext():
+        with trained:
             stop = hooks.call("on_fit_begin", run)
             hooks.load_state_dict(hook_states)
+            trained.rehearse()
             if stop:
                 run.stopped_reason = "callback"
             for i in range(first, first if stop else total):
@@ -238,7 +244,7 @@ def fit(
                     run.add(val_step=i + 1, **{f"val_{k}": v for k, v in figures.items()})
                     stop = hooks.call("on_validation", run, i + 1) or stop
                 if checkpoint is not None and ((i + 1) % checkpoint_every == 0 or i + 1 == total):
-                    trained.store(checkpoint, i + 1)
+                    trained.store(i + 1)
                 if stop:
                     run.stopped_reason = "early_stopping" if run.stopped_reason == "early_stopping" else "callback"
                     break
