@@ -85,7 +85,7 @@ class SavedRun:
     def noted(self, run: History) -> Differences:
         """What is not compared but recorded where it changed."""
         was, now = ({**one.versions, "device": one.config.get("device")} for one in (self.run, run))
-        return differences({k: was[k] for k in NOTED if k in was}, {k: now[k] for k in NOTED})
+        return differences({k: was[k] for k in NOTED if k in was}, {k: now[k] for k in NOTED if k in now})
 
     def group_settings(self) -> list[dict[str, Any]] | None:
         """Settings of the groups of a new optimiser, when the file was written; None in older files."""

@@ -80,12 +80,17 @@ def plain_settings(group: dict[str, Any]) -> dict[str, Any]:
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> Differences:
     """The settings that both have and that are not the same, without those that follow from others."""
-    found = {k: [was[k], now[k]] for k in now if k in was and json.dumps(was[k]) != json.dumps(now[k])}
+    found = {k: [was[k], now[k]] for k in now if k in was and _text(was[k]) != _text(now[k])}
     if GROUPS in found:
         before, after = ([_without(group, found) for group in groups] for groups in found[GROUPS])
         if before == after:
             del found[GROUPS]
     return {k: v for k, v in found.items() if not any(one in found for one in _FOLLOWS.get(k, ()))}
+
+
+def _text(value: Any) -> str:
+    """For comparing: NaN equals itself, and the order of entries does not matter."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _without(group: Any, found: Differences) -> Any:
