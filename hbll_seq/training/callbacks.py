@@ -3,7 +3,8 @@
 A callback is an object with any of `on_fit_begin(run)`, `on_step_end(run, step)`, `on_validation(run, step)`,
 `on_fit_end(run)`, where `run` is the `History` so far; or any callable, taken as `on_validation`.
 A hook that returns True stops the training. Callbacks with `state_dict` and `load_state_dict` go on from a
-checkpoint where they were.
+checkpoint where they were: a state is made of tensors, arrays, numbers, text, and lists, tuples and dictionaries of
+these, or `fit(checkpoint=...)` refuses the callback.
 """
 
 from collections.abc import Callable, Iterable

@@ -210,8 +210,7 @@ def fit(
     try:
         with trained:
             stop = hooks.call("on_fit_begin", run)
-            hooks.load_state_dict(hook_states)
-            trained.rehearse()
+            trained.ready(hook_states)
             if stop:
                 run.stopped_reason = "callback"
             for i in range(first, first if stop else total):

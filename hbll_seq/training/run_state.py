@@ -19,7 +19,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.training.callbacks import Callbacks, CallbackState
 from hbll_seq.training.history import History
 from hbll_seq.training.saved_run import HISTORY, SavedRun
-from hbll_seq.training.settings import Differences, plain_settings
+from hbll_seq.training.settings import GROUPS, Differences, plain_settings
 
 Path = str | os.PathLike[str]
 
@@ -45,6 +45,7 @@ class Trained:
         self.run, self.model, self.optimizer, self.rule, self.callbacks = run, model, optimizer, rule, callbacks
         self._settings, self._path = settings, path
         self._fresh = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self._before: dict[str, Tensor] = {}
         self._lock = None if path is None else WriterLock(path)
 
     def __enter__(self) -> "Trained":
@@ -133,13 +134,8 @@ class Trained:
         if found and not changed:
             raise saved.differs(found)
         saved.check_model(self.model)
-        same_rule, same_optimizer = "rule" not in found, "optimizer" not in found
-        if same_optimizer and not (same_rule and "settings of the optimizer" not in found):
-            # a rule may bring parameters of its own, and a factory groups
-            same_optimizer = saved.misfit(self.optimizer) is None
-        if same_optimizer and (why := saved.misfit(self.optimizer)):
-            raise saved.damaged(f"optimizer: {why}")
-        before = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        same_rule, same_optimizer = "rule" not in found, self._goes_on(saved, found)
+        self._before = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         try:
             self.model.load_state_dict(saved.state["model"])
             if same_rule:
@@ -147,9 +143,7 @@ class Trained:
             if same_optimizer:
                 self.optimizer.load_state_dict(saved.state["optimizer"])
         except Exception as error:  # whatever a rule or an optimiser of somebody's makes of it
-            with torch.no_grad():
-                for name, value in self.model.state_dict().items():
-                    value.copy_(before[name])
+            self._put_back()
             raise saved.damaged(f"{type(error).__name__}: {error}") from error
         self._apply(saved.group_settings(), found)
         self.run.history, self.run.changes = saved.run.history, saved.run.changes
@@ -159,6 +153,39 @@ class Trained:
         if noted:
             self.run.changes.append({"step": saved.step, "changed": noted})
         return saved.step, saved.callbacks
+
+    def _goes_on(self, saved: SavedRun, found: Differences) -> bool:
+        """Whether the optimiser takes over the saved one's state: it is of the same name and has the same parameters.
+
+        Raises:
+            InputError: it should, and the state is not one for its parameters.
+        """
+        if "optimizer" in found:
+            return False
+        why = saved.misfit(self.optimizer)
+        if why and not found.keys() & {"rule", GROUPS}:  # a rule may bring parameters of its own, a factory groups
+            raise saved.damaged(f"optimizer: {why}")
+        return why is None
+
+    def _put_back(self) -> None:
+        """The weights from before `restore`."""
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items() if self._before else ():
+                value.copy_(self._before[name])
+
+    def ready(self, states: list[CallbackState]) -> None:
+        """Give the callbacks their states, after their `on_fit_begin`, and look whether what is there can be kept.
+
+        Raises:
+            InputError: a state that its callback does not take, or see `rehearse`; nothing has changed then.
+        """
+        try:
+            self.callbacks.load_state_dict(states)
+            self.rehearse()
+        except InputError:
+            self._put_back()
+            raise
+        self._before = {}
 
     def _apply(self, was: list[dict[str, Any]] | None, found: Differences) -> None:
         """Give the optimiser the settings that were changed; what else its groups hold is the state's.

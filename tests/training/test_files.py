@@ -246,8 +246,11 @@ def test_a_state_that_a_callback_does_not_take_is_said(tmp_path):
 
     options = dict(rule="bptt", checkpoint=tmp_path / "c") | QUICK
     hs.fit(lm(), TEXT, callbacks=[Changed(1)], **options)
+    model = lm(seed=4)
+    before = weights(model)
     with pytest.raises(hs.InputError, match="checkpoint: got a state of Changed that it does not take .KeyError"):
-        hs.fit(lm(), TEXT, callbacks=[Changed(1)], resume=True, **options)
+        hs.fit(model, TEXT, callbacks=[Changed(1)], resume=True, **options)
+    assert torch.equal(weights(model), before)
 
 
 WRITER = """
@@ -298,18 +301,21 @@ def test_the_lock_is_let_go_however_a_run_ends(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_does_not_keep_the_lock(tmp_path):
     held = ckpt.WriterLock(tmp_path / "c")
-    read, write = os.pipe()
+    (read, write), (started, start) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:  # lives on without the lock
+        os.write(start, b"x")
         os.read(read, 1)
         os._exit(0)
+    os.read(started, 1)
     held.forget()  # as the system would at the holder's end: the handle is closed, nothing is unlocked by hand
     try:
         ckpt.WriterLock(tmp_path / "c").release()
     finally:
         os.write(write, b"x")
         os.waitpid(child, 0)
-        os.close(read), os.close(write)
+        for end in (read, write, started, start):
+            os.close(end)
 
 
 def test_threads_take_the_lock_in_turn(tmp_path):

@@ -198,6 +198,16 @@ def test_fingerprints_of_targets_see_those_that_count():
     assert len({of(X, y, model), of(X, other, model), of(X, y, model, mask=mask)}) == 3
 
 
+def test_fingerprints_of_arrays_and_of_values():
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    mlp = hs.models.MLP((1, 8, 8), 3, hidden=4, layers=2)
+    assert of(images, Y[:6], mlp) == of(images.clone(), Y[:6], mlp) != of(images + 1, Y[:6], mlp)
+    options = dict(input_kind="features", task="step", objective="mse", hidden=4)
+    regression = hs.models.SequenceModel(3, 2, **options)
+    y = torch.randn(9, 12, 2, generator=torch.Generator().manual_seed(4))
+    assert of(X, y, regression) == of(X, y.clone(), regression) != of(X, y + 1, regression)
+
+
 def test_fingerprints_of_texts_and_loaders():
     assert of(TEXT, None, lm()) == of(TEXT.to(torch.uint8), None, lm()) != of(TEXT.flip(0), None, lm())
     assert of(DataLoader(TensorDataset(X, Y)), None, listener()) is None
