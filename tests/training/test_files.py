@@ -299,6 +299,9 @@ def test_the_lock_is_let_go_however_a_run_ends(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*fork:DeprecationWarning"
+)  # Python 3.12 and later; nothing is run there
 def test_a_forked_child_does_not_keep_the_lock(tmp_path):
     held = ckpt.WriterLock(tmp_path / "c")
     (read, write), (started, start) = os.pipe(), os.pipe()
