@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbll_seq.audio.whole import check_whole
 from hbll_seq.errors import InputError
 
 KINDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
@@ -25,15 +26,14 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
         `(samples,)` float32 and the rate.
 
     Raises:
-        InputError: names the file: absent, not readable, no samples, or samples that are not finite.
+        InputError: names the file: absent, not readable, cut off, no samples, or samples that are not finite.
     """
     if rate is not None and (not isinstance(rate, int) or rate < 1):
         raise InputError("rate", repr(rate), "samples a second, an integer >= 1, or None")
     file = Path(path)
     if not file.is_file():
         raise InputError("path", f"{file} (no such file)", "a sound file")
-    if file.suffix.lower() == ".wav":
-        _whole(file)
+    check_whole(file)
     samples, own = _decode(file)
     if samples.size == 0:
         raise InputError("path", f"{file} (no samples)", "a sound file with sound in it")
@@ -47,23 +47,6 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
         common = gcd(rate, own)
         wave, own = resample_poly(wave.astype(np.float64), rate // common, own // common), rate
     return torch.from_numpy(np.ascontiguousarray(wave, np.float32)), own
-
-
-def _whole(file: Path) -> None:
-    """Refuse a WAV file that ends before its header says; decoders take what is there, or the rest for silence."""
-    size = file.stat().st_size
-    with file.open("rb") as f:
-        if f.read(4) != b"RIFF":
-            return  # the decoder will say what it thinks of it
-        f.seek(12)
-        while len(head := f.read(8)) == 8:
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                there = size - f.tell()
-                if length > there and length != 0xFFFFFFFF:  # that one: written to a pipe, length unknown
-                    raise InputError("path", f"{file} (cut off: {there} of {length} bytes of sound)", "a whole file")
-                return
-            f.seek(length + length % 2, 1)
 
 
 def _decode(file: Path) -> tuple[np.ndarray, int]:

@@ -4,6 +4,7 @@ Which sequences are in batch number i is a function of (seed, i) alone, so a res
 saved iterator: it asks for batch i.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.errors import InputError
 
 MIX = 1_000_003  # seed and epoch or step into one generator seed
@@ -185,8 +187,7 @@ class Loader:
         if step < self._next:
             self.__post_init__()
         while True:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed * MIX + self._next)
+            with borrowed_generators(seed=seed * MIX + self._next):
                 item = next(self._stream, None)
                 if item is None:
                     self._stream = iter(self.loader)
@@ -198,8 +199,14 @@ class Loader:
                 return self.convert(item)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """See `Source`."""
-        for item in self.loader:
+        """See `Source`: what the loader draws is the same at every call."""
+        with borrowed_generators(seed=0):
+            stream = iter(self.loader)  # it takes its seed from the global generator
+        for number in itertools.count(1):
+            with borrowed_generators(seed=number):
+                item = next(stream, None)
+            if item is None:
+                return
             yield self.convert(item)
 
     def tail(self, fraction: float) -> "tuple[Loader, Loader]":

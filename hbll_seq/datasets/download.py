@@ -18,11 +18,20 @@ from tqdm import tqdm
 _CHUNK = 1 << 16
 
 
+_CAUSE = "A proxy's page in place of the file is the usual cause: call again."
+
+
+class _OtherFile(Exception):
+    """What is sent is not what was asked for."""
+
+
 class DownloadError(OSError):
     """A file could not be fetched, or is not the expected one: says what to do."""
 
 
-def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0, progress: bool = False) -> Path:
+def fetch(
+    url: str, sha256: str, target: Path, timeout: float = 30.0, progress: bool = False, size: int | None = None
+) -> Path:  # fmt: skip
     """Make `target` the file at `url`, downloading only what is not there yet.
 
     Args:
@@ -31,13 +40,14 @@ def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0, progress: 
         target: where the file goes; folders are made. A file already there is checked, not trusted.
         timeout: seconds without an answer before giving up.
         progress: show a bar.
+        size: bytes that are expected, where that is known; a server that announces or sends others is not waited for.
 
     Returns:
         `target`.
 
     Raises:
-        DownloadError: no connection, an interrupted transfer (what came is kept for the next call),
-            or a wrong digest (what came is removed).
+        DownloadError: no connection, an interrupted transfer (what came is kept for the next call), or a wrong size
+            or digest (what came is removed).
     """
     if target.is_file() and digest(target) == sha256:
         return target
@@ -46,7 +56,10 @@ def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0, progress: 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (part.is_file() and digest(part) == sha256):  # complete, but stopped before the rename
-            _transfer(url, part, timeout, progress)
+            _transfer(url, part, timeout, progress, size)
+    except _OtherFile as error:
+        part.unlink(missing_ok=True)
+        raise DownloadError(f"{url} gave another file: {error}; it was removed. {_CAUSE} {by_hand}") from error
     except (OSError, http.client.HTTPException) as error:
         kept = part.stat().st_size if part.is_file() else 0
         resume = f" The {kept:,} bytes that came are kept, and the same call resumes." if kept else ""
@@ -57,8 +70,7 @@ def fetch(url: str, sha256: str, target: Path, timeout: float = 30.0, progress: 
     if found != sha256:
         part.unlink()
         raise DownloadError(
-            f"{url} gave a file with SHA-256 {found}, expected {sha256}; it was removed. "
-            f"A proxy's page in place of the file is the usual cause: call again. {by_hand}"
+            f"{url} gave a file with SHA-256 {found}, expected {sha256}; it was removed. {_CAUSE} {by_hand}"
         )
     os.replace(part, target)
     return target
@@ -70,7 +82,7 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _transfer(url: str, part: Path, timeout: float, progress: bool) -> None:
+def _transfer(url: str, part: Path, timeout: float, progress: bool, size: int | None) -> None:
     """Bring `part` to its full length, from where it stops if the server can resume."""
     have = part.stat().st_size if part.is_file() else 0
     try:
@@ -83,19 +95,44 @@ def _transfer(url: str, part: Path, timeout: float, progress: bool) -> None:
         part.unlink()
         response = _open(url, 0, timeout)
     with response:
-        announced = response.headers.get("Content-Length")
-        left = None if announced is None else int(announced)
         # A server that cannot resume answers 200 and sends everything once more.
         on = response.status == 206
-        total = None if left is None else left + have * on
-        bar = tqdm(total=total, initial=have * on, unit="B", unit_scale=True, desc=part.stem, disable=not progress)
+        have = _resumed_at(response, have) if on else 0
+        left = _announced(response)
+        total = None if left is None else left + have
+        if size is not None and total is not None and total != size:
+            raise _OtherFile(f"one of {total:,} bytes, expected {size:,}")
+        most = total if size is None else size
+        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=not progress)
         with part.open("ab" if on else "wb") as file, bar:
             while chunk := response.read(_CHUNK):
+                have += len(chunk)
+                if most is not None and have > most:
+                    raise _OtherFile(f"one of more than {most:,} bytes")
                 bar.update(file.write(chunk))
                 left = None if left is None else left - len(chunk)
     # Sized reads end quietly when the connection does, so the count is checked here.
     if left:
         raise ConnectionError(f"the connection ended {left:,} bytes early")
+    if size is not None and have < size:  # of a length that was not announced
+        raise ConnectionError(f"the connection ended {size - have:,} bytes early")
+
+
+def _announced(response: Any) -> int | None:
+    """The length that the header announces; None where it does not, or not as a number."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _resumed_at(response: Any, asked: int) -> int:
+    """From which byte on the rest comes: the one that was asked for, or it would be appended at the wrong place."""
+    text = response.headers.get("Content-Range")
+    if text is None:  # some servers do not say; the digest will
+        return asked
+    start = text.removeprefix("bytes ").split("-")[0].strip()
+    if start != str(asked):
+        raise _OtherFile(f"the rest from byte {start} on, asked for {asked}")
+    return asked
 
 
 def _open(url: str, start: int, timeout: float) -> Any:

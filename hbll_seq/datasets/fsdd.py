@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbll_seq.audio.whole import check_whole
 from hbll_seq.datasets.location import data_folder, missing
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.errors import InputError
@@ -119,7 +120,8 @@ def _waves(recordings: list[Recording], steps: int, width: int, normalise: str) 
 
 
 def read_samples(file: Path) -> np.ndarray:
-    """`(samples,)` int16 of an 8 kHz mono WAV file."""
+    """`(samples,)` int16 of an 8 kHz mono WAV file, all that its header says."""
+    check_whole(file)
     try:
         with wave.open(str(file), "rb") as sound:
             rate, bits, channels = sound.getframerate(), sound.getsampwidth() * 8, sound.getnchannels()

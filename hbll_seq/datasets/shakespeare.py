@@ -10,6 +10,7 @@ from hbll_seq.errors import InputError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+SIZE = 1_115_394  # bytes
 TRAIN_CHARACTERS = 1_000_000
 
 
@@ -49,7 +50,7 @@ def _find(path: str | os.PathLike[str] | None, download: bool) -> Path:
         return local
     cached = cache_folder() / "tinyshakespeare" / "input.txt"
     if download:
-        return fetch(URL, SHA256, cached)
+        return fetch(URL, SHA256, cached, size=SIZE)
     if cached.is_file() and digest(cached) == SHA256:
         return cached
     looked = f"no file {local}" if local is not None else "HBLL_SEQ_DATA not set"

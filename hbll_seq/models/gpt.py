@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.data.draws import SeededDraws
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered, Path
 from hbll_seq.models.registry import remember
@@ -82,8 +83,7 @@ class GPT(SymbolText, Layered):
         ):
             if not isinstance(value, int) or value < least:
                 raise InputError(name, repr(value), f"an integer >= {least}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with SeededDraws(seed):
             embed = TokenEmbedding(vocab_size, context, hidden)
             blocks = [TransformerBlock(hidden, heads, causal=True, dropout=dropout) for _ in range(layers - 1)]
             for block in blocks:

@@ -72,6 +72,10 @@ class Layered(Model):
             raise InputError("layers", [type(m).__name__ for m in layers], "at least one nn.Module")
         if nodes not in ("gaussian", "bernoulli"):
             raise InputError("nodes", repr(nodes), '"gaussian" or "bernoulli"')
+        if task not in ("sequence", "step", "next"):
+            raise InputError("task", repr(task), '"sequence", "step" or "next"')
+        if objective not in ("cross_entropy", "mse"):
+            raise InputError("objective", repr(objective), '"cross_entropy" or "mse"')
         if input_kind == "array" and not input_shape:
             raise InputError("input_shape", tuple(input_shape), "the shape of one input")
         self.embed, self.head = embed, head

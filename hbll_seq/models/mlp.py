@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.data.draws import SeededDraws
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered
 from hbll_seq.models.registry import remember
@@ -56,8 +57,7 @@ class MLP(Layered):
             raise InputError("activation", repr(activation), f"one of {sorted(ACTIVATIONS)}")
         if nodes == "bernoulli" and (activation != "sigmoid" or residual):
             raise InputError("nodes", '"bernoulli" without plain sigmoid units', 'activation="sigmoid", residual=False')
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with SeededDraws(seed):
             size = int(torch.Size(shape).numel())
             embed = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), ACTIVATIONS[activation]())
             blocks = [MLPBlock(hidden, activation, residual, norm) for _ in range(layers - 1)]

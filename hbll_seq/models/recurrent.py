@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq import cells as c
+from hbll_seq.data.draws import SeededDraws
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, Objective, Task
 from hbll_seq.models.registry import remember
@@ -91,8 +92,7 @@ class SequenceModel(Model):
         self.input_size, self.output_size = input_size, output_size
         self.task, self.objective, self.input_kind = task, objective, input_kind
         self._config: dict[str, Any] | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with SeededDraws(seed):
             width = input_size
             self.embedding: nn.Embedding | None = None
             if input_kind == "symbols":

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.data.draws import SeededDraws
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered
 from hbll_seq.models.registry import remember
@@ -53,8 +54,7 @@ class ViT(Layered):
                 raise InputError(name, repr(value), f"an integer >= {least}")
         if patch < 1 or image[1] % patch or image[2] % patch:
             raise InputError("patch", patch, f"a divisor of the image's sides, {image[1:]}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with SeededDraws(seed):
             embed = PatchEmbedding(image, patch, hidden)
             blocks = [TransformerBlock(hidden, heads, causal=False, dropout=dropout) for _ in range(layers - 1)]
             for block in blocks:

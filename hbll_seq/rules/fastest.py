@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.engine import Engine, Schedule
 from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.options import EXECUTIONS
@@ -99,7 +100,7 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
         return one
 
     def measure() -> Schedule:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), warnings.catch_warnings():
+        with borrowed_generators(device), warnings.catch_warnings():
             warnings.simplefilter("ignore", EngineWarning)  # of the copies: what has to switch loses
             return fastest(candidates(steps, size, steps if whole else credit), make)
 

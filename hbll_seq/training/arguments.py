@@ -137,11 +137,13 @@ def pick_device(device: Any, model: nn.Module) -> torch.device:
     return where
 
 
-def check_checkpoint(path: str | os.PathLike[str] | None, resume: bool) -> None:
+def check_checkpoint(path: str | os.PathLike[str] | None, resume: bool | str) -> None:
     """A place where a file can be: hours of training should not find out that it is not."""
+    if not isinstance(resume, bool) and resume != "changed":
+        raise InputError("resume", repr(resume), 'True, False or "changed"')
     if path is None:
         if resume:
-            raise InputError("resume", "True without a checkpoint", "checkpoint='a file'")
+            raise InputError("resume", f"{resume!r} without a checkpoint", "checkpoint='a file'")
         return
     if not isinstance(path, str | os.PathLike):
         raise InputError("checkpoint", type(path).__name__, "a path")

@@ -3,11 +3,12 @@
 A callback is an object with any of `on_fit_begin(run)`, `on_step_end(run, step)`, `on_validation(run, step)`,
 `on_fit_end(run)`, where `run` is the `History` so far; or any callable, taken as `on_validation`.
 A hook that returns True stops the training. Callbacks with `state_dict` and `load_state_dict` go on from a
-checkpoint where they were.
+checkpoint where they were: a state is made of tensors, arrays, numbers, text, and lists, tuples and dictionaries of
+these, or `fit(checkpoint=...)` refuses the callback.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,6 +82,13 @@ class EarlyStopping:
                 run.model.load_state_dict(self._weights)
 
 
+class CallbackState(NamedTuple):
+    """The state of one callback, and the name of its class (None in files of older versions)."""
+
+    name: str | None
+    state: Any
+
+
 class Callbacks:
     """All callbacks of a run, called in order.
 
@@ -107,12 +115,35 @@ class Callbacks:
         """Call every hook of that name; True if one wants to stop."""
         return any([hook(*args) is True for hook in self._hooks[name]])
 
-    def state_dict(self) -> list[Any]:
-        """States of all callbacks that have one, None for the others."""
-        return [one.state_dict() if hasattr(one, "state_dict") else None for one in self._all]
+    def stateful(self) -> list[Any]:
+        """The callbacks that have a state."""
+        return [one for one in self._all if hasattr(one, "state_dict")]
 
-    def load_state_dict(self, states: list[Any]) -> None:
-        """Restore what `state_dict` gave. Callbacks may have been added at the end or left out since."""
-        for one, state in zip(self._all, states, strict=False):
-            if state is not None and hasattr(one, "load_state_dict"):
-                one.load_state_dict(state)
+    def state_dict(self) -> list[CallbackState]:
+        """States of all callbacks that have one, None for the others."""
+        return [
+            CallbackState(type(one).__qualname__, one.state_dict() if hasattr(one, "state_dict") else None)
+            for one in self._all
+        ]
+
+    def load_state_dict(self, states: list[CallbackState]) -> None:
+        """Restore what `state_dict` gave. Callbacks may have been added, left out or moved since.
+
+        A callback takes the first state of its class that is left. Files of older versions do not name classes: the
+        states there are taken in order.
+
+        Raises:
+            InputError: a state that its callback does not take.
+        """
+        left = list(states)
+        for one in self._all:
+            at = next((i for i, s in enumerate(left) if s.name in (None, type(one).__qualname__)), None)
+            if at is None:
+                continue
+            mine = left.pop(at)
+            if mine.state is not None and hasattr(one, "load_state_dict"):
+                try:
+                    one.load_state_dict(mine.state)
+                except Exception as error:  # of somebody's own code
+                    what = f"a state of {type(one).__name__} that it does not take ({type(error).__name__}: {error})"
+                    raise InputError("checkpoint", what, "one that its state_dict gave") from error

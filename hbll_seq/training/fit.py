@@ -7,7 +7,7 @@ loss (`last_good`).
 """
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from hbll_seq import rules
 from hbll_seq.models.base import Model
@@ -24,7 +24,8 @@ def fit(
     clip: float | None = 1.0,
     validation: Any = None, validate_every: int | str = "auto", mask: Any = None, ignore_index: int = -100,
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
-    checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200, resume: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
+    resume: bool | Literal["changed"] = False,
     record_every: int = 50, measure_cosine: int | None = None, **rule_options: Any,
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
@@ -55,9 +56,12 @@ def fit(
         device: "auto" (the model's own; a GPU where there is one and the model is on the CPU), or a name.
         callbacks: see `hbll_seq.training.callbacks`.
         progress: show a bar.
-        checkpoint: file for the state of the run.
+        checkpoint: file for the state of the run; one run at a time writes it.
         checkpoint_every: steps between writes.
-        resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped.
+        resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped. True refuses
+            settings that decide the result and differ from the checkpoint's, and names them (`steps` too: schedules and
+            discounts end with them). "changed" goes on with the new ones, and records what changed in the history's
+            `changes`; another rule or optimiser starts anew on the weights reached. Data of a DataLoader go unchecked.
         record_every: steps between records of every block's loss.
         measure_cosine: steps between comparisons with the exact BPTT gradient (costs one BPTT step each).
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from hbll_seq import rules
+from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.data.inputs import as_source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import check_seed, check_trainable, make_rule, share
-from hbll_seq.training.seeding import seed_draws
 
 EVERYTHING = 1 << 40  # sequences
 
@@ -60,8 +60,7 @@ def gradient(
     for p in model.parameters():
         p.grad = None
     try:
-        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-            seed_draws(seed, where)
+        with borrowed_generators(where, seed):
             learner.step(model, batch, progress=progress)
         return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
     finally:

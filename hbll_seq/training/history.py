@@ -33,12 +33,16 @@ class History:
         stopped_reason: "finished", "early_stopping", "callback", "interrupted" or "diverged".
         config: what `fit` was called with, as JSON-able values.
         versions: of Python, torch and this package, and the number of threads.
+        changes: one entry for every time the run was resumed with other settings (`resume="changed"`), or on another
+            device or version: `{"step": steps made before, "changed": {name: [was, is]}}`. `config` and `versions` are
+            those of the last call.
     """
 
     def __init__(self, model: nn.Module | None, config: dict[str, Any], versions: dict[str, Any]) -> None:
         self.model, self.config, self.versions = model, config, versions
         self.history: dict[str, list[Any]] = {"step": [], "loss": []}  # there even if no step was completed
         self.stopped_reason = "finished"
+        self.changes: list[dict[str, Any]] = []
 
     def add(self, **values: Any) -> None:
         """Append one value to each named list."""
@@ -53,6 +57,7 @@ class History:
                 "stopped_reason": self.stopped_reason,
                 "config": _plain(self.config),
                 "versions": self.versions,
+                "changes": _plain(self.changes),
             },
             allow_nan=False,
         )
@@ -66,6 +71,7 @@ class History:
         data = json.loads(text.read_text(encoding="utf-8") if isinstance(text, pathlib.Path) else text)
         result = cls(model, data["config"], data["versions"])
         result.history, result.stopped_reason = _floats(data["history"]), data["stopped_reason"]
+        result.changes = data.get("changes", [])  # older versions recorded none
         return result
 
     def table(self) -> list[tuple[str, str]]:

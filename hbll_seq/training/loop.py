@@ -1,17 +1,14 @@
 """The loop of `fit`: draw a batch, `step`, record, call back, validate, store; and stop without losing anything."""
 
-import os
 import sys
 import time
-from functools import partial
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.sources import MIX
 from hbll_seq.errors import DivergenceError
+from hbll_seq.training.callbacks import CallbackState
 from hbll_seq.training.evaluation import evaluate_source
 from hbll_seq.training.gradient_cosine import gradient_cosine
 from hbll_seq.training.history import History, versions
@@ -20,7 +17,7 @@ from hbll_seq.training.modes import training_mode
 from hbll_seq.training.prepare import Prepared
 from hbll_seq.training.record import record
 from hbll_seq.training.run_state import Trained
-from hbll_seq.training.seeding import seed_draws
+from hbll_seq.training.seeding import Draws
 from hbll_seq.training.step import StepInfo, all_finite, divergence, step
 
 
@@ -35,15 +32,13 @@ def train(p: Prepared) -> History:
         DivergenceError: see `fit`.
     """
     run = History(p.model, p.config, versions())
-    trained = Trained(run, p.model, p.optimizer, p.rule, p.callbacks)
-    first, callback_states = 0, list[Any]()
-    if p.checkpoint is not None and p.resume and os.path.exists(p.checkpoint):
-        first, callback_states = trained.restore(p.checkpoint)
+    trained = Trained(run, p.model, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint)
+    first, callback_states = trained.begin(p.resume)
     last_good = LastGood(p.model.parameters())
     bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
                mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
     try:
-        with training_mode(p.model), torch.random.fork_rng(devices=[p.device] if p.device.type == "cuda" else []):
+        with trained, training_mode(p.model):
             _updates(p, trained, last_good, bar, first, callback_states)
     except KeyboardInterrupt:
         last_good.undo_unfinished()
@@ -60,13 +55,14 @@ def train(p: Prepared) -> History:
 
 
 def _updates(
-    p: Prepared, trained: Trained, last_good: LastGood, bar: Any, first: int, callback_states: list[Any]
+    p: Prepared, trained: Trained, last_good: LastGood, bar: Any, first: int, callback_states: list[CallbackState]
 ) -> None:
     """All updates from `first` on, and what happens between them, until the last or until a callback stops."""
     run = trained.run
     began = time.perf_counter() - (run.history["seconds"][-1] if run.history.get("seconds") else 0.0)
     stop = p.callbacks.call("on_fit_begin", run)
-    p.callbacks.load_state_dict(callback_states)
+    trained.ready(callback_states)
+    draws = Draws(p.model, p.rule, p.seed, p.device)  # of dropout and the like
     if stop:
         run.stopped_reason = "callback"
         return
@@ -74,7 +70,7 @@ def _updates(
         number = i + 1
         batch = p.source.batch(i, p.batch_size, p.seed).to(p.device)
         factor = p.factor(i)
-        info = _update(p, run, last_good, i, batch, factor)
+        info = _update(p, run, last_good, draws, i, batch, factor)
         blocks = i % p.record_every == 0 or number == p.total
         record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
         bar.update()
@@ -82,28 +78,31 @@ def _updates(
             bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
         stop = p.callbacks.call("on_step_end", run, number)
         if p.held_out is not None and p.due(p.validate_every, number):
-            figures = evaluate_source(p.model, p.held_out, max(p.batch_size, 64))
+            with draws.of(i):
+                figures = evaluate_source(p.model, p.held_out, max(p.batch_size, 64))
             run.add(val_step=number, **{f"val_{k}": v for k, v in figures.items()})
             stop = p.callbacks.call("on_validation", run, number) or stop
         if p.checkpoint is not None and p.due(p.checkpoint_every, number):
-            trained.store(p.checkpoint, number)
+            trained.store(number)
         if stop:
             run.stopped_reason = "early_stopping" if run.stopped_reason == "early_stopping" else "callback"
             return
 
 
-def _update(p: Prepared, run: History, last_good: LastGood, i: int, batch: Batch, factor: float) -> StepInfo:
+def _update(
+    p: Prepared, run: History, last_good: LastGood, draws: Draws, i: int, batch: Batch, factor: float
+) -> StepInfo:
     """Make update i (from 0); raise where it left the finite numbers."""
-    reseed = partial(seed_draws, p.seed * MIX + i, p.device)  # for dropout and the like in a user's module
     for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
         group["lr"] = peak * factor
     done = i / p.total
-    if p.measure_cosine and i % p.measure_cosine == 0:
-        run.add(gradient_cosine=gradient_cosine(p.model, batch, p.rule, reseed, done), cosine_step=i + 1)
-    last_good.begin()
-    reseed()
-    info = step(p.model, batch, p.rule, p.optimizer, p.clip, progress=done)
-    last_good.end(finite=info.updated)
+    with draws.of(i) as anew:
+        if p.measure_cosine and i % p.measure_cosine == 0:
+            run.add(gradient_cosine=gradient_cosine(p.model, batch, p.rule, anew, done), cosine_step=i + 1)
+            anew()
+        last_good.begin()
+        info = step(p.model, batch, p.rule, p.optimizer, p.clip, progress=done)
+        last_good.end(finite=info.updated)
     if not info.updated or not all_finite(last_good.weights):
         raise divergence(info, i + 1)
     return info

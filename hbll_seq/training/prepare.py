@@ -25,6 +25,7 @@ from hbll_seq.training.arguments import (
 )
 from hbll_seq.training.callbacks import Callbacks
 from hbll_seq.training.optim import make_optimizer, make_schedule
+from hbll_seq.training.settings import decisive
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Prepared:
         measure_cosine: updates between comparisons with the exact gradient, or None.
         checkpoint: file for the state of the run, or None.
         checkpoint_every: updates between writes.
-        resume: go on from the checkpoint, if it is there.
+        resume: go on from the checkpoint, if it is there; see `fit`.
+        settings: all that decides the result, for the checkpoint; empty without one.
         progress_bar: show one.
         config: what the history says the run was called with.
     """
@@ -75,7 +77,8 @@ class Prepared:
     measure_cosine: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int
-    resume: bool
+    resume: bool | str
+    settings: dict[str, Any]
     progress_bar: bool
     config: dict[str, Any]
 
@@ -89,7 +92,7 @@ def prepare(
     steps: int | None, epochs: float | None, batch_size: int, window: int | None, lr: float, optimizer: Any,
     weight_decay: float, schedule: Any, warmup: int, clip: float | None, validation: Any, validate_every: int | str,
     mask: Any, ignore_index: int, seed: int, device: str, callbacks: Any, progress: bool,
-    checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool, record_every: int,
+    checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool | str, record_every: int,
     measure_cosine: int | None,
 ) -> Prepared:  # fmt: skip
     """Check the arguments of `fit`, which says what they are; move the model to its device and set the rule up.
@@ -128,12 +131,13 @@ def prepare(
         task=model.task, objective=model.objective, device=str(where),
         options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in rule_options.items()},
     )  # fmt: skip
+    settings = {} if checkpoint is None else decisive(config, model, learner, opt, factor, source, held_out, every)
     return Prepared(
         model=model, rule=learner, optimizer=opt, source=source, held_out=held_out, callbacks=hooks, device=where,
         total=total, batch_size=batch_size, seed=seed, lr=lr,
         peaks=tuple(float(group["lr"]) for group in opt.param_groups), factor=factor, clip=clip, validate_every=every,
         record_every=record_every, measure_cosine=measure_cosine, checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every, resume=resume, progress_bar=progress, config=config,
+        checkpoint_every=checkpoint_every, resume=resume, settings=settings, progress_bar=progress, config=config,
     )  # fmt: skip
 
 

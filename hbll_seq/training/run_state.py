@@ -1,87 +1,201 @@
 """The state of a run in a file: a resumed run equals one that was never stopped, bit for bit.
 
-Weights, optimiser, rule, callbacks, history and step. Data order needs none: batch i is a function
-of (seed, i). A write that fails costs the run nothing: the file before it stays, and training goes on.
+Weights, optimiser, rule, callbacks, history and step, and the settings that decide the result. Data order needs no
+state: batch i is a function of (seed, i). A write that fails costs the run nothing: the file before it stays, and
+training goes on.
 """
 
+import json
 import os
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hbll_seq import rules
-from hbll_seq.checkpoint import join_state, read, split_state, write
+from hbll_seq.checkpoint import WriterLock, split_state, write
 from hbll_seq.errors import InputError, warn
-from hbll_seq.training.callbacks import Callbacks
+from hbll_seq.training.callbacks import Callbacks, CallbackState
 from hbll_seq.training.history import History
+from hbll_seq.training.saved_run import HISTORY, SavedRun
+from hbll_seq.training.settings import GROUPS, Differences, plain_settings
 
-HISTORY = "history"  # bytes of its JSON as a tensor: a header of safetensors holds 100 MB, a long history more
+Path = str | os.PathLike[str]
 
 
 class Trained:
-    """Everything that changes while a model is trained."""
+    """Everything that changes while a model is trained, and the file it is kept in.
+
+    A context: at its end another run may write the file.
+
+    Args:
+        run, model, optimizer, rule, callbacks: of the run; the optimiser new.
+        settings: what decides the result (`training.settings.decisive`); empty where there is no file.
+        path: the file, or None.
+
+    Raises:
+        InputError: another run is writing the file.
+    """
 
     def __init__(
-        self,
-        run: History,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        rule: rules.Rule[Any],
-        callbacks: Callbacks,
-    ) -> None:
+        self, run: History, model: nn.Module, optimizer: torch.optim.Optimizer, rule: rules.Rule[Any],
+        callbacks: Callbacks, settings: dict[str, Any], path: Path | None,
+    ) -> None:  # fmt: skip
         self.run, self.model, self.optimizer, self.rule, self.callbacks = run, model, optimizer, rule, callbacks
+        self._settings, self._path = settings, path
+        self._fresh = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self._before: dict[str, Tensor] = {}
+        self._lock = None if path is None else WriterLock(path)
 
-    def store(self, path: str | os.PathLike[str], step: int) -> bool:
+    def __enter__(self) -> "Trained":
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return split_state(
+            {
+                "model": dict(self.model.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+                "rule": self.rule.state_dict(),
+                "callbacks": [one.state for one in self.callbacks.state_dict()],
+            },
+            "state",
+        )
+
+    def rehearse(self) -> None:
+        """Refuse, before the first step, callbacks and rules whose state could not be restored from a file.
+
+        Raises:
+            InputError: names what it is.
+        """
+        if self._path is None:
+            return
+        for name, one in [("rule", self.rule), *(("callbacks", one) for one in self.callbacks.stateful())]:
+            what = type(one).__name__
+            if not callable(getattr(one, "load_state_dict", None)):
+                raise InputError(name, f"{what} with state_dict and no load_state_dict", "both, or neither")
+            try:
+                json.dumps(split_state(one.state_dict(), what)[1])
+            except TypeError as error:
+                expected = "tensors, arrays, numbers, text, lists, tuples and dictionaries of these, for checkpoint="
+                raise InputError(name, f"a state of {what} that cannot be kept ({error})", expected) from error
+
+    def store(self, step: int) -> bool:
         """Write the state after `step` steps; on failure warn, keep the file there was, and return False."""
+        if self._path is None:
+            return False
         try:
-            tensors, tree = split_state(
-                {
-                    "model": dict(self.model.state_dict()),
-                    "optimizer": self.optimizer.state_dict(),
-                    "rule": self.rule.state_dict(),
-                    "callbacks": self.callbacks.state_dict(),
-                },
-                "state",
-            )
+            tensors, tree = self._state()
             tensors[HISTORY] = torch.frombuffer(bytearray(self.run.to_json().encode()), dtype=torch.uint8)
-            write(path, tensors, {"tree": tree, "step": step, "rule": self.rule.name})
-        except (OSError, SafetensorError, TypeError, ValueError) as error:  # the latter two: a state that is not JSON
+            names = [one.name for one in self.callbacks.state_dict()]
+            facts = {"tree": tree, "step": step, "callbacks": names, "settings": self._settings}
+            write(self._path, tensors, facts)
+        except Exception as error:  # also whatever other people's state_dict raises
             warn(
-                f"checkpoint {os.fspath(path)!r} not written ({error}); training goes on, the last one stays",
+                f"checkpoint {os.fspath(self._path)!r} not written ({error}); training goes on, the last one stays",
                 UserWarning,
             )
             return False
         return True
 
-    def restore(self, path: str | os.PathLike[str]) -> tuple[int, list[Any]]:
-        """Put the state back; return the step reached, and the callbacks' states for `Callbacks.load_state_dict`.
+    def begin(self, resume: bool | str) -> tuple[int, list[CallbackState]]:
+        """Put the file's state back where one is asked for and there; give up the file where that fails.
+
+        Returns:
+            The step reached, and the callbacks' states for `Callbacks.load_state_dict`.
 
         Raises:
-            InputError: no checkpoint, or one of another rule, optimiser or model; nothing has changed then.
+            InputError: see `restore`.
         """
-        tensors, facts = read(path)
-        if facts.get("rule") != self.rule.name:
-            raise InputError("checkpoint", f"a run of rule {facts.get('rule')!r}", f"one of rule {self.rule.name!r}")
-        was = History.from_json(tensors[HISTORY].numpy().tobytes().decode())
-        if was.config["optimizer"] != self.run.config["optimizer"]:
-            raise InputError(
-                "checkpoint", f"a run of optimizer {was.config['optimizer']!r}", f"{self.run.config['optimizer']!r}"
-            )
-        state = join_state(tensors, facts["tree"])
-        before: dict[str, Tensor] = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        if self._path is None or not resume or not os.path.exists(self._path):
+            return 0, []
         try:
-            self.model.load_state_dict(state["model"])
-            self.rule.load_state_dict(state["rule"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            # a mismatch of sizes is found after the sizes that match were copied
-            with torch.no_grad():
-                for name, value in self.model.state_dict().items():
-                    value.copy_(before[name])
-            raise InputError(
-                "checkpoint", "weights or state of another model", f"those of this one ({error})"
-            ) from error
-        self.run.history = was.history
-        return int(facts["step"]), state["callbacks"]
+            return self.restore(changed=resume == "changed")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def restore(self, changed: bool) -> tuple[int, list[CallbackState]]:
+        """Put the state back, with the settings it was written with or, where they were `changed`, with those of now.
+
+        Raises:
+            InputError: no checkpoint, a damaged one, one of another model, or settings that differ and are not said
+                to; nothing has changed then.
+        """
+        assert self._path is not None
+        saved = SavedRun(self._path)
+        found = saved.compare(self._settings, self.run)
+        if found and not changed:
+            raise saved.differs(found)
+        saved.check_model(self.model)
+        same_rule, same_optimizer = "rule" not in found, self._goes_on(saved, found)
+        self._before = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        try:
+            self.model.load_state_dict(saved.state["model"])
+            if same_rule:
+                self.rule.load_state_dict(saved.state["rule"])
+            if same_optimizer:
+                self.optimizer.load_state_dict(saved.state["optimizer"])
+        except Exception as error:  # whatever a rule or an optimiser of somebody's makes of it
+            self._put_back()
+            raise saved.damaged(f"{type(error).__name__}: {error}") from error
+        self._apply(saved.group_settings(), found)
+        self.run.history, self.run.changes = saved.run.history, saved.run.changes
+        noted = found | saved.noted(self.run)
+        if not same_optimizer:
+            noted["state of the optimizer"] = ["kept", "anew"]
+        if noted:
+            self.run.changes.append({"step": saved.step, "changed": noted})
+        return saved.step, saved.callbacks
+
+    def _goes_on(self, saved: SavedRun, found: Differences) -> bool:
+        """Whether the optimiser takes over the saved one's state: it is of the same name and has the same parameters.
+
+        Raises:
+            InputError: it should, and the state is not one for its parameters.
+        """
+        if "optimizer" in found:
+            return False
+        why = saved.misfit(self.optimizer)
+        if why and not found.keys() & {"rule", GROUPS}:  # a rule may bring parameters of its own, a factory groups
+            raise saved.damaged(f"optimizer: {why}")
+        return why is None
+
+    def _put_back(self) -> None:
+        """The weights from before `restore`."""
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items() if self._before else ():
+                value.copy_(self._before[name])
+
+    def ready(self, states: list[CallbackState]) -> None:
+        """Give the callbacks their states, after their `on_fit_begin`, and look whether what is there can be kept.
+
+        Raises:
+            InputError: a state that its callback does not take, or see `rehearse`; nothing has changed then.
+        """
+        try:
+            self.callbacks.load_state_dict(states)
+            self.rehearse()
+        except InputError:
+            self._put_back()
+            raise
+        self._before = {}
+
+    def _apply(self, was: list[dict[str, Any]] | None, found: Differences) -> None:
+        """Give the optimiser the settings that were changed; what else its groups hold is the state's.
+
+        Rates are those a new optimiser has: the schedule starts from them.
+        """
+        for i, (group, fresh) in enumerate(zip(self.optimizer.param_groups, self._fresh, strict=True)):
+            group["lr"] = fresh["lr"]
+            if was is None:  # an older file: what can be known of it
+                changed = {"weight_decay"} & found.keys() & fresh.keys()
+            else:
+                before = was[i] if i < len(was) else {}
+                changed = {k for k, v in plain_settings(fresh).items() if k not in before or before[k] != v}
+            group.update({k: fresh[k] for k in changed})

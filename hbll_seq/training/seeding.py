@@ -1,11 +1,67 @@
 """The random draws of modules (dropout and the like): seeded, without a trace in the global random state."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
 import torch
+from torch import nn
+
+from hbll_seq.data.draws import borrowed_generators, seed_generators
+from hbll_seq.data.sources import MIX
+from hbll_seq.rules import Rule
 
 
-def seed_draws(seed: int, where: torch.device) -> None:
-    """Seed the generators a module on `where` draws from; those of other devices are the user's."""
-    torch.default_generator.manual_seed(seed)
-    if where.type == "cuda":
-        index = torch.cuda.current_device() if where.index is None else where.index
-        torch.cuda.default_generators[index].manual_seed(seed)
+class Draws:
+    """What the steps of a run draw: a function of (seed, step), whatever other threads draw.
+
+    Dropout draws from torch's global generator, which all threads share. A step that may draw therefore borrows the
+    generator. Steps of models and rules that are known to draw nothing leave it alone, and run in several threads at
+    once.
+
+    Args:
+        model: what is trained.
+        rule: how.
+        seed: of the run.
+        where: device of the model.
+    """
+
+    def __init__(self, model: nn.Module, rule: Rule[Any], seed: int, where: torch.device) -> None:
+        self._needed = may_draw(model, rule)
+        self._seed, self._where = seed, where
+
+    @contextmanager
+    def of(self, step: int) -> Iterator[Callable[[], None]]:
+        """A context for step number `step`; gives a function that starts its draws anew."""
+        if not self._needed:
+            yield _nothing
+            return
+        seed = self._seed * MIX + step
+        with borrowed_generators(self._where, seed):
+            yield partial(seed_generators, seed, self._where)
+
+
+def _nothing() -> None:
+    """Start no draws anew: there are none."""
+
+
+def may_draw(model: nn.Module, rule: Rule[Any]) -> bool:
+    """Whether a training step may draw from torch's global generator: yes, unless every part is known not to."""
+    own_rule = type(rule).__module__.startswith("hbll_seq.") and not getattr(rule, "noise", 0)
+    return not own_rule or any(_may_draw(module) for module in model.modules())
+
+
+def _may_draw(module: nn.Module) -> bool:
+    known = type(module).__module__.startswith(("torch.nn.modules.", "hbll_seq."))
+    # whoever put these there may draw
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    if not known or hooked or isinstance(module, nn.RReLU | nn.FractionalMaxPool2d | nn.FractionalMaxPool3d):
+        return True
+    # dropout of every kind keeps its probability in one of these
+    return bool(getattr(module, "p", 0)) or bool(getattr(module, "dropout", 0) if _rate(module) else 0)
+
+
+def _rate(module: nn.Module) -> bool:
+    """Whether `dropout` is a probability, not a module that is asked itself."""
+    return not isinstance(getattr(module, "dropout", 0), nn.Module)

@@ -68,6 +68,7 @@ def test_offline_says_what_to_do(monkeypatch, tmp_path):
 def test_tinyshakespeare_download_then_cache(serve, monkeypatch):
     body = b"To be, or not to be: that is the question.\n" * 25_000
     monkeypatch.setattr(shakespeare, "SHA256", hashlib.sha256(body).hexdigest())
+    monkeypatch.setattr(shakespeare, "SIZE", len(body))
     server = serve(body)
     assert len(datasets.load("tinyshakespeare", download=True).train) == 1_000_000
     datasets.load("tinyshakespeare")

@@ -1,7 +1,6 @@
 """Models come back from a file, and a run that was stopped goes on as if it had not been."""
 
-import json
-import math
+import os
 
 import pytest
 import torch
@@ -106,27 +105,21 @@ def test_resuming_a_finished_run_changes_nothing_and_a_missing_file_starts_anew(
     assert torch.equal(weights(first), weights(again)) and len(run.history["loss"]) == 6
 
 
-@pytest.mark.parametrize(
-    "options,make,says",
-    [
-        (dict(optimizer="sgd"), lm, "checkpoint: got a run of optimizer 'adam'; expected 'sgd'"),
-        (dict(rule="tbptt"), lm, "checkpoint: got a run of rule 'bptt'"),
-        ({}, lambda: lm(hidden=9), "checkpoint: got weights or state of another model"),
-        ({}, lambda: lm(layers=2), "checkpoint: got weights or state of another model"),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_named_and_changes_nothing(options, make, says, tmp_path):
+@pytest.mark.parametrize("make", [lambda: lm(hidden=9), lambda: lm(layers=2), lambda: lm().double()])
+def test_a_checkpoint_of_another_model_is_named_and_changes_nothing(make, tmp_path):
     hs.fit(lm(), TEXT, rule="bptt", checkpoint=tmp_path / "c", **QUICK)
     model = make()
     before = weights(model)
-    with pytest.raises(hs.InputError, match=says):
-        hs.fit(model, TEXT, **dict(rule="bptt", checkpoint=tmp_path / "c", resume=True) | QUICK | options)
+    with pytest.raises(hs.InputError, match="weights or state of another model|dtype was"):
+        hs.fit(model, TEXT, rule="bptt", checkpoint=tmp_path / "c", resume=True, **QUICK)
+    with pytest.raises(hs.InputError, match="checkpoint: got weights or state of another model in '.*c'"):
+        hs.fit(model, TEXT, rule="bptt", checkpoint=tmp_path / "c", resume="changed", **QUICK)
     assert torch.equal(weights(model), before)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(tmp_path, monkeypatch):
     file, written = tmp_path / "run.safetensors", []
-    replace = ckpt.os.replace
+    replace = os.replace
 
     def sometimes(a, b):
         written.append(1)
@@ -134,7 +127,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(tmp_path, monkeypatch
             raise OSError(28, "No space left on device")
         replace(a, b)
 
-    monkeypatch.setattr(ckpt.os, "replace", sometimes)
+    monkeypatch.setattr(os, "replace", sometimes)
     with pytest.warns(UserWarning, match="not written.*No space left") as said:
         run = hs.fit(lm(), TEXT, rule="bptt", checkpoint=file, checkpoint_every=2, **QUICK)
     assert {one.filename for one in said} == {__file__}  # it points to the user's call
@@ -150,60 +143,7 @@ def test_an_interrupted_write_leaves_the_last_file_and_no_other(tmp_path, monkey
         def fails(*_, error=error):
             raise error
 
-        monkeypatch.setattr(ckpt.os, "fsync", fails)
+        monkeypatch.setattr(os, "fsync", fails)
         with pytest.raises(type(error)):
             ckpt.write(file, {"a": torch.zeros(2)}, {"n": 2})
         assert ckpt.read(file)[1] == {"n": 1} and [p.name for p in tmp_path.iterdir()] == ["f"]
-
-
-class NotJSON(hs.Rule):
-    name = "not json"
-
-    def step(self, model, batch, progress):
-        return hs.rules.make("bptt").step(model, batch, progress)
-
-    def state_dict(self):
-        return {"what": object()}
-
-
-def test_a_state_that_cannot_be_written_does_not_end_the_run(tmp_path):
-    with pytest.warns(UserWarning, match="not written.*object"):
-        run = hs.fit(lm(), TEXT, rule=NotJSON(), checkpoint=tmp_path / "c", **QUICK)
-    assert run.stopped_reason == "finished" and not list(tmp_path.iterdir())
-
-
-def test_nested_state_comes_back_exactly(tmp_path):
-    state = {"a": {3: torch.tensor([1.5, math.nan]), "b": [1, None, (True, torch.arange(3))]}, "c": 0.1, "d": math.inf}
-    tensors, tree = ckpt.split_state(state, "s")
-    ckpt.write(tmp_path / "f", tensors, {"tree": tree})
-    tensors, facts = ckpt.read(tmp_path / "f")
-    back = ckpt.join_state(tensors, facts["tree"])
-    assert torch.equal(back["a"][3].view(torch.int32), state["a"][3].view(torch.int32))  # NaN too
-    assert back["a"]["b"][:2] == [1, None] and back["a"]["b"][2][1].tolist() == [0, 1, 2]
-    assert back["c"] == 0.1 and back["d"] == math.inf
-
-
-def test_files_hold_no_pickle(tmp_path):
-    hs.save(lm(), tmp_path / "m")
-    hs.fit(lm(), TEXT, rule="hbll", checkpoint=tmp_path / "c", **QUICK)
-    for name in ("m", "c"):
-        data = (tmp_path / name).read_bytes()
-        size = int.from_bytes(data[:8], "little")  # safetensors: length of a JSON header, the header, numbers
-        header = json.loads(data[8 : 8 + size])
-        assert set(header["__metadata__"]) == {"format", "facts"} and b"torch._utils" not in data
-        # a header may hold 100 MB, and a long run's history is longer
-        assert "loss" not in header["__metadata__"]["facts"]
-
-
-def test_saved_models_come_back(tmp_path):
-    model = lm(symbols=list("abcde"), cell="lstm", layers=2)
-    hs.save(model, tmp_path / "m.safetensors")
-    again = hs.load(tmp_path / "m.safetensors")
-    assert isinstance(again, hs.models.CharLM) and again.generate("ab", 9) == model.generate("ab", 9)
-    own = hs.models.SequenceModel(5, 5, cell=torch.nn.GRU(4, 4, batch_first=True))
-    with pytest.raises(hs.InputError, match="model: got a model around a module of your own"):
-        hs.save(own, tmp_path / "n.safetensors")
-    (tmp_path / "x").write_bytes(b"not a model")
-    for path, says in [("x", "not safetensors"), ("y", "does not exist")]:
-        with pytest.raises(hs.InputError, match=says):
-            hs.load(tmp_path / path)

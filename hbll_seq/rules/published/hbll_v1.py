@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.draws import SeededDraws
 from hbll_seq.errors import InputError
 from hbll_seq.losses import objective
 from hbll_seq.models.recurrent import SequenceModel
@@ -69,8 +70,7 @@ class HBLLv1(Rule[SequenceModel]):
         """Make the cells of greater heights; see `Rule.setup`."""
         if self.longest is None:
             raise InputError("longest", "None, and data whose longest sequence is not known", "longest=steps")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        with SeededDraws(int(torch.randint(2**62, (), generator=generator))):
             self.folds = Folds(model, self.longest, self.shared)
         self._own = self.folds.own_parameters(model)
 

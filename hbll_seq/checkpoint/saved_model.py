@@ -1,0 +1,90 @@
+"""`save` and `load`: a model's weights, with what is needed to rebuild it."""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.checkpoint.container import read, refused, write
+from hbll_seq.errors import InputError
+from hbll_seq.models.registry import CLASSES
+
+_LARGEST_FRONT = 1 << 24  # numbers of windows and filters, which follow from the configuration alone
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a model of this package, with what is needed to rebuild it and a checksum of the file.
+
+    Raises:
+        InputError: not a model of this package, one around a module of your own (save its `state_dict` yourself), or
+            one whose weights are of several types.
+        OSError: the file could not be written; an older file of that name is as it was.
+    """
+    config = getattr(model, "config", None)
+    if not callable(config):
+        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    facts = {"class": type(model).__name__, "config": config()}
+    tensors = dict(model.state_dict())
+    dtypes = sorted({str(v.dtype) for v in tensors.values()})
+    if len(dtypes) != 1 or not {v.dtype for v in tensors.values()} <= set(_FLOATS):
+        raise InputError("model", f"tensors of {', '.join(dtypes)}", "one float type for all: model.to(dtype)")
+    write(path, tensors, facts)
+
+
+def load(path: str | os.PathLike[str]) -> nn.Module:
+    """Rebuild a model from `save`, on the CPU.
+
+    Sizes in the file's configuration are compared with its tensors before anything of these sizes is made.
+
+    Raises:
+        InputError: not a file from `save`, one of a class that this package does not know, or a damaged one.
+    """
+    tensors, facts = read(path)
+    if "class" not in facts and "tree" in facts:
+        raise refused(
+            path, "which is a training checkpoint", "path",
+            "a file from hs.save; build the model again and call fit(model, ..., checkpoint=..., resume=True) to have "
+            "the checkpoint's weights in it, then hs.save(model, another file)",
+        )  # fmt: skip
+    name, config = facts.get("class"), facts.get("config")
+    if not isinstance(name, str) or name not in CLASSES:
+        raise refused(path, f"of class {name!r}", "path", f"one of {sorted(CLASSES)}")
+    if not isinstance(config, dict):
+        raise refused(path, "whose configuration is no object")
+    layers = config.get("layers", 1)
+    if not isinstance(layers, int) or layers > len(tensors):  # built one by one, also on the meta device
+        raise refused(path, f"of {layers!r} layers and {len(tensors)} tensors")
+    with torch.device("meta"):  # shapes without memory
+        outline = _build(path, name, config)
+    dtype = _compare(path, outline, tensors)
+    beside = sum(v.numel() for v in vars(getattr(outline, "front", None) or object).values() if isinstance(v, Tensor))
+    if beside > _LARGEST_FRONT:
+        raise refused(path, f"whose configuration asks for a front end of {beside:,} numbers")
+    with torch.device("cpu"):
+        model = _build(path, name, config).to(dtype)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _build(path: str | os.PathLike[str], name: str, config: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = CLASSES[name].from_config(config)  # type: ignore[attr-defined]  # every registered class has it
+    except Exception as error:  # a constructor may fail in any way on what it was never meant to see
+        raise refused(path, f"whose configuration no {name} has ({type(error).__name__}: {error})") from error
+    return model
+
+
+def _compare(path: str | os.PathLike[str], outline: nn.Module, tensors: dict[str, Tensor]) -> torch.dtype:
+    """The dtype of the file's tensors, which are exactly the model's."""
+    wanted = {k: tuple(v.shape) for k, v in outline.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in tensors.items()}
+    for k in sorted(wanted.keys() | found.keys()):
+        if wanted.get(k) != found.get(k):
+            have, want = (f"shape {one[k]}" if k in one else "absent" for one in (found, wanted))
+            raise refused(path, f"whose tensor {k!r} is {have}; its configuration says {want}")
+    dtypes = {v.dtype for v in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= set(_FLOATS):
+        raise refused(path, f"whose tensors are {', '.join(sorted(map(str, dtypes))) or 'none'}, not of one float type")
+    return dtypes.pop()
