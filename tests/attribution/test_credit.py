@@ -296,6 +296,7 @@ def test_knockout_over_depth_skips_the_module():
         (lambda m: hs.credit(m, torch.zeros(5, dtype=torch.int64)), r"x: got shape \(5,\)"),
         (lambda m: hs.credit(m, torch.zeros(2, 5).long(), outcome=4), "outcome: got 4; expected a step in 0..3"),
         (lambda m: hs.credit(m, torch.zeros(2, 5).long(), kind="shap"), "kind: got 'shap'"),
+        (lambda m: hs.credit(nn.GRU(2, 2), torch.zeros(2, 5, 2), torch.zeros(2).long()), "model: got GRU"),
         (lambda m: hs.credit(m, torch.zeros(2, 5).long(), withheld="noise"), "withheld: got 'noise'"),
         (lambda m: hs.credit(m, torch.zeros(2, 5).long(), donors=0), "donors: got 0"),
         (lambda m: hs.credit(m, torch.zeros(1, 5).long(), withheld="mean+swap"), "x: got one sequence"),

@@ -1,8 +1,8 @@
 """Several modules of one kind, run as one batched call.
 
-The nodes of one height of the layered tree are different modules on different inputs. Where they are alike their
-parameters are stacked and `torch.vmap` makes one batched call of them, with gradients to every module's own parameters;
-otherwise they run one after the other. `alike` says when one batched call provably does what the calls one by one do.
+The nodes of one height of the tree are different modules on different inputs. Where they are alike, their parameters
+are stacked and `torch.vmap` makes one batched call of them, with gradients to every module's own parameters. Otherwise
+they run one after the other. `alike` tells whether one batched call provably equals the calls one by one.
 """
 
 import copy
@@ -35,7 +35,7 @@ class Bank:
 
     @property
     def alike(self) -> bool:
-        """Whether all of them run as one batched call, as they are now."""
+        """True if all modules, as they are now, run as one batched call."""
         return self._batched and self._shell_of(self._modules) is not None
 
     def __call__(self, nodes: Sequence[int], x: Tensor) -> Tensor:
@@ -52,9 +52,9 @@ class Bank:
         return result
 
     def _shell_of(self, chosen: list[nn.Module]) -> nn.Module | None:
-        """A module without weights that stands for all of `chosen`, or None where they are not alike.
+        """Return a module without weights that stands for all of `chosen`, or None where they are not alike.
 
-        Looked at in every call: attributes and hooks of a user's modules may change at any time.
+        Checked at every call: attributes and hooks of a user's modules may change at any time.
         """
         names = _names(chosen[0])  # parameters that two parts share have one name
         if not all(alike(chosen[0], other) and _names(other) == names for other in chosen[1:]):
@@ -71,7 +71,7 @@ def _names(module: nn.Module) -> list[str]:
 
 
 def alike(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules compute the same function of their parameters and their input.
+    """Tell whether two modules compute the same function of their parameters and their input.
 
     They have the same class, equal attributes, and parameters of equal names, shapes and dtypes; so have all their
     parts. Neither has buffers, hooks, or an attribute that cannot be compared: a tensor, an object, a closure.
@@ -114,7 +114,7 @@ def _parameters_alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether two attributes are equal and of a kind whose equality says everything."""
+    """Tell whether two attributes are equal, and of a kind that has no state beside its value."""
     if type(a) is not type(b):
         return False
     if isinstance(a, _PLAIN):
