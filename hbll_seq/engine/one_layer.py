@@ -51,14 +51,14 @@ def step_one_layer(
     if plan.execution == "sequential":
         return _in_order(cell, head, x, state, batch, plan, record)
     states = solve_layer_states(cell, x, state, batch.lengths, plan, record, outputs=plan.group is None)
-    loss = head.loss(batch, plan.block, plan.credit_block)
-    dout: Tensor | Loss | None = loss
-    if states.level.outputs is not None:  # all there: once will do
-        outputs = states.level.outputs
-        dout = loss(0, outputs.shape[1], outputs.flatten(1, 2), True)
-        dout = None if dout is None else dout.view_as(outputs)
-    feedback = solve_layer_feedback(cell, states, dout, plan, record, x.shape[1], inputs=False)
-    states.level.release()
+    with states.level as level:
+        loss = head.loss(batch, plan.block, plan.credit_block)
+        dout: Tensor | Loss | None = loss
+        if level.outputs is not None:  # all there: once will do
+            outputs = level.outputs
+            dout = loss(0, outputs.shape[1], outputs.flatten(1, 2), True)
+            dout = None if dout is None else dout.view_as(outputs)
+        feedback = solve_layer_feedback(cell, states, dout, plan, record, x.shape[1], inputs=False)
     if feedback is None:
         return _in_order(cell, head, x, state, batch, plan, record)
     add_gradients(cell.parameters(), feedback.parameters)
@@ -69,14 +69,15 @@ def step_one_layer(
 def _in_order(
     cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, plan: Plan, record: Record
 ) -> tuple[float, Tensor | None]:
-    chain = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record, outputs=False)
-    size = chain.segment
-    loss = head.loss(batch, size, plan.credit_block)
+    in_time = x.detach().transpose(0, 1).contiguous()
+    with InOrder(cell, in_time, state, plan, record, outputs=False) as chain:
+        size = chain.segment
+        loss = head.loss(batch, size, plan.credit_block)
 
-    def dout(first: int, stop: int, outputs: Tensor) -> Tensor | None:
-        return loss(first // size, first // size + 1, outputs, True)
+        def dout(first: int, stop: int, outputs: Tensor) -> Tensor | None:
+            return loss(first // size, first // size + 1, outputs, True)
 
-    _, _, parameters = chain.backward(dout, inputs=False)
+        _, _, parameters = chain.backward(dout, inputs=False)
     add_gradients(cell.parameters(), parameters)
     loss.accumulate()
     return loss.loss, loss.block_loss()

@@ -211,6 +211,7 @@ def solve_states(
         new_end[..., :m] += change
         if level.link is not None:
             new_end[..., m:] += level.link[:-1] * change
+        level.let_go()
         last, last_start, last_own = level, h, own
         h = torch.cat([h[:1], cell.clamp(new_end)])
         sweeps += 1
