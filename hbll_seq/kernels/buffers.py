@@ -37,16 +37,19 @@ def private() -> Iterator[None]:
 
 
 def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An uninitialised tensor of `shape`, dtype and device of `like`."""
+    """An uninitialised tensor of `shape`, dtype and device of `like`; waiting buffers up to twice the size will do."""
     size = 1
     for s in shape:
         size *= s
     if _here.shared:
         with _lock:
-            for i, flat in enumerate(_waiting):
-                if flat.dtype == like.dtype and flat.device == like.device and size <= flat.numel() <= 2 * size:
-                    del _waiting[i]
-                    return flat[:size].view(shape)
+            fitting = [
+                (flat.numel(), i)
+                for i, flat in enumerate(_waiting)
+                if flat.dtype == like.dtype and flat.device == like.device and size <= flat.numel() <= 2 * size
+            ]
+            if fitting:  # the smallest, so that no larger one is missed later
+                return _waiting.pop(min(fitting)[1])[:size].view(shape)
     return _allocate(size, like).view(shape)
 
 
