@@ -83,9 +83,9 @@ def _inputs(k: int, n: int, d: int) -> tuple[list[Tensor], list[tuple[Tensor | N
 
 def _pairs(kind: Any, inputs: list[Tensor], grads: list[Any], device: torch.device) -> Iterator[Pair]:
     """One after the other: what a roll gives is good until it is asked for the next."""
-    from hbll_seq.kernels.gru import GRURoll
+    from hbll_seq.kernels.gru_reference import ReferenceGRURoll
 
-    exact = GRURoll(*inputs, keep=True)
+    exact = ReferenceGRURoll(*inputs, keep=True)
     ends = kind(keep=False)
     yield "end alone", ends.end, exact.end
     yield "carry alone", ends.carry, exact.carry

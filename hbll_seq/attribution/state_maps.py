@@ -101,14 +101,12 @@ class TimeMaps:
         for layer, cell in enumerate(self.cells):
             keep = outputs or layer + 1 < len(self.cells)
             state = flat[:, start : start + cell.state_size].contiguous()
-            roll = cell.roll(h, state, keep=keep)
-            ends.append(roll.end.clone())
-            carries.append(
-                roll.carry.clone() if roll.link is None else torch.cat([roll.carry, roll.link * roll.carry], 1)
-            )
-            if keep:
-                assert roll.outputs is not None
-                h = roll.outputs.clone()  # may be a work buffer
+            with cell.roll(h, state, keep=keep) as roll:
+                ends.append(roll.end)
+                carries.append(roll.carry if roll.link is None else torch.cat([roll.carry, roll.link * roll.carry], 1))
+                if keep:
+                    assert roll.outputs is not None
+                    h = roll.outputs.clone()  # may be a work buffer
             start += cell.state_size
         shape = (m, r, b, -1)
         out = h.view(k, *shape) if outputs else None

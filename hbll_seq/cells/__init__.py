@@ -6,8 +6,8 @@ No cell knows blocks of a sequence or a loss; rolls of blocks are put together i
 from hbll_seq.cells.adoption import NAMES as NAMES
 from hbll_seq.cells.adoption import adopt as adopt
 from hbll_seq.cells.adoption import build as build
+from hbll_seq.cells.autograd_rolls import AutogradRoll as AutogradRoll
 from hbll_seq.cells.base import Advance as Advance
-from hbll_seq.cells.base import AutogradRoll as AutogradRoll
 from hbll_seq.cells.base import Cell as Cell
 from hbll_seq.cells.base import Roll as Roll
 from hbll_seq.cells.cuda_graph import Captures as Captures

@@ -18,18 +18,18 @@ trained model is a plain torch module and nothing needs copying back.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hbll_seq.cells.autograd_rolls import AutogradRoll
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.roll import fused
 
 if TYPE_CHECKING:
     from hbll_seq.cells.fused import CellRoll
-
 
 CHUNK = 4096  # steps whose activations the deployed chain may hold at a time
 
@@ -45,8 +45,11 @@ class Advance(NamedTuple):
 class Roll(Protocol):
     """K steps of N independent rows, and the vector-Jacobian products of those K steps.
 
+    Whoever makes one releases it when done, or takes it `with` a block. Its work buffers are then another roll's, and
+    any further use is a `RuntimeError`; end, carry and link that were read before stay.
+
     Attributes:
-        outputs: `(K, N, d)` hidden outputs, or None when rolled with `keep=False`.
+        outputs: `(K, N, d)` hidden outputs, gone with the release, or None when rolled with `keep=False`.
         end: `(N, S)` state after the last step.
         carry: `(N, M)` product of the steps' carries, G.
         link: `(N, d)` link of the last step, or None.
@@ -65,6 +68,18 @@ class Roll(Protocol):
 
     def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients on the input `(K, N, D)` (if wanted) and on the parameters, for the latest `backward_state`."""
+        ...
+
+    def release(self) -> None:
+        """Hand work buffers and activations back; see `kernels.buffers.Borrower`."""
+        ...
+
+    def __enter__(self) -> Self:
+        """The roll; it is released at the end of the block."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Release."""
         ...
 
 
@@ -158,10 +173,10 @@ class Cell(ABC):
             outputs = x.new_empty(x.shape[0], x.shape[1], self.hidden_size)
             for i in range(0, x.shape[1], CHUNK):
                 piece = x[:, i : i + CHUNK].transpose(0, 1).contiguous()
-                roll = self.roll(piece, state, keep=True, carry=False)
-                assert roll.outputs is not None
-                outputs[:, i : i + CHUNK] = roll.outputs.transpose(0, 1)
-                state = roll.end
+                with self.roll(piece, state, keep=True, carry=False) as roll:
+                    assert roll.outputs is not None
+                    outputs[:, i : i + CHUNK] = roll.outputs.transpose(0, 1)
+                    state = roll.end
             return outputs, state
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,7 +198,7 @@ class Cell(ABC):
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
     ) -> Roll:
-        """Roll K steps of N rows.
+        """Roll K steps of N rows: compiled where the cell has it, else as its module says.
 
         Args:
             x: `(K, N, D)`.
@@ -192,7 +207,9 @@ class Cell(ABC):
             projected: `project(x)` `(K, N, P)` without gradient, where the caller rolls the same x again and again.
             carry: False when the roll's carry and link are not looked at (they may then be anything).
         """
-        return AutogradRoll(self, x, state, keep=keep, projected=projected)
+        if self.compiled_roll is not None and self.compiled(state):
+            return self._roll_compiled(x, state, keep=keep, projected=projected, carry=carry)
+        return self._roll_uncompiled(x, state, keep=keep, projected=projected, carry=carry)
 
     def compiled(self, like: Tensor) -> bool:
         """Whether rolls of tensors like `like` are compiled."""
@@ -207,99 +224,15 @@ class Cell(ABC):
         """
         if self.compiled_roll is None or not self.compiled(state):
             return None
-        return self.compiled_roll(self, x, projected, state, keep=keep, carry=False, every=every)
+        return self._roll_compiled(x, state, keep=keep, projected=projected, carry=False, every=every)
 
+    def _roll_compiled(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool, every: int | None = None
+    ) -> "CellRoll":
+        """For cells with a `compiled_roll`."""
+        assert self.compiled_roll is not None
+        return self.compiled_roll(self, x, projected, state, keep=keep, carry=carry, every=every)
 
-class _GraphRoll:
-    """What rolls by autograd share: products taken on a graph of the K steps, kept until the roll goes."""
-
-    _cell: "Cell"
-    _x: Tensor
-    _start: Tensor
-    _outputs: Tensor | None
-    _end: Tensor
-    outputs: Tensor | None
-    end: Tensor
-    carry: Tensor
-    link: Tensor | None
-
-    def _leaves(self, cell: "Cell", x: Tensor, state: Tensor, keep: bool) -> None:
-        self._cell = cell
-        self._last: tuple[Tensor | None, Tensor | None] = (None, None)
-        self._x, self._start = x.detach(), state.detach()
-        if keep:
-            if self._x.is_floating_point():
-                self._x.requires_grad_()
-            self._start.requires_grad_()
-
-    def _pull_back(self, wanted: list[Tensor]) -> list[Tensor | None]:
-        assert self._outputs is not None, "rolled with keep=False: nothing to differentiate"
-        pairs = [(o, g) for o, g in zip((self._outputs, self._end), self._last, strict=True) if g is not None]
-        if not pairs:
-            return [None] * len(wanted)
-        heads, grads = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(heads, wanted, grads, retain_graph=True, allow_unused=True))
-
-    def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
-        """See `Roll.backward_state`."""
-        self._last = (dout, dend)
-        (grad,) = self._pull_back([self._start])
-        return torch.zeros_like(self._start) if grad is None else grad
-
-    def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
-        """See `Roll.gradients`."""
-        parameters: list[Tensor] = list(self._cell.parameters())
-        if not inputs or not self._x.requires_grad:
-            return None, self._pull_back(parameters)
-        dx, *rest = self._pull_back([self._x, *parameters])
-        return dx, rest
-
-
-class AutogradRoll(_GraphRoll):
-    """The roll of any cell, step by step: the reference for all others."""
-
-    step_by_step = True
-
-    def __init__(self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None) -> None:
-        with torch.set_grad_enabled(keep):
-            self._leaves(cell, x, state, keep)
-            p = cell.project(self._x) if keep or projected is None else projected
-            carry, outputs, here, link = None, [], self._start, None
-            for now in p.unbind(0):
-                here, one, link = cell.advance(now, here)
-                carry = one.detach() if carry is None else carry * one.detach()
-                if keep:
-                    outputs.append(cell.output(here))
-            assert carry is not None
-            self._outputs = torch.stack(outputs) if keep else None  # (K, N, d)
-            self._end = here
-        self.outputs = None if self._outputs is None else self._outputs.detach()
-        self.end = here.detach()
-        self.carry = carry
-        self.link = None if link is None else link.detach()
-
-
-class SequenceRoll(_GraphRoll):
-    """The roll of a cell whose whole sequence PyTorch runs in one call (oneDNN where it can).
-
-    The carry is not among what such a call gives back; the cell works it out afterwards, for all steps at
-    once, from the outputs (`block_carry`).
-    """
-
-    step_by_step = False
-
-    def __init__(
-        self, cell: Cell, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
-    ) -> None:
-        with torch.set_grad_enabled(keep):
-            self._leaves(cell, x, state, keep)
-            outputs, self._end = cell.run(self._x, self._start)  # (K, N, d)
-        self._outputs = outputs if keep else None
-        self.outputs = outputs.detach() if keep else None
-        self.end = self._end.detach()
-        self.carry, self.link = self.end, None
-        if not carry:
-            return
-        with torch.no_grad():
-            p = cell.project(self._x) if projected is None else projected
-            self.carry, self.link = cell.block_carry(p, state.detach(), outputs.detach(), self.end)
+    def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
+        """On any device and in any dtype."""
+        return AutogradRoll(self, x, state, keep=keep, projected=projected)

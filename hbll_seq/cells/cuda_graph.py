@@ -17,6 +17,7 @@ from hbll_seq.cells.base import Cell, Roll
 from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
 from hbll_seq.kernels import buffers, graphs
+from hbll_seq.kernels.buffers import Borrower
 
 KEPT = 8  # recordings kept; each holds the activations of a roll
 
@@ -74,12 +75,13 @@ class CapturedCell(WrappedCell):
         return CapturedRoll(recording, x, state, projected)
 
 
-class CapturedRoll:
-    """`Roll` by replays. `outputs` is good until the recording is replayed for another roll."""
+class CapturedRoll(Borrower):
+    """`Roll` by replays, tested against the roll that was recorded. `outputs` is good until the next roll's replay."""
 
     step_by_step = False
 
     def __init__(self, recording: "_Recording", x: Tensor, state: Tensor, projected: Tensor | None) -> None:
+        super().__init__()
         self._recording, self._given = recording, (x, state, projected)
         self._turn = recording.forward(x, state, projected)
         roll = recording.roll
@@ -117,9 +119,9 @@ class _Recording:
 
     def record(self, keep: bool) -> bool:
         """Warm up and record; False where the roll is one launch already."""
-        plain = self._plain(keep)
-        if not plain.step_by_step:
-            return False
+        with self._plain(keep) as plain:
+            if not plain.step_by_step:
+                return False
         with buffers.private():
             self._tools.warm(lambda: self._whole(keep))
             self._forward, self.roll = self._tools.record(lambda: self._plain(keep))
@@ -138,11 +140,11 @@ class _Recording:
         return self._cell.roll(self._x, self._state, keep=keep, projected=self._projected)
 
     def _whole(self, keep: bool) -> None:
-        roll = self._plain(keep)
-        if keep:
-            assert roll.outputs is not None
-            roll.backward_state(torch.zeros_like(roll.outputs), torch.zeros_like(roll.end))
-            roll.gradients()
+        with self._plain(keep) as roll:
+            if keep:
+                assert roll.outputs is not None
+                roll.backward_state(torch.zeros_like(roll.outputs), torch.zeros_like(roll.end))
+                roll.gradients()
 
     def _to_start(self) -> Tensor:
         return self.roll.backward_state(self._dout, self._dend)

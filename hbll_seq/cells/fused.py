@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hbll_seq.kernels.buffers import give
-from hbll_seq.kernels.roll import FusedRoll, Slice, add_product
+from hbll_seq.kernels.roll import FusedRoll
+from hbll_seq.kernels.weight_sums import Slice, add_product
 
 if TYPE_CHECKING:
     from hbll_seq.cells.base import Cell
@@ -20,7 +20,7 @@ Gradients = tuple[Tensor | None, list[Tensor | None]]  # on the input, on the pa
 
 
 class CellRoll(FusedRoll, ABC):
-    """A roll of a cell; the projected input is given, or made here and given back with the roll.
+    """A roll of a cell; the projected input is given, or made here and handed back with the release.
 
     Args:
         cell: a cell with a recipe.
@@ -31,35 +31,21 @@ class CellRoll(FusedRoll, ABC):
     """
 
     step_by_step = False
-    _made: Tensor | None = None
 
     def __init__(
         self, cell: "Cell", x: Tensor, projected: Tensor | None, state: Tensor, *, keep: bool, carry: bool,
         index: Tensor | None = None, every: int | None = None,
     ) -> None:  # fmt: skip
-        self._cell, self._x = cell, x
-        if projected is None:
-            projected = self._made = cell.projected(x)
+        given = cell.projected(x) if projected is None else projected
         weight, bias = cell.recurrent()
         assert cell.recipe is not None
         super().__init__(
-            cell.recipe,
-            projected,
-            weight,
-            bias,
-            state.detach(),
-            keep=keep,
-            carry=carry,
-            index=index,
-            every=every,
-            bf16=cell.bf16,
-        )
-
-    def __del__(self) -> None:
-        """Work buffers go back."""
-        if self._made is not None and give is not None:
-            give(self._made)
-        super().__del__()
+            cell.recipe, given, weight, bias, state.detach(),
+            keep=keep, carry=carry, index=index, every=every, bf16=cell.bf16,
+        )  # fmt: skip
+        self._cell, self._x = cell, x
+        if projected is None:
+            self.own(given)
 
     def gradients(self, inputs: bool = True) -> Gradients:
         """See `Roll.gradients`."""

@@ -8,10 +8,9 @@ Linear in h, so the carry 1 - z is the exact Jacobian and one consistency sweep 
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
+from hbll_seq.cells.base import Advance, Cell
 from hbll_seq.cells.fused import ProjectedRoll
 from hbll_seq.kernels import recipes
-from hbll_seq.kernels.roll import fused
 
 
 class MinGRU(nn.Module):
@@ -54,11 +53,3 @@ class MinGRUCell(Cell):
         """See the module docstring."""
         keep, write = p.chunk(2, -1)
         return Advance(keep * state + write, keep.detach(), None)
-
-    def roll(
-        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
-    ) -> Roll:
-        """The fused roll where it can be used."""
-        if fused(state):
-            return ProjectedRoll(self, x, projected, state, keep=keep, carry=carry)
-        return AutogradRoll(self, x, state, keep=keep, projected=projected)

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.cells.base import Advance, AutogradRoll, Cell, Roll
+from hbll_seq.cells.base import Advance, Cell, Roll
 from hbll_seq.cells.fused import DenseRoll
-from hbll_seq.cells.gru import GRUCell, TorchGRURoll
+from hbll_seq.cells.gru import GRUCell
+from hbll_seq.cells.gru_roll import GRURoll
 from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
-from hbll_seq.kernels.roll import fused, rounds
+from hbll_seq.kernels.roll import rounds
 
 PRECISIONS = ("float32", "bf16")
 
@@ -71,16 +72,11 @@ class MixedCell(WrappedCell):
             new = self.inner.advance(p, state)
         return Advance(new.state.float(), new.carry.float(), None if new.link is None else new.link.float())
 
-    def roll(
-        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
-    ) -> Roll:
-        """Compiled where the CPU multiplies bfloat16; else step by step by autograd, a GRU by hand or by Triton."""
-        if self.bf16 and fused(state):
-            return DenseRoll(self, x, projected, state, keep=keep, carry=carry)
+    def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
+        """Where the CPU does not multiply bfloat16, and on a GPU: a GRU by hand or by Triton, others by autograd."""
         if isinstance(self.inner, GRUCell):
-            given = self.projected(x) if projected is None else projected
-            return TorchGRURoll(self.inner, x, state, given, keep=keep, bf16=True)
-        return AutogradRoll(self, x, state, keep=keep, projected=projected)
+            return GRURoll(self.inner, self, x, state, keep=keep, projected=projected, bf16=True)
+        return super()._roll_uncompiled(x, state, keep=keep, projected=projected, carry=carry)
 
 
 def _autocast(x: Tensor) -> torch.autocast:

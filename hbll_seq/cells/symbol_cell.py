@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.cells.base import AutogradRoll, Cell, Roll
+from hbll_seq.cells.base import Cell
 from hbll_seq.cells.fused import CellRoll, Gradients
 from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
-from hbll_seq.kernels.roll import Slice, fused
+from hbll_seq.kernels.weight_sums import Slice
 
 
 def check_symbols(x: Tensor, count: int) -> None:
@@ -28,66 +28,10 @@ def check_symbols(x: Tensor, count: int) -> None:
         raise InputError("x", f"symbols {low}..{high}", f"symbols in 0..{count - 1}")
 
 
-class SymbolCell(WrappedCell):
-    """Inputs are int64 symbols `(..., 1)`.
-
-    Args:
-        inner: the cell behind the embedding.
-        table: `(V, D)` the embedding.
-    """
-
-    def __init__(self, inner: Cell, table: Tensor) -> None:
-        assert isinstance(table, nn.Parameter)
-        super().__init__(inner)
-        self.table, self.input_size = table, 1
-        self._rows: Tensor | None = None
-
-    @staticmethod
-    def pays(inner: Cell, table: Tensor, rows: int) -> bool:
-        """Whether to use it: a compiled roll, and far fewer symbols than steps."""
-        return inner.recipe is not None and fused(table) and 4 * len(table) <= rows
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The embedding and the inner cell's."""
-        return [self.table, *self.inner.parameters()]
-
-    def project(self, x: Tensor) -> Tensor:
-        """`(..., 1) -> (..., P)`."""
-        return self.inner.project(self.table)[x.squeeze(-1)]
-
-    def projects_first(self) -> bool:
-        """See `Cell.projects_first`: the compiled roll looks up what it needs."""
-        return self.recipe is None or not fused(self.table)
-
-    def rows(self) -> Tensor:
-        """`(V, P)`, worked out once: a symbol cell lives as long as its weights stay as they are."""
-        if self._rows is None:
-            with torch.no_grad():
-                self._rows = self.inner.project(self.table)
-        return self._rows
-
-    def roll(
-        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
-    ) -> Roll:
-        """The fused roll where it can be used."""
-        if fused(state) and self.recipe is not None:
-            return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=carry, index=x.squeeze(-1).contiguous())
-        return AutogradRoll(self, x, state, keep=keep, projected=projected)
-
-    def whole(
-        self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
-    ) -> CellRoll | None:
-        """See `Cell.whole`."""
-        if self.recipe is None or not fused(state):
-            return None
-        index = x.squeeze(-1).contiguous()
-        return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=False, index=index, every=every)
-
-
 class SymbolRoll(CellRoll):
     """The projected input is looked up by symbol."""
 
-    _cell: SymbolCell
+    _cell: "SymbolCell"
 
     def _gather(self, slices: Iterator[Slice], inputs: bool) -> Gradients:
         """See `CellRoll`; there is none on the symbols."""
@@ -108,3 +52,51 @@ class SymbolRoll(CellRoll):
             elif one is bias:
                 through[i] = dbias
         return None, through
+
+
+class SymbolCell(WrappedCell):
+    """Inputs are int64 symbols `(..., 1)`.
+
+    Args:
+        inner: the cell behind the embedding.
+        table: `(V, D)` the embedding.
+    """
+
+    compiled_roll = SymbolRoll
+
+    def __init__(self, inner: Cell, table: Tensor) -> None:
+        assert isinstance(table, nn.Parameter)
+        super().__init__(inner)
+        self.table, self.input_size = table, 1
+        self._rows: Tensor | None = None
+
+    @staticmethod
+    def pays(inner: Cell, table: Tensor, rows: int) -> bool:
+        """Whether to use it: a compiled roll, and far fewer symbols than steps."""
+        return inner.compiled(table) and 4 * len(table) <= rows
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The embedding and the inner cell's."""
+        return [self.table, *self.inner.parameters()]
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(..., 1) -> (..., P)`."""
+        return self.inner.project(self.table)[x.squeeze(-1)]
+
+    def projects_first(self) -> bool:
+        """See `Cell.projects_first`: the compiled roll looks up what it needs."""
+        return not self.compiled(self.table)
+
+    def rows(self) -> Tensor:
+        """`(V, P)`, worked out once: a symbol cell lives as long as its weights stay as they are."""
+        if self._rows is None:
+            with torch.no_grad():
+                self._rows = self.inner.project(self.table)
+        return self._rows
+
+    def _roll_compiled(
+        self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool, every: int | None = None
+    ) -> CellRoll:
+        """The roll looks its inputs up itself."""
+        index = x.squeeze(-1).contiguous()
+        return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=carry, index=index, every=every)

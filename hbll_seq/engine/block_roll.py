@@ -9,7 +9,8 @@ keeps outputs and ends, and each backward pass rolls a group again before it dif
 (one forward more per pass, memory independent of T but for outputs and boundaries).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -17,14 +18,14 @@ from torch import Tensor
 from hbll_seq.cells import Cell, Roll
 from hbll_seq.engine.blocks import Depth
 from hbll_seq.engine.gradients import added
-from hbll_seq.kernels.buffers import give
+from hbll_seq.kernels.buffers import Borrower
 
 # first block and the block after the last, outputs (K, m*B, d), own gradients too -> gradient on these outputs
 SpanLoss = Callable[[int, int, Tensor, bool], Tensor | None]
 
 
-class BlockRoll:
-    """All blocks of one layer, rolled at once from given boundaries.
+class BlockRoll(Borrower):
+    """All blocks of one layer, rolled at once from given boundaries, until it is released.
 
     Args:
         cell: the layer's cell.
@@ -45,6 +46,7 @@ class BlockRoll:
         self, cell: Cell, x: Tensor, start: Tensor, *, keep: bool, group: int | None, depth: Depth,
         projected: Tensor | None = None, store: bool = True,
     ) -> None:  # fmt: skip
+        super().__init__()
         self._cell, self._x, self._start, self._depth, self._projected = cell, x, start, depth, projected
         self.kept = keep
         k, n, b, _ = x.shape
@@ -56,27 +58,47 @@ class BlockRoll:
             self._whole = roll if keep else None
             self.outputs = None if roll.outputs is None else roll.outputs.view(k, n, b, -1)
             ends, carries, links = [roll.end], [roll.carry], [roll.link]
+            if not keep:
+                roll.release()
         else:
             ends, carries, links = [], [], []
             self.outputs = start.new_empty(k, n, b, cell.hidden_size) if keep and store else None
             for i, j in self._spans:
-                roll = self._roll(i, j, keep and store)
-                if self.outputs is not None and roll.outputs is not None:
-                    self.outputs[:, i:j] = roll.outputs.view(k, j - i, b, -1)
-                ends.append(roll.end)
-                carries.append(roll.carry)
-                links.append(roll.link)
+                with self._roll(i, j, keep and store) as roll:
+                    if self.outputs is not None and roll.outputs is not None:
+                        self.outputs[:, i:j] = roll.outputs.view(k, j - i, b, -1)
+                    ends.append(roll.end)
+                    carries.append(roll.carry)
+                    links.append(roll.link)
         self.end = torch.cat(ends).view(n, b, -1)
         self.carry = torch.cat(carries).view(n, b, -1)
         self.link = None if links[0] is None else torch.cat([one for one in links if one is not None]).view(n, b, -1)
 
+    def let_go(self) -> None:
+        """Release the roll that was kept for the way back, and the outputs with it; ends, carries and links stay."""
+        if self._whole is not None:
+            self._whole.release()
+            self._whole = self.outputs = None
+
     def release(self) -> None:
-        """Hand the projected inputs back (`kernels.buffers`); nothing can be rolled or differentiated after it."""
-        if self._projected is not None:
-            # a cell without a projection has its input itself there, which may be the caller's
-            if self._projected.untyped_storage().data_ptr() != self._x.untyped_storage().data_ptr():
-                give(self._projected)
-            self._projected = self._whole = None
+        """Let go, and hand the projected inputs back as well: for the last of the levels that share them."""
+        if self.released:
+            return
+        self.let_go()
+        # a cell without a projection has its input itself there, which may be the caller's
+        p, x = self._projected, self._x
+        if p is not None and p.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
+            self.own(p)
+        super().release()
+
+    @contextmanager
+    def _rolled(self, i: int, j: int) -> Iterator[Roll]:
+        """The roll of blocks i..j with activations: the one that was kept, or another, released after use."""
+        if self._whole is not None:
+            yield self._whole
+        else:
+            with self._roll(i, j, True) as roll:
+                yield roll
 
     def _roll(self, i: int, j: int, keep: bool) -> Roll:
         x, start = self._x[:, i:j], self._start[i:j]
@@ -104,18 +126,18 @@ class BlockRoll:
         dinputs: list[Tensor] = []
         total: list[Tensor | None] = []
         for i, j in self._spans:
-            roll = self._whole if self._whole is not None else self._roll(i, j, True)
-            if callable(dout):
-                assert roll.outputs is not None
-                part = dout(i, j, roll.outputs, gradients)
-            else:
-                part = None if dout is None else dout[:, i:j].flatten(1, 2)
-            starts.append(roll.backward_state(part, dend[i:j].flatten(0, 1)).view(j - i, b, -1))
-            if gradients:
-                dx, params = roll.gradients(inputs)
-                if dx is not None:
-                    dinputs.append(dx.view(k, j - i, b, -1))
-                total = added(total, params)
+            with self._rolled(i, j) as roll:
+                if callable(dout):
+                    assert roll.outputs is not None
+                    part = dout(i, j, roll.outputs, gradients)
+                else:
+                    part = None if dout is None else dout[:, i:j].flatten(1, 2)
+                starts.append(roll.backward_state(part, dend[i:j].flatten(0, 1)).view(j - i, b, -1))
+                if gradients:
+                    dx, params = roll.gradients(inputs)
+                    if dx is not None:
+                        dinputs.append(dx.view(k, j - i, b, -1))
+                    total = added(total, params)
         if len(self._spans) > 1:
             self._depth.steps += k  # the groups were rolled again
         return torch.cat(starts), torch.cat(dinputs, 1) if dinputs else None, total

@@ -72,8 +72,9 @@ def solve_layer_states(
         record.statistics, record.ran = products, "parallel"
         record.boundaries = _found(states.converged, exact=states.sweeps >= n - 1)
     if states is None or not (states.converged or plan.sweeps.fixed):
-        record.gave_up += ["states"] if states is not None else []
-        states = None  # its activations are wrong ones
+        if states is not None:
+            record.gave_up.append("states")
+            states.roll.let_go()  # its activations are wrong ones
         in_time = x.detach().transpose(0, 1).contiguous()
         start = exact_starts(cell, in_time, xb, state.detach(), plan.block)
         record.depth.steps += (n - 1) * plan.block
@@ -137,12 +138,14 @@ class _BlocksNode(torch.autograd.Function):
         plan, states, record, (x, state) = ctx.plan, ctx.states, ctx.record, ctx.given
         steps, inputs = x.shape[1], ctx.needs_input_grad[0]
         dout = to_blocks(grads[0], plan.block)
-        feedback = solve_layer_feedback(ctx.cell, states, dout, plan, record, steps, inputs=inputs)
+        ctx.states = None  # activations are not needed again
+        try:
+            feedback = solve_layer_feedback(ctx.cell, states, dout, plan, record, steps, inputs=inputs)
+        finally:
+            if not record.keep:
+                states.roll.release()
         if record.keep:
             record.states, record.feedback = states, feedback
-        else:
-            states.roll.release()
-        ctx.states = None  # activations are not needed again
         if feedback is None:
             in_order = InOrder(ctx.cell, x.transpose(0, 1).contiguous(), state, plan, record, outputs=False)
             start, dx, parameters = _pull_back(in_order, grads[0], inputs)
@@ -161,7 +164,7 @@ class _InOrderNode(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         ctx.in_order = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
-        outputs: Tensor = ctx.in_order.outputs  # a view on a work buffer, gone with its roll: always a copy
+        outputs: Tensor = ctx.in_order.outputs  # a view on a work buffer, gone with the release: always a copy
         return outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
     @staticmethod
@@ -174,5 +177,6 @@ class _InOrderNode(torch.autograd.Function):
 def _pull_back(in_order: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
     """Differentiate: gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
     in_time = dout.transpose(0, 1).contiguous()
-    start, dx, parameters = in_order.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
+    with in_order:
+        start, dx, parameters = in_order.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
     return start, None if dx is None else dx.transpose(0, 1), parameters

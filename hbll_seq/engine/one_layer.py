@@ -52,17 +52,17 @@ def step_one_layer(
         return _in_order(cell, head, x, state, batch, plan, record)
     steps = x.shape[1]
     states = solve_layer_states(cell, x, state, batch.lengths, plan, record, outputs=plan.group is None)
-    loss = head.loss(batch, plan.block, plan.credit_block)
-    outputs = states.roll.outputs
-    if outputs is None:  # they come group by group, and come again in every pass over the blocks
-        feedback = solve_layer_feedback(cell, states, loss, plan, record, steps, inputs=False)
-        scored = None if feedback is None else feedback.scored
-    else:  # they are all there: one pass over the loss serves all passes over the blocks
-        with loss.new_pass() as scored:
-            dout = scored(0, outputs.shape[1], outputs.flatten(1, 2), True)
-            dout = None if dout is None else dout.view_as(outputs)
-            feedback = solve_layer_feedback(cell, states, dout, plan, record, steps, inputs=False)
-    states.roll.release()
+    with states.roll as roll:
+        loss = head.loss(batch, plan.block, plan.credit_block)
+        outputs = roll.outputs
+        if outputs is None:  # they come group by group, and come again in every pass over the blocks
+            feedback = solve_layer_feedback(cell, states, loss, plan, record, steps, inputs=False)
+            scored = None if feedback is None else feedback.scored
+        else:  # they are all there: one pass over the loss serves all passes over the blocks
+            with loss.new_pass() as scored:
+                dout = scored(0, outputs.shape[1], outputs.flatten(1, 2), True)
+                dout = None if dout is None else dout.view_as(outputs)
+                feedback = solve_layer_feedback(cell, states, dout, plan, record, steps, inputs=False)
     if feedback is None:
         return _in_order(cell, head, x, state, batch, plan, record)
     assert scored is not None
@@ -72,14 +72,15 @@ def step_one_layer(
 def _in_order(
     cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, plan: Plan, record: Record
 ) -> tuple[float, Tensor | None]:
-    in_order = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record, outputs=False)
-    size = in_order.segment
-    with head.loss(batch, size, plan.credit_block).new_pass() as scored:
+    in_time = x.detach().transpose(0, 1).contiguous()
+    with InOrder(cell, in_time, state, plan, record, outputs=False) as in_order:
+        size = in_order.segment
+        with head.loss(batch, size, plan.credit_block).new_pass() as scored:
 
-        def dout(first: int, stop: int, outputs: Tensor) -> Tensor | None:
-            return scored(first // size, first // size + 1, outputs, True)
+            def dout(first: int, stop: int, outputs: Tensor) -> Tensor | None:
+                return scored(first // size, first // size + 1, outputs, True)
 
-        _, _, parameters = in_order.backward(dout, inputs=False)
+            _, _, parameters = in_order.backward(dout, inputs=False)
     return _learn(cell, parameters, scored)
 
 

@@ -17,6 +17,7 @@ from hbll_seq.cells import Cell, Roll
 from hbll_seq.cells.fused import CellRoll
 from hbll_seq.engine.gradients import added
 from hbll_seq.engine.plan import Plan, Record
+from hbll_seq.kernels.buffers import Borrower
 
 # first step and the step after the last, outputs (k, B, d) of these steps -> gradient on them, or None for none
 SegmentLoss = Callable[[int, int, Tensor], Tensor | None]
@@ -49,8 +50,8 @@ class Amplification:
         return float((self._most / self._sum.clamp(min=torch.finfo(self._sum.dtype).tiny)).max())
 
 
-class InOrder:
-    """T steps of B sequences, rolled now, differentiated when asked.
+class InOrder(Borrower):
+    """T steps of B sequences, rolled now, differentiated when asked, until it is released.
 
     Args:
         cell: the layer's cell.
@@ -61,13 +62,14 @@ class InOrder:
         outputs: whether `outputs` is wanted; if not, segments may be let go (`plan.group`).
 
     Attributes:
-        outputs: `(T, B, d)`, or None.
+        outputs: `(T, B, d)` (may be a view on a work buffer, gone with the way back or the release), or None.
         segment: steps of a segment; the last one may be shorter.
     """
 
     def __init__(
         self, cell: Cell, x: Tensor, state: Tensor, plan: Plan, record: Record, *, outputs: bool = True
     ) -> None:
+        super().__init__()
         self._cell, self._plan, self._record = cell, plan, record
         self._x, self._steps, self._k = x, len(x), plan.credit_block
         self._whole_credit = plan.whole_credit()
@@ -83,12 +85,28 @@ class InOrder:
             rolls, here = self._roll(first, stop, self._starts[-1], keep=last or outputs, ends=ends)
             if outputs:
                 kept += [roll.outputs if alone else roll.outputs.clone() for roll in rolls if roll.outputs is not None]
-            self._pieces.append(rolls if last else [])
+            self._pieces.append(rolls)
+            if not last:
+                self._let_go(len(self._pieces) - 1)
             self._starts.append(here)
         self.outputs = None if not outputs else kept[0] if len(kept) == 1 else torch.cat(kept)
         record.ran, record.end, record.residuals = "sequential", torch.cat(ends), [*record.residuals, 0.0]
         record.boundaries = record.messages = "exact"
         record.depth.steps += self._steps
+
+    def _let_go(self, segment: int) -> None:
+        """Release the rolls of a segment."""
+        rolls = self._pieces[segment]
+        while rolls:
+            rolls.pop().release()
+
+    def release(self) -> None:
+        """Release all rolls; nothing can be differentiated after it."""
+        if self.released:
+            return
+        for i in range(len(self._pieces)):
+            self._let_go(i)
+        super().release()
 
     def _size(self) -> int:
         """Choose the steps of a segment: all, or as many credit blocks as the budget allows."""
@@ -143,11 +161,10 @@ class InOrder:
         probe = Amplification() if self._plan.probe else None
         for i in reversed(range(len(self._spans))):
             first, stop = self._spans[i]
-            rolls = self._pieces[i]
-            if not rolls:
-                rolls, _ = self._roll(first, stop, self._starts[i], keep=True, ends=None)
+            if not self._pieces[i]:
+                self._pieces[i], _ = self._roll(first, stop, self._starts[i], keep=True, ends=None)
                 self._record.depth.steps += stop - first
-            self._pieces[i] = []
+            rolls = self._pieces[i]  # each is released as soon as it is differentiated
             outputs = [roll.outputs for roll in rolls if roll.outputs is not None]
             given = dout(first, stop, outputs[0] if len(outputs) == 1 else torch.cat(outputs))
             if stop < self._steps and message is not None and gamma is not None:
@@ -177,14 +194,14 @@ class InOrder:
     ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:  # fmt: skip
         """Differentiate the rolls of a segment that begins at step `first`; the input's gradients: last piece first."""
         if len(rolls) == 1:
-            roll = rolls.pop()
-            if isinstance(roll, CellRoll):
-                factors = None if gamma is None else gamma[first // self._k :]
-                message, dx, params = roll.backward(dout, message, factors, self._k, inputs)
-                return message, [] if dx is None else [dx], params
-            message = roll.backward_state(dout, message)
-            dx, params = roll.gradients(inputs)
-            return message, [] if dx is None else [dx.clone()], params  # clone: may be a work buffer
+            with rolls.pop() as roll:
+                if isinstance(roll, CellRoll):
+                    factors = None if gamma is None else gamma[first // self._k :]
+                    message, dx, params = roll.backward(dout, message, factors, self._k, inputs)
+                    return message, [] if dx is None else [dx], params
+                message = roll.backward_state(dout, message)
+                dx, params = roll.gradients(inputs)
+                return message, [] if dx is None else [dx.clone()], params  # clone: may be a work buffer
         total: list[Tensor | None] = []
         pieces: list[Tensor] = []
         count = len(rolls)
@@ -192,12 +209,12 @@ class InOrder:
         for i in reversed(range(count)):
             if gamma is not None and i + 1 < count and message is not None:
                 message = message * gamma[first // self._k + i, :, None]
-            roll = rolls.pop()
-            message = roll.backward_state(given[i], message)
-            dx, params = roll.gradients(inputs)
-            if dx is not None:
-                pieces.append(dx.clone())
-            total = added(total, params)
+            with rolls.pop() as roll:
+                message = roll.backward_state(given[i], message)
+                dx, params = roll.gradients(inputs)
+                if dx is not None:
+                    pieces.append(dx.clone())
+                total = added(total, params)
         assert message is not None
         return message, pieces, total
 
@@ -218,9 +235,11 @@ def exact_starts(cell: Cell, x: Tensor, blocks: Tensor, state: Tensor, steps: in
     x = x[: (n - 1) * steps]  # no block starts at the last block's end
     whole = cell.whole(x, state, keep=False, every=steps)
     if whole is not None:
-        assert whole.marks is not None
-        return torch.cat([state[None], whole.marks, whole.end[None]])
+        with whole:
+            assert whole.marks is not None
+            return torch.cat([state[None], whole.marks, whole.end[None]])
     starts = [state]
     for i in range(n - 1):
-        starts.append(cell.roll(blocks[:, i].contiguous(), starts[-1], keep=False, carry=False).end)
+        with cell.roll(blocks[:, i].contiguous(), starts[-1], keep=False, carry=False) as roll:
+            starts.append(roll.end)
     return torch.stack(starts)

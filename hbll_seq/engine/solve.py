@@ -214,6 +214,7 @@ def solve_states(
         new_end[..., :m] += change
         if roll.link is not None:
             new_end[..., m:] += roll.link[:-1] * change
+        roll.let_go()
         last, last_start, last_own = roll, h, own
         h = torch.cat([h[:1], cell.clamp(new_end)])
         sweeps += 1

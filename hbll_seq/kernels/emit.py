@@ -10,11 +10,15 @@ for others, and a tile of rows stays in registers from the recurrent product to 
 The weights come packed panel by panel, so the inner loop reads them in order. Units are padded to whole vectors by
 the caller. Backward, per step: the recipe's formulas for all rows, then the product with the transposed
 weights, tile by tile. Sizes are arguments, so one compiled function serves every shape.
+
+`forward` and `backward` are long: each writes one kernel in the order in which it runs, and the pieces of a step share
+a dozen places in memory, which would all be arguments of a function cut out of it.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from hbll_seq.kernels.emit_blocks import at_block_end, copy_states, discount
 from hbll_seq.kernels.emit_team import Target, begin, meet
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.vector import Code, V
@@ -107,21 +111,9 @@ def forward(
         if recipe.gates:
             meet(code, a, t)  # the next step reads all units of this one
         if marks:
-            done = b.add(t, code.index(1))
-            inside = b.icmp_signed("<", done, a["steps"])
-            with b.if_then(b.and_(inside, b.icmp_signed("==", b.srem(done, a["every"]), code.index(0)))):
+            with at_block_end(code, a, t) as done:
                 place = code.at(a["marks"], b.mul(b.sub(b.sdiv(done, a["every"]), code.index(1)), slot))
-
-                def copy(i: Any) -> None:
-                    for q in range(recipe.parts):
-                        part = b.add(b.mul(i, span), b.mul(d, code.index(q)))
-
-                        def one(j: Any, part: Any = part) -> None:
-                            code.store(code.load(code.at(to, part, j)), code.at(place, part, j))
-
-                        code.each(a["left"], a["right"], w, one)
-
-                code.each(a["first"], a["stop"], 1, copy)
+                copy_states(code, a, recipe.parts, span, to, place)
 
     code.each(code.index(0), a["steps"], 1, step)
     b.ret_void()
@@ -158,23 +150,8 @@ def backward(
         if bf16:  # two places: another thread may still read what it needs of the step before
             low, _ = _alternating(code, a["rounded"], t, b.mul(a["rows"], words))
         if factors:
-            done = b.add(t, code.index(1))
-            inside = b.icmp_signed("<", done, a["steps"])
-            with b.if_then(b.and_(inside, b.icmp_signed("==", b.srem(done, a["every"]), code.index(0)))):
-                numbers = code.at(a["factors"], b.mul(b.sdiv(t, a["every"]), a["rows"]))
-
-                def discount(i: Any) -> None:
-                    factor, row = code.splat(code.at(numbers, i)), code.at(a["rest"], b.mul(i, span))
-
-                    for q in range(recipe.parts):
-                        part = code.at(row, b.mul(d, code.index(q)))
-
-                        def scale(j: Any, part: Any = part) -> None:
-                            code.store(code.load(code.at(part, j)) * factor, code.at(part, j))
-
-                        code.each(a["left"], a["right"], w, scale)
-
-                code.each(a["first"], a["stop"], 1, discount)
+            with at_block_end(code, a, t):
+                discount(code, a, recipe.parts, span, code.at(a["factors"], b.mul(b.sdiv(t, a["every"]), a["rows"])))
 
         def element(i: Any, j: Any) -> None:
             at = b.add(base, i)

@@ -1,6 +1,7 @@
 """Writes what surrounds the rolls as LLVM instructions: softmax with its gradient, and adding up rows by index.
 
-PyTorch makes both from several passes over the whole; here each row is read once while it is in the cache.
+PyTorch makes both from several passes over the whole; here each row is read once while it is in the cache. Its own
+`cross_entropy` and `index_add` are the references they are tested against.
 """
 
 import math

@@ -3,6 +3,7 @@
 A CPU with few cores gains nothing from the log-depth form (it does log n times the work): the
 sequential recurrence over n boundaries, vectorised over the columns, is memory bound. For the same
 reason one thread does it: a row is a few kilobytes, and waking a second thread takes longer than the scan.
+The reference is `torch_scan.py`.
 """
 
 import numpy as np

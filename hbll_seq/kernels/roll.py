@@ -1,7 +1,7 @@
 """The fused roll of any cell that has a recipe: K steps of N rows in one compiled call, float32 on the CPU.
 
-Weights are packed for the kernel once a roll, units padded with zeros to whole vectors (a padded unit stays zero,
-and its gradients are cut off). Work buffers are kept between steps (`buffers.py`).
+Weights are packed for the kernel once a roll (`packing.py`). States and what the backward needs are work buffers
+(`buffers.py`), until the roll is released. The reference is `cells.autograd_rolls.AutogradRoll` in float64.
 """
 
 import math
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from hbll_seq.kernels import machine
-from hbll_seq.kernels.buffers import give, take
+from hbll_seq.kernels.buffers import Borrower
+from hbll_seq.kernels.packing import packed, packed_pairs, padded, padded_weight, paired
 from hbll_seq.kernels.recipes import Recipe
+from hbll_seq.kernels.weight_sums import ByIndex, Recurrent, Slice
 
 PANELS = 4
 SLICE = 1 << 19  # gradients of a slice of a backward roll: two megabytes
 TALL = 4  # rows of a slice for every unit of a wide layer, at least
-Slice = tuple[slice, Tensor]  # rows of the K*N, their gradients on the gates `(rows, columns * units)`
 
 
 def fused(x: Tensor) -> bool:
@@ -26,8 +26,8 @@ def fused(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
-class FusedRoll:
-    """Roll K steps, forward now, backward when asked.
+class FusedRoll(Borrower):
+    """Roll K steps, forward now, backward when asked, until it is released.
 
     Args:
         recipe: the cell's formulas.
@@ -43,16 +43,18 @@ class FusedRoll:
             weights' gradient too.
 
     Attributes:
-        outputs: `(K, N, d)` (a view on a work buffer: gone with the roll), or None with `keep=False`.
+        outputs: `(K, N, d)` (a view on a work buffer, gone with the release), or None with `keep=False`.
         end: `(N, S)`.
         carry, link: `(N, d)`; the link is None for cells without visible part.
-        marks: `(m, N, S)` the state after every `every` steps, but not after the last step; or None.
+        marks: `(m, N, S)` the state after every `every` steps, but not after the last step; or None. Marks, end, carry
+            and link have memory of their own.
     """
 
     def __init__(
         self, recipe: Recipe, given: Tensor, weight: Tensor | None, bias: Tensor | None, start: Tensor,
         *, keep: bool, carry: bool = True, index: Tensor | None = None, every: int | None = None, bf16: bool = False,
     ) -> None:  # fmt: skip
+        super().__init__()
         w, self.recipe = machine.target().width, recipe
         self._bf16 = bf16 and recipe.gates > 0
         k, n = given.shape[:2] if index is None else index.shape
@@ -61,11 +63,11 @@ class FusedRoll:
         units = -(-d // w) * w
         self._shape, self._units = (k, n, d), units
         self._panels = _panels(n, units)
-        self._given = _padded(given, recipe.inputs, d, units)
-        self._weight = _padded_weight(weight, recipe.gates, d, units)  # (gates, units, units)
-        self._states = take((k + 1 if keep else 2, n, recipe.parts, units), start)
-        self._states[0] = _padded(start, recipe.parts, d, units).view(n, recipe.parts, units)
-        self._saved = take((k, n, recipe.saved, units), start) if keep and recipe.saved else None
+        self._given = padded(given, recipe.inputs, d, units)
+        self._weight = padded_weight(weight, recipe.gates, d, units)  # (gates, units, units)
+        self._states = self.borrow((k + 1 if keep else 2, n, recipe.parts, units), start)
+        self._states[0] = padded(start, recipe.parts, d, units).view(n, recipe.parts, units)
+        self._saved = self.borrow((k, n, recipe.saved, units), start) if keep and recipe.saved else None
         self._grads: Tensor | None = None
         bias = start.new_zeros(recipe.gates * d) if bias is None else bias
         both = start.new_ones(2, n, units)
@@ -74,28 +76,22 @@ class FusedRoll:
         rounded = start.new_zeros(2, n, units, dtype=torch.bfloat16) if self._bf16 else None
         if rounded is not None:
             rounded[0] = self._states[0, :, -1]
-        pack = _pack_pairs if self._bf16 else _pack
+        pack = packed_pairs if self._bf16 else packed
         machine.forward(recipe, keep, carry, index is not None, apart is not None, self._bf16)(
-            [self._given, index, pack(self._weight, w), _padded(bias, recipe.gates, d, units), self._states,
+            [self._given, index, pack(self._weight, w), padded(bias, recipe.gates, d, units), self._states,
              self._saved, both[0], both[1], self._weight.diagonal(dim1=1, dim2=2).contiguous(), apart, rounded],
             k, n, units, every or 1,
         )  # fmt: skip
         self.marks: Tensor | None = None
         if every is not None:
             chosen = self._states[every:k:every] if apart is None else apart
-            self.marks = chosen[..., :d].reshape(len(chosen), n, recipe.parts * d)
+            marks = chosen[..., :d].reshape(len(chosen), n, recipe.parts * d)
+            self.marks = marks.clone() if apart is None else marks  # a view where no unit is padded
         last = self._states[k if keep else k % 2]
-        self.end = last[..., :d].clone().view(n, -1)  # outlives the work buffer
+        self.end = last[..., :d].clone().view(n, -1)
         self.outputs = self._states[1:, :, -1, :d] if keep else None
         self.carry = both[0, :, :d]
         self.link = both[1, :, :d] if recipe.parts > 1 else None
-
-    def __del__(self) -> None:
-        """Work buffers go back; outputs are gone with the roll, users copy what they keep."""
-        for name in ("_states", "_saved", "_grads"):
-            buffer = getattr(self, name, None)
-            if buffer is not None and give is not None:  # None while the interpreter shuts down
-                give(buffer)
 
     def backward_state(
         self, dout: Tensor | None, dend: Tensor | None, factors: Tensor | None = None, every: int = 0
@@ -110,7 +106,7 @@ class FusedRoll:
         """
         (k, n, _), recipe = self._shape, self.recipe
         if self._grads is None:
-            self._grads = take((k, n, recipe.columns, self._units), self.end)
+            self._grads = self.borrow((k, n, recipe.columns, self._units), self.end)
         rest = self._rest(dend)
         self._back(0, k, self._padded_outputs(dout), rest, factors, every, self._grads, self._transposed())
         self._fresh = True
@@ -135,14 +131,14 @@ class FusedRoll:
         """
         k, n, _ = self._shape
         spans = _spans(k, self._slice(), every if factors is not None else k)
-        grads = take((max(stop - first for first, stop in spans), n, self.recipe.columns, self._units), self.end)
+        grads = self.borrow((max(stop - first for first, stop in spans), n, self.recipe.columns, self._units), self.end)
         dout, weight = self._padded_outputs(dout), self._transposed()
         for first, stop in reversed(spans):
             self._back(first, stop, dout, rest, factors, every, grads, weight)
             yield slice(first * n, stop * n), grads[: stop - first].view((stop - first) * n, -1)
             if factors is not None and first and first % every == 0:  # the kernel leaves the end of a slice alone
                 rest.mul_(factors[first // every - 1].unsqueeze(1))
-        give(grads)
+        self.give_back(grads)
 
     def _back(
         self, first: int, stop: int, dout: Tensor | None, rest: Tensor, factors: Tensor | None, every: int,
@@ -169,8 +165,8 @@ class FusedRoll:
         """Gradient on the end, padded and our own."""
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         rest = torch.zeros_like(self.end) if dend is None else dend
-        padded = _padded(rest, self.recipe.parts, self._shape[2], self._units)
-        return padded.clone() if padded is dend else padded
+        own = padded(rest, self.recipe.parts, self._shape[2], self._units)
+        return own.clone() if own is dend else own
 
     def _start_gradient(self, rest: Tensor) -> Tensor:
         """`rest` without the padding, `(N, S)`."""
@@ -178,7 +174,7 @@ class FusedRoll:
         return rest.view(n, self.recipe.parts, self._units)[..., :d].reshape(n, -1)
 
     def _padded_outputs(self, dout: Tensor | None) -> Tensor | None:
-        return None if dout is None else _padded(dout, 1, self._shape[2], self._units)
+        return None if dout is None else padded(dout, 1, self._shape[2], self._units)
 
     def _slice(self) -> int:
         """Steps whose gradients stay in the cache, but so many that the weights' gradient is not read too often."""
@@ -192,7 +188,7 @@ class FusedRoll:
         wide = self._panels * machine.target().width
         rows = self._weight[order].reshape(len(order) * self._units, self._units // wide, wide)
         rows = rows.transpose(0, 1)  # (d / w / panels, gates * d, panels * w)
-        return _pairs(rows) if self._bf16 else rows.contiguous()
+        return paired(rows) if self._bf16 else rows.contiguous()
 
     def given_gradient(self, some: Tensor) -> Tensor:
         """Of a slice: the gradient on the projected input `(rows, inputs * d)`; may be a view."""
@@ -200,59 +196,14 @@ class FusedRoll:
         given = some[:, (recipe.columns - recipe.inputs) * units :]
         return given if d == units else given.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
 
-    def by_index(self) -> "ByIndex":
+    def by_index(self) -> ByIndex:
         """A sum over slices, for a roll with `index`."""
         assert self._index is not None
-        return ByIndex(self, self._index)
+        return ByIndex(self.recipe, self._shape[2], self._given, self._index)
 
-    def recurrent(self) -> "Recurrent":
+    def recurrent(self) -> Recurrent:
         """A sum over slices."""
-        return Recurrent(self)
-
-
-class Recurrent:
-    """Gradients on recurrent weight and bias, added up over the slices of a backward roll."""
-
-    def __init__(self, roll: FusedRoll) -> None:
-        self._roll, wide = roll, roll.recipe.gates * roll._units
-        self._weight, self._bias = roll.end.new_zeros(wide, roll._units), roll.end.new_zeros(wide)
-        self._before = roll._states[:-1].view(-1, roll.recipe.parts * roll._units)[:, -roll._units :]
-
-    def add(self, rows: slice, some: Tensor) -> None:
-        """One more slice."""
-        if self._roll.recipe.gates:
-            inner = some[:, : len(self._weight)]
-            add_product(self._weight, inner, self._before[rows], self._roll._bf16)
-            self._bias += inner.sum(0)
-
-    def result(self) -> tuple[Tensor | None, Tensor | None]:
-        """Weight `(gates * d, d)` and bias `(gates * d,)`; None for cells without."""
-        recipe, units, d = self._roll.recipe, self._roll._units, self._roll._shape[2]
-        if not recipe.gates:
-            return None, None
-        back = [recipe.order.index(g) for g in range(recipe.gates)]
-        weight = self._weight.view(recipe.gates, units, units)[back, :d, :d]
-        bias = self._bias.view(recipe.gates, units)[back, :d]
-        return weight.reshape(-1, d), bias.flatten()
-
-
-class ByIndex:
-    """The gradient on the rows that a roll with `index` looked up, added up over the slices of a backward roll."""
-
-    def __init__(self, roll: FusedRoll, index: Tensor) -> None:
-        self._roll, self._index = roll, index.view(-1)
-        self._total = roll.end.new_zeros(len(roll._given), roll.recipe.inputs * roll._units)
-
-    def add(self, rows: slice, some: Tensor) -> None:
-        """One more slice."""
-        columns, wide = some.shape[1], self._total.shape[1]
-        values, vectors = some[:, columns - wide :], wide // machine.target().width
-        machine.add_by_index()([values, self._index[rows], self._total], len(some), vectors, columns)
-
-    def result(self) -> Tensor:
-        """`(V, inputs * d)`."""
-        inputs, d = self._roll.recipe.inputs, self._roll._shape[2]
-        return self._total.unflatten(1, (inputs, -1))[..., :d].flatten(1)
+        return Recurrent(self.recipe, self._shape[2], self._states[:-1], self._bf16)
 
 
 def _spans(steps: int, most: int, every: int) -> list[tuple[int, int]]:
@@ -281,45 +232,3 @@ def _panels(rows: int, units: int) -> int:
 def rounds() -> bool:
     """Whether compiled rolls can multiply bfloat16 here."""
     return machine.target().bf16
-
-
-def add_product(total: Tensor, p: Tensor, q: Tensor, bf16: bool) -> None:
-    """`total += p^T q`; with `bf16` the factors rounded, and their product, which PyTorch gives in bfloat16."""
-    if bf16:
-        total += p.bfloat16().t() @ q.bfloat16()
-    else:
-        total.addmm_(p.t(), q)
-
-
-def _padded(x: Tensor, groups: int, d: int, units: int) -> Tensor:
-    """`(..., groups * d) -> (..., groups * units)`, contiguous; x itself where nothing is to do."""
-    if d == units:
-        return x.contiguous()
-    return pad(x.unflatten(-1, (groups, d)), (0, units - d)).flatten(-2)
-
-
-def _padded_weight(weight: Tensor | None, gates: int, d: int, units: int) -> Tensor:
-    """`(gates * d, d) -> (gates, units, units)`; zeros `(1, units, units)` where there is none."""
-    if weight is None:
-        return torch.zeros(1, units, units)
-    weight = weight.detach().view(gates, d, d)
-    return weight if d == units else pad(weight, (0, units - d, 0, units - d))
-
-
-def _pack(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in, gates, w)`, a gate at a time."""
-    gates, units, count = weight.shape
-    out = weight.new_empty(units // w, count, gates, w)
-    for g in range(gates):
-        out[:, :, g] = weight[g].view(units // w, w, count).transpose(1, 2)
-    return out
-
-
-def _pack_pairs(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w)` pairs of bfloat16."""
-    return _pack(weight.bfloat16().view(torch.int32), w)
-
-
-def _pairs(weight: Tensor) -> Tensor:
-    """`(panels, k, wide) -> (panels, k / 2, wide, 2)` bfloat16."""
-    return weight.bfloat16().unflatten(1, (-1, 2)).transpose(2, 3).contiguous()

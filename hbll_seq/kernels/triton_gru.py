@@ -1,4 +1,6 @@
-"""Roll of a GRU on a GPU: all K steps of a level in one launch forward and one back; formulas as in `gru.py`.
+"""Roll of a GRU on a GPU: all K steps of a level in one launch forward and one back.
+
+The reference, whose formulas these are and against which it is tested, is `gru_reference.py`.
 
 A program owns `ROWS` rows (blocks times sequences) and takes them through all steps, so nothing waits for other
 programs. States and gradients go through global memory between two steps (they are kept anyway, and stay in the
@@ -10,7 +12,6 @@ Import this module only where triton is installed. With TRITON_INTERPRET=1 set b
 the CPU, slowly; the tests do that. **It has not been run on a GPU yet.**
 """
 
-import contextlib
 import os
 
 import torch
@@ -18,8 +19,9 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]  # 
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]  # as above
 from torch import Tensor
 
-from hbll_seq.kernels.buffers import give, take
-from hbll_seq.kernels.gru import product
+from hbll_seq.kernels.buffers import Borrower
+from hbll_seq.kernels.gru_reference import product
+from hbll_seq.kernels.triton_launch import launch
 
 ROWS, UNITS = 16, 64  # a tile; 16 rows are the least that a tensor core takes
 
@@ -140,20 +142,22 @@ def _launch(kernel, n: int, like: Tensor, bf16: bool, *arguments, **constants) -
     precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     if bf16:
         precision = "bf16 by hand" if os.environ.get("TRITON_INTERPRET") == "1" else "bf16"
-    with torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext():
-        kernel[(triton.cdiv(n, ROWS),)](*arguments, PRECISION=precision, ROWS=ROWS, UNITS=UNITS, **constants)
+    launch(
+        kernel, triton.cdiv(n, ROWS), like.device, *arguments, PRECISION=precision, ROWS=ROWS, UNITS=UNITS, **constants
+    )
 
 
-class TritonGRURoll:
-    """As `gru.GRURoll`, float32."""
+class TritonGRURoll(Borrower):
+    """As `gru_reference.ReferenceGRURoll`, float32."""
 
     def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool, bf16: bool = False) -> None:
+        super().__init__()
         k, n, d = gi.shape[0], gi.shape[1], h0.shape[1]
         self._shape, self._bf16 = (k, n, d), bf16
         self.carry = torch.ones_like(h0)
         self._grads: Tensor | None = None
-        self._states = take((k + 1 if keep else 2, n, d), gi)
-        self._saved = take((k, n, 4 * d) if keep else (1,), gi)
+        self._states = self.borrow((k + 1 if keep else 2, n, d), gi)
+        self._saved = self.borrow((k, n, 4 * d) if keep else (1,), gi)
         self._states[0] = h0
         diagonal = w_hh.view(3, d, d).diagonal(dim1=1, dim2=2).contiguous()
         self._w = w_hh.bfloat16() if bf16 else w_hh
@@ -164,19 +168,12 @@ class TritonGRURoll:
         self.outputs = self._states[1:] if keep else None
         self.end = self._states[k if keep else k % 2].clone()
 
-    def __del__(self) -> None:
-        """Work buffers go back; outputs are gone with the roll, users copy what they keep."""
-        for name in ("_states", "_saved", "_grads"):
-            buffer = getattr(self, name, None)
-            if buffer is not None and give is not None:  # None while the interpreter shuts down
-                give(buffer)
-
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
         """Gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         k, n, d = self._shape
         if self._grads is None:
-            self._grads = take((k, n, 4 * d), self.end)
+            self._grads = self.borrow((k, n, 4 * d), self.end)
         rest = torch.zeros_like(self.end) if dend is None else dend.clone(memory_format=torch.contiguous_format)
         weight = torch.cat([self._w[2 * d :], self._w[: 2 * d]])  # rows n, r, z as the gradients' columns
         seen = rest if dout is None else dout.contiguous()

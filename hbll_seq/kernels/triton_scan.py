@@ -5,16 +5,16 @@ log2(ROWS) levels (`tl.associative_scan`), applies them to the value carried in 
 and carries the last row on. Everything is read once and written once, as in the CPU's loop. Only the
 last tile can have rows past the end, and nothing is carried out of it.
 
-Import this module only where triton is installed (`scan.backends()`). With TRITON_INTERPRET=1 set before
-the import the same code runs on the CPU, slowly; the tests do that.
+The reference is `torch_scan.py`. Import this module only where triton is installed (`scan.backends()`). With
+TRITON_INTERPRET=1 set before the import the same code runs on the CPU, slowly; the tests do that.
 """
-
-import contextlib
 
 import torch
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional, comes with CUDA builds of torch
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]  # as above
 from torch import Tensor
+
+from hbll_seq.kernels.triton_launch import launch
 
 ROWS, COLS = 32, 32  # 1024 maps a tile: 8 of each array a thread at 128 threads
 
@@ -50,7 +50,6 @@ def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -
     n, columns = a.shape[0], start.numel()
     h = torch.empty(n + 1, columns, dtype=a.dtype, device=a.device)
     h[-1 if reverse else 0] = start.detach().reshape(columns)
-    grid = (triton.cdiv(columns, COLS),)
-    with torch.cuda.device(a.device) if a.is_cuda else contextlib.nullcontext():  # triton launches on the current one
-        _scan[grid](a.detach().contiguous(), b.detach().contiguous(), h, n, columns, reverse, ROWS, COLS)
+    maps = a.detach().contiguous(), b.detach().contiguous()
+    launch(_scan, triton.cdiv(columns, COLS), a.device, *maps, h, n, columns, REVERSE=reverse, ROWS=ROWS, COLS=COLS)
     return h.view(n + 1, *start.shape)

@@ -77,12 +77,16 @@ class _FixedFeedback(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        roll, cell = ctx.roll, ctx.cell
-        dout = to_blocks(grads[0], 1)  # (1, T, B, d)
+        with ctx.roll as roll:
+            return _FixedFeedback._pull_back(ctx.cell, roll, ctx.diagonal, grads[0])
+
+    @staticmethod
+    def _pull_back(cell: Cell, roll: BlockRoll, diagonal: Tensor, dout: Tensor) -> Any:
+        steps, dout = dout.shape[1], to_blocks(dout, 1)  # (1, T, B, d)
         error = dout[0] if roll.link is None else roll.link * dout[0]  # on the memory, (T, B, M)
-        lam = reverse_scan(ctx.diagonal.expand_as(error).contiguous(), error, torch.zeros_like(error[0]))
+        lam = reverse_scan(diagonal.expand_as(error).contiguous(), error, torch.zeros_like(error[0]))
         dend = torch.zeros_like(roll.end)
-        dend[..., : cell.memory_size] = ctx.diagonal * lam[1:]
+        dend[..., : cell.memory_size] = diagonal * lam[1:]
         q, dx, parameters = roll.backward(dout, dend, gradients=True)
-        dx = None if dx is None else from_blocks(dx, grads[0].shape[1])
+        dx = None if dx is None else from_blocks(dx, steps)
         return (dx, q[0], None, None, None, *parameters)

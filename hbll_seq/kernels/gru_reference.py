@@ -1,4 +1,4 @@
-"""Roll of a GRU over K steps of N independent rows, forward and backward written by hand.
+"""The reference roll of a GRU: K steps of N independent rows, forward and backward by hand in plain torch.
 
 Forward, per step (PyTorch's convention; gi = W_ih x + b_ih comes in, one product for all steps):
 
@@ -12,15 +12,16 @@ Backward, per step, with g the gradient on h':
     dgh = [i a r(1-r) | g (h-n) z(1-z) | i r]
     gradient on h = g z + dgh W_hh      one (N, 3d) x (3d, d) product
 
-Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. In torch, for any device and dtype;
-float32 on the CPU has a compiled roll of its own (`roll.py`). With `bf16` the factors of these three products are
-rounded to bfloat16, and everything between them stays as it is (`cells/mixed.py` says why).
+Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. It runs on any device and in any dtype;
+`triton_gru.py` is tested against it, and it against autograd. float32 on the CPU has a compiled roll (`roll.py`). With
+`bf16` the factors of these three products are rounded to bfloat16, and everything between them stays as it is
+(`cells/mixed.py` says why).
 """
 
 import torch
 from torch import Tensor
 
-from hbll_seq.kernels.buffers import give, take
+from hbll_seq.kernels.buffers import Borrower
 
 
 def product(a: Tensor, b: Tensor, bf16: bool) -> Tensor:
@@ -28,16 +29,17 @@ def product(a: Tensor, b: Tensor, bf16: bool) -> Tensor:
     return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if bf16 else a @ b
 
 
-class GRURoll:
+class ReferenceGRURoll(Borrower):
     """See the module docstring.
 
     Attributes:
-        outputs: `(K, N, d)`, or None with `keep=False`.
+        outputs: `(K, N, d)` (a view on a work buffer, gone with the release), or None with `keep=False`.
         end: `(N, d)`.
         carry: `(N, d)` product over the steps of the Jacobian's diagonal.
     """
 
     def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool, bf16: bool = False) -> None:
+        super().__init__()
         k, n, d = gi.shape[0], gi.shape[1], h0.shape[1]
         self._shape, self._bf16 = (k, n, d), bf16
         gi, weight, b_hh = gi.contiguous(), w_hh.t().contiguous(), b_hh.contiguous()
@@ -46,11 +48,11 @@ class GRURoll:
         if bf16:  # once, not every step
             self._w, weight = self._w.bfloat16(), weight.bfloat16()
         self.carry = torch.ones_like(h0)
-        gh = take((n, 3 * d), gi)
+        gh = self.borrow((n, 3 * d), gi)
         self._dgh: Tensor | None = None
         self._din: Tensor | None = None
-        self._states = take((k + 1 if keep else 3, n, d), gi)
-        self._saved = take((k if keep else 1, n if keep else 1, 4 * d), gi)
+        self._states = self.borrow((k + 1 if keep else 3, n, d), gi)
+        self._saved = self.borrow((k if keep else 1, n if keep else 1, 4 * d), gi)
         states, saved = self._states, self._saved
         states[0] = h0
         at = 0
@@ -62,16 +64,9 @@ class GRURoll:
                 torch.mm(states[at], weight, out=gh)
             self._forward(gi[step], gh, b_hh, states[at], states[to], saved[step if keep else 0], diagonal, keep)
             at = to
-        give(gh)
+        self.give_back(gh)
         self.outputs = states[1:] if keep else None
         self.end = states[at].clone()
-
-    def __del__(self) -> None:
-        """Work buffers go back; outputs are gone with the roll, users copy what they keep."""
-        for name in ("_states", "_saved", "_dgh", "_din"):
-            buffer = getattr(self, name, None)
-            if buffer is not None and give is not None:  # None while the interpreter shuts down
-                give(buffer)
 
     def _forward(
         self,
@@ -106,9 +101,9 @@ class GRURoll:
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         k, n, d = self._shape
         if self._dgh is None or self._din is None:
-            self._dgh, self._din = take((k, n, 3 * d), self.end), take((k, n, d), self.end)
+            self._dgh, self._din = self.borrow((k, n, 3 * d), self.end), self.borrow((k, n, d), self.end)
         rest = torch.zeros_like(self.end) if dend is None else dend.clone()
-        dh = take((n, d), self.end)
+        dh = self.borrow((n, d), self.end)
         for step in range(k - 1, -1, -1):
             if dout is None:
                 dh.copy_(rest)
@@ -119,12 +114,12 @@ class GRURoll:
                 rest += product(self._dgh[step], self._w, self._bf16)
             else:
                 rest.addmm_(self._dgh[step], self._w)
-        give(dh)
+        self.give_back(dh)
         self._fresh = True
         return rest
 
     def weight_grads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """dgi `(K, N, 3d)` (a work buffer: gone with the roll), dW_hh, db_hh of the latest `backward_state`."""
+        """dgi `(K, N, 3d)` (a work buffer, gone with the release), dW_hh, db_hh of the latest `backward_state`."""
         assert self._dgh is not None and self._din is not None and self._fresh, "backward_state comes first, once each"
         k, n, d = self._shape
         flat = self._dgh.view(k * n, 3 * d)

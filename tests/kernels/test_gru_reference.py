@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hbll_seq.kernels.gru import GRURoll
+from hbll_seq.kernels.gru_reference import ReferenceGRURoll
 
 SHAPES = [(1, 1, 1), (2, 3, 5), (16, 64, 8), (33, 3, 64), (5, 7, 17)]
 
@@ -33,8 +33,8 @@ def test_forward_and_backward_equal_autograd(dtype, tolerance, k, n, d):
     net, gi, h, out = reference(k, n, d, dtype)
     same = dict(rtol=tolerance, atol=tolerance)
     w, b = net.weight_hh_l0.detach(), net.bias_hh_l0.detach()
-    roll = GRURoll(gi.detach(), w, b, h.detach(), keep=True)
-    ends = GRURoll(gi.detach(), w, b, h.detach(), keep=False)
+    roll = ReferenceGRURoll(gi.detach(), w, b, h.detach(), keep=True)
+    ends = ReferenceGRURoll(gi.detach(), w, b, h.detach(), keep=False)
     torch.testing.assert_close(roll.outputs, out.detach(), **same)
     torch.testing.assert_close(roll.end, out[-1].detach(), **same)
     assert ends.outputs is None
@@ -55,11 +55,11 @@ def test_forward_and_backward_equal_autograd(dtype, tolerance, k, n, d):
 def test_carry_is_the_product_of_the_diagonals():
     k, n, d = 4, 2, 3
     net, gi, h, _ = reference(k, n, d, torch.float64)
-    roll = GRURoll(gi.detach(), net.weight_hh_l0.detach(), net.bias_hh_l0.detach(), h.detach(), keep=True)
+    roll = ReferenceGRURoll(gi.detach(), net.weight_hh_l0.detach(), net.bias_hh_l0.detach(), h.detach(), keep=True)
     product, states = torch.ones(n, d).double(), [h.detach(), *roll.outputs.detach()]
     for step in range(k):
         for row in range(n):
-            one = lambda s: GRURoll(
+            one = lambda s: ReferenceGRURoll(
                 gi.detach()[step : step + 1, row : row + 1],
                 net.weight_hh_l0.detach(),
                 net.bias_hh_l0.detach(),

@@ -1,0 +1,75 @@
+"""What the cells of `nn.GRU`, `nn.LSTM` and `nn.RNN` share: weights, projection, and which roll is taken where.
+
+A gate's drive is `W_ih x + b_ih` of the input, which needs no state and is projected first, and `W_hh h + b_hh`. What a
+cell makes of its drives is in a module of its own: equations, carry and recipe.
+"""
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from hbll_seq.cells.autograd_rolls import SequenceRoll
+from hbll_seq.cells.base import Cell, Roll
+from hbll_seq.cells.fused import DenseRoll
+from hbll_seq.kernels.buffers import linear
+from hbll_seq.kernels.recipes import Recipe
+
+
+class DenseCell(Cell):
+    """Layer `layer` of one of PyTorch's recurrent modules.
+
+    Args:
+        module: with parameters named as in `nn.GRU`.
+        layer: counted from 0.
+    """
+
+    compiled_roll = DenseRoll
+    recipe: Recipe
+
+    def __init__(self, module: nn.RNNBase, layer: int) -> None:
+        self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")  # (gates * d, D)
+        self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")  # (gates * d, d)
+        self.b_ih: nn.Parameter | None = getattr(module, f"bias_ih_l{layer}", None)
+        self.b_hh: nn.Parameter | None = getattr(module, f"bias_hh_l{layer}", None)
+        self.input_size = self.w_ih.shape[1]
+        self.hidden_size = self.memory_size = self.w_hh.shape[1]
+        self.state_size = self.recipe.parts * self.hidden_size
+
+    def parameters(self) -> list[nn.Parameter]:
+        """W_ih, W_hh, b_ih, b_hh (the biases where the module has them)."""
+        return [p for p in (self.w_ih, self.w_hh, self.b_ih, self.b_hh) if p is not None]
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(..., D) -> (..., gates * d)`."""
+        return self.product(x, self.w_ih, self.b_ih)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """See `Cell.projected`."""
+        return linear(x, self.w_ih, self.b_ih)
+
+    def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
+        """See `Cell.recurrent`."""
+        return self.w_hh, self.b_hh
+
+    def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The sequential chain by PyTorch's own function of that cell."""
+        return self._by_torch(x, state, True)
+
+    def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, time first."""
+        return self._by_torch(x, state, False)
+
+    @abstractmethod
+    def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+        """Outputs and final state `(N, S)`."""
+
+    def _arguments(self, batch_first: bool) -> tuple[list[Tensor], bool, int, float, bool, bool, bool]:
+        """What PyTorch's functions want after input and state.
+
+        Weights, whether there are biases, layers, dropout, training, both directions, batch first.
+        """
+        return [*self.parameters()], self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, batch_first
+
+    def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
+        """All steps in one call of PyTorch's."""
+        return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)
