@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq import cells as c
+from hbll_seq.data.streaming import check_state, check_step
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, Objective, Task
 from hbll_seq.models.registry import remember
@@ -167,11 +168,23 @@ class SequenceModel(Model):
         return self.read(h, lengths)
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Stream: one input `(B,)` or `(B, D)` and the state before it -> prediction `(B, V)`, state after it."""
+        """Stream: one input `(B,)` or `(B, D)` and the state before it -> prediction `(B, V)`, state after it.
+
+        Raises:
+            InputError: an input that the model cannot read, or a state that is not what a step before returned.
+        """
+        x = check_step(x, self)
+        if state is not None:
+            state = check_state(state, [(len(x), cell.state_size) for cell in self.cells], self.readout.weight)
+        return self.advance(x, state)
+
+    def advance(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """`step` without its checks, for loops over what has been checked."""
         h = self.embed(x)
-        before = state if state is not None else [cell.initial(h.shape[0], h) for cell in self.cells]
+        cells = self.cells
+        before = state if state is not None else [cell.initial(h.shape[0], h) for cell in cells]
         after = []
-        for cell, s in zip(self.cells, before, strict=True):
+        for cell, s in zip(cells, before, strict=True):
             s = cell.step(h, s)
             h = cell.output(s)
             after.append(s)

@@ -1,43 +1,54 @@
 """What `fit` was given, checked before any weight changes."""
 
+import difflib
 import inspect
-import math
 import numbers
 import os
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from hbll_seq import rules
+from hbll_seq.data.batch import Batch
+from hbll_seq.data.check_batch import check_batch
 from hbll_seq.data.inputs import as_source
-from hbll_seq.data.sources import Source
+from hbll_seq.data.scalars import as_float
+from hbll_seq.data.scalars import check_seed as check_seed
+from hbll_seq.data.scalars import integer as integer
+from hbll_seq.data.scalars import positive as positive
+from hbll_seq.data.sources import Loader, Source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
-LARGEST_SEED = 2**42  # a generator's seed is made of this and the step, in 63 bits
+# words that `fit` and `gradient` know beside a rule's own; a test compares them with the signatures
+FIT = (
+    "rule", "steps", "epochs", "batch_size", "window", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip",
+    "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
+    "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options",
+)  # fmt: skip
+GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "rule_options")
 
 
-def integer(name: str, value: Any, least: int = 1, extra: str = "") -> int:
-    """`value` as an int (NumPy's integers are welcome), at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < least:
-        raise InputError(name, repr(value), f"an integer >= {least}{extra}")
-    return int(value)
+def check_model(model: Any) -> None:
+    """A model of this package."""
+    if not isinstance(model, Model):
+        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
 
 
-def positive(name: str, value: Any, extra: str = "") -> float:
-    """`value` as a finite float > 0."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
-        raise InputError(name, repr(value), f"a number > 0{extra}")
-    return float(value)
-
-
-def check_seed(seed: Any) -> int:
-    """The seed as an int of a size that leaves room for the step."""
-    if not isinstance(seed, numbers.Integral) or abs(int(seed)) > LARGEST_SEED:
-        raise InputError("seed", repr(seed), f"an integer within +-{LARGEST_SEED}")
-    return int(seed)
+def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> Batch:
+    """What `step` was given; the batch in the model's dtypes."""
+    check_model(model)
+    if not isinstance(rule, rules.Rule) or rule.family != model.family:
+        came = f"{rule.name!r} for {rule.family} models" if isinstance(rule, rules.Rule) else type(rule).__name__
+        raise InputError("rule", came, f"a Rule for {model.family} models, from hbll_seq.rules.make, after setup")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError("optimizer", type(optimizer).__name__, "a torch.optim.Optimizer over the model's parameters")
+    if clip is not None:
+        positive("clip", clip, ", or None")
+    return check_batch(batch, model)
 
 
 def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> int:
@@ -50,21 +61,69 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> 
     return max(1, round(many * source.steps_per_epoch(batch_size)))
 
 
-def make_rule(rule: Any, options: dict[str, Any], family: str) -> rules.Rule[Any]:
-    """The rule, and an error that names the option it does not have."""
+def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str) -> dict[str, Any]:
+    """The options a rule is made with: those given as keywords, and those of `rule_options=` that it has.
+
+    Args:
+        rule: its name, or a `Rule`.
+        options: given as keywords; the rule must have every one of them.
+        shared: `rule_options=`: options for whichever rule is named, so that one word changes the rule. Those that
+            belong to other rules of the family are left out.
+        family: of the model.
+
+    Raises:
+        InputError: an option that no rule has, or that is given twice, with the nearest word there is.
+    """
+    if shared is None:
+        shared = {}
+    if not isinstance(shared, Mapping) or not all(isinstance(name, str) for name in shared):
+        raise InputError("rule_options", type(shared).__name__, "a dict from names of options to values")
+    if shared and isinstance(rule, rules.Rule):
+        raise InputError("rule_options", "options beside a Rule instance", "a rule's name, or the instance alone")
+    every = set[str]().union(*(_options(name, family) for name in rules.available(family)))
+    for name in shared:
+        if name not in every:
+            near = _nearest(name, every)
+            raise InputError("rule_options", f"{name!r}, which no rule has", f"options of a rule{near}")
+        if name in options:
+            raise InputError(name, "a keyword and also in rule_options", "one of the two")
+    own = _options(rule, family)
+    return {**{name: value for name, value in shared.items() if name in own}, **options}
+
+
+def make_rule(rule: Any, options: dict[str, Any], family: str, words: Sequence[str] = FIT) -> rules.Rule[Any]:
+    """The rule, and an error that names the option it does not have, and the nearest one there is."""
     if isinstance(rule, str) and rule in rules.available(family):
         known = inspect.signature(rules.base.lookup(rule, family)).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for name in options:
             if name not in known and not anything:
+                others = [one for one in rules.available(family) if name in _options(one, family)]
+                where = f"; {', '.join(others)} have it: rule_options={{...}} keeps it for them" if others else ""
                 raise InputError(
                     name,
                     "an option that neither fit nor the rule has",
-                    f"for rule {rule!r} one of {sorted(known)}",
+                    f"for rule {rule!r} one of {sorted(known)}{where or _nearest(name, {*words, *known})}",
                 )
     elif not isinstance(rule, str | rules.Rule):
         raise InputError("rule", type(rule).__name__, f"one of {rules.available(family)} or a Rule instance")
+    elif isinstance(rule, str):
+        near = _nearest(rule, rules.available(family))
+        raise InputError("rule", repr(rule), f"for a {family} model one of {rules.available(family)}{near}")
     return rules.make(rule, family=family, **options)
+
+
+def _options(rule: Any, family: str) -> set[str]:
+    """Names of a rule's own options; none of an instance or of a name that is not known."""
+    if not isinstance(rule, str) or rule not in rules.available(family):
+        return set()
+    parameters = inspect.signature(rules.base.lookup(rule, family)).parameters.values()
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _nearest(name: str, words: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, sorted(words), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def split_validation(
@@ -73,7 +132,8 @@ def split_validation(
     """What to train on, and what is held out."""
     if validation is None:
         return source, None
-    if isinstance(validation, float):
+    if isinstance(validation, numbers.Real):
+        validation = as_float(validation)
         if not 0 < validation < 1:
             raise InputError("validation", validation, "a fraction between 0 and 1")
         return source.tail(validation)
@@ -87,7 +147,10 @@ def split_validation(
         if model.task == "next" and y is not None:
             x, y = (x, y), None  # (x, lengths)
     try:
-        return source, as_source(x, y, model, window=window, ignore_index=ignore_index)
+        held_out = as_source(x, y, model, window=window, ignore_index=ignore_index)
+        if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # its first batch is looked at
+            raise InputError("x", "a DataLoader without batches", "at least one batch")
+        return source, held_out
     except InputError as error:
         raise InputError(f"validation: {error.argument}", error.got, error.expected) from error
 
@@ -100,10 +163,11 @@ def pick_device(device: Any, model: nn.Module) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(
-            "device", repr(device), f"a device torch can use here ({str(error).splitlines()[0]})"
-        ) from error
+    except Exception as error:  # every backend that is not there has its own
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError("device", repr(device), f"a device torch can use here ({why})") from error
+    if where.type == "meta":
+        raise InputError("device", repr(device), "a device that holds values")
     return where
 
 
@@ -115,6 +179,8 @@ def check_checkpoint(path: str | os.PathLike[str] | None, resume: bool) -> None:
         return
     if not isinstance(path, str | os.PathLike):
         raise InputError("checkpoint", type(path).__name__, "a path")
+    if "\0" in str(path):
+        raise InputError("checkpoint", repr(path), "the name of a file")
     file = pathlib.Path(path)
     if file.is_dir() or not file.parent.is_dir():
         what = "which is a folder" if file.is_dir() else "whose folder does not exist"

@@ -25,11 +25,14 @@ from hbll_seq.errors import DivergenceError, InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
     check_checkpoint,
+    check_model,
     check_seed,
+    check_step,
     integer,
     make_rule,
     pick_device,
     positive,
+    rule_arguments,
     split_validation,
     training_steps,
 )
@@ -54,6 +57,9 @@ class StepInfo(NamedTuple):
     updated: bool
 
 
+SKIPPED = StepInfo(rules.StepResult(0.0, {}), 0.0, False)  # a batch in which no target counts
+
+
 def step(
     model: Model,
     batch: Batch,
@@ -69,7 +75,24 @@ def step(
         rule: from `hbll_seq.rules.make`, after `rule.setup`.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
+
+    Returns:
+        See `StepInfo`. A batch in which no target counts has loss 0 and makes no update; the rule does not see it.
+
+    Raises:
+        InputError: before anything is computed.
     """
+    batch = check_step(model, batch, rule, optimizer, clip)
+    if batch.targeted():
+        return _step(model, batch, rule, optimizer, clip)
+    optimizer.zero_grad()
+    return SKIPPED
+
+
+def _step(
+    model: Model, batch: Batch, rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None
+) -> StepInfo:
+    """`step` of a batch that `fit` made."""
     optimizer.zero_grad()
     result = rule.step(model, batch)
     grads = _gradients(model.parameters())
@@ -110,7 +133,7 @@ def fit(
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200, resume: bool = False,
     record_every: int = 50, measure_cosine: int | None = None,
-    **rule_options: Any,
+    rule_options: dict[str, Any] | None = None, **options: Any,
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
@@ -145,9 +168,11 @@ def fit(
         resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped.
         record_every: steps between records of every block's loss.
         measure_cosine: steps between comparisons with the exact BPTT gradient (costs one BPTT step each).
+        rule_options: options of rules in a dict, of which the rule takes those it has; so that one word changes the
+            rule. An option given as a keyword must be one of the rule's.
 
     Returns:
-        A `History`.
+        A `History`. A batch in which no target counts makes no update and has no loss; its number is in `skipped_step`.
 
     Raises:
         InputError: before any weight changes.
@@ -163,12 +188,13 @@ def fit(
     lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
     weight_decay = 0.0 if weight_decay == 0 else positive("weight_decay", weight_decay, ", or 0")
     check_checkpoint(checkpoint, resume)
-    if not isinstance(model, Model):
-        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
-    learner = make_rule(rule, rule_options, model.family)
+    check_model(model)
+    options = rule_arguments(rule, options, rule_options, model.family)
+    learner = make_rule(rule, options, model.family)
     whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
     total = training_steps(steps, epochs, source, batch_size)
+    source.batch(0, batch_size, seed)  # a DataLoader's first batch is looked at before anything changes
     factor = make_schedule(schedule, total, warmup)
     every = max(1, total // 10) if validate_every == "auto" else integer("validate_every", validate_every,
                                                                          extra=', or "auto"')  # fmt: skip
@@ -185,7 +211,7 @@ def fit(
         window=text_window(window, model), optimizer=_name(optimizer), weight_decay=weight_decay,
         schedule=_name(schedule), warmup=warmup,
         task=model.task, objective=model.objective, device=str(where),
-        options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in rule_options.items()},
+        options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in options.items()},
     )  # fmt: skip
     run = History(model, config, versions())
     trained = Trained(run, model, opt, learner, hooks)
@@ -210,24 +236,30 @@ def fit(
                 run.stopped_reason = "callback"
             for i in range(first, first if stop else total):
                 reseed = partial(seed_draws, seed * MIX + i, where)  # for dropout and the like in a user's module
-                batch = source.batch(i, batch_size, seed).to(where)
+                batch = source.batch(i, batch_size, seed)
+                targeted = batch.targeted()  # asked on the CPU, where it waits for nothing
+                batch = batch.to(where)
                 rate = lr * factor(i)
                 for group in opt.param_groups:
                     group["lr"] = rate
                 learner.progress = i / total
-                if measure_cosine and i % measure_cosine == 0:
+                if measure_cosine and targeted and i % measure_cosine == 0:
                     run.add(gradient_cosine=gradient_cosine(model, batch, learner, reseed), cosine_step=i + 1)
                 torch._foreach_copy_(before, [p.detach() for p in weights])
                 reseed()
                 stepping = True
-                info = step(model, batch, learner, opt, clip)
+                info = _step(model, batch, learner, opt, clip) if targeted else SKIPPED
                 stepping = False
-                if not info.updated:
+                if targeted and not info.updated:
                     raise _divergence(info, i + 1)
                 good, before = before, good
                 if not _all_finite(weights):
                     raise _divergence(info, i + 1)
-                _record(run, info, i + 1, rate, time.perf_counter() - began, i % record_every == 0 or i + 1 == total)
+                blocks = i % record_every == 0 or i + 1 == total
+                if targeted:
+                    _record(run, info, i + 1, rate, time.perf_counter() - began, blocks)
+                else:
+                    run.add(skipped_step=i + 1)
                 bar.update()
                 if progress:
                     bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)

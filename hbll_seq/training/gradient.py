@@ -9,7 +9,7 @@ from hbll_seq import rules
 from hbll_seq.data.inputs import as_source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
-from hbll_seq.training.arguments import check_seed, make_rule
+from hbll_seq.training.arguments import GRADIENT, check_model, check_seed, make_rule, rule_arguments
 from hbll_seq.training.seeding import seed_draws
 
 EVERYTHING = 1 << 40  # sequences
@@ -17,7 +17,8 @@ EVERYTHING = 1 << 40  # sequences
 
 def gradient(
     model: Model, x: Any, y: Any = None, *, rule: str | rules.Rule[Any] = "bptt", mask: Any = None,
-    window: int | None = None, ignore_index: int = -100, seed: int = 0, **rule_options: Any,
+    window: int | None = None, ignore_index: int = -100, seed: int = 0,
+    rule_options: dict[str, Any] | None = None, **options: Any,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The gradient that a rule finds for all of `x`, as one batch (of a DataLoader for its first).
 
@@ -30,6 +31,7 @@ def gradient(
         rule: a name with its options as further keywords, or a `Rule` after `setup`, whose state stays as it is.
         window: steps of the windows cut from one long text.
         seed: of what the rule draws and of dropout; the global random state is untouched.
+        rule_options: as for `fit`.
 
     Returns:
         By parameter name, on the model's device; zeros where the rule gives none.
@@ -38,13 +40,18 @@ def gradient(
         InputError: see `fit`.
     """
     seed = check_seed(seed)
-    if not isinstance(model, Model):
-        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    check_model(model)
     given = isinstance(rule, rules.Rule)
-    learner = make_rule(rule, rule_options, model.family)
+    options = rule_arguments(rule, options, rule_options, model.family)
+    learner = make_rule(rule, options, model.family, GRADIENT)
     source = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     where = next(model.parameters()).device
-    batch = next(iter(source.in_order(EVERYTHING))).to(where)
+    batch = next(iter(source.in_order(EVERYTHING)), None)
+    if batch is None or not batch.targeted():  # the first of a DataLoader
+        raise InputError(
+            "x", "no first batch" if batch is None else "a first batch without a target that counts", "one"
+        )
+    batch = batch.to(where)
     learner.expect(source.longest())
     if not given:
         learner.setup(model, torch.Generator().manual_seed(seed))
