@@ -68,8 +68,16 @@ def text_window(window: Any, model: Expected) -> int:
     return steps
 
 
-def as_sequences(x: Any, model: Expected) -> tuple[Tensor, Tensor]:
-    """x alone, without targets: padded `(N, T)` or `(N, T, D)`, and lengths `(N,)`.
+def as_sequences(
+    x: Any, model: Expected, y: Any = None, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Any]:
+    """x alone: padded `(N, T)` or `(N, T, D)`, lengths `(N,)`, and y as it came, or as a Dataset yields it.
+
+    Args:
+        x: sequences in memory.
+        model: what it reads.
+        y: handed on; None with a Dataset.
+        dtype: of features; None for the model's.
 
     Raises:
         InputError: names what came and what was expected.
@@ -77,8 +85,10 @@ def as_sequences(x: Any, model: Expected) -> tuple[Tensor, Tensor]:
     if isinstance(x, DataLoader):
         raise InputError("x", "a DataLoader", "sequences in memory, or one call a batch")
     if isinstance(x, Dataset):
-        x = _read(x, model)[0]
-    return _checked(*_together(x, model), model)
+        if y is not None:
+            raise InputError("y", "targets beside a Dataset", "a dataset that yields (x, y)")
+        x, y = _read(x, model)
+    return *_checked(*_together(x, model), model, dtype), y
 
 
 def _loaded(item: Any, model: Expected, ignore_index: int) -> Batch:

@@ -27,7 +27,7 @@ def check_step(x: Any, model: Expected) -> Tensor:
     else:
         x = x.to(like)
     expected = "(B,), a symbol a sequence" if model.input_kind == "symbols" else f"(B, {model.input_size})"
-    if x.shape[1:] != (() if model.input_kind == "symbols" else (model.input_size,)) or x.numel() == 0:
+    if x.ndim == 0 or x.shape[1:] != (() if model.input_kind == "symbols" else (model.input_size,)) or x.numel() == 0:
         raise InputError("x", f"shape {tuple(x.shape)}", expected)
     return check_values(x, model)
 

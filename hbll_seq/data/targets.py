@@ -64,7 +64,7 @@ def check_targets(
     if model.task == "sequence":
         if mask is not None:
             raise InputError("mask", "given", "None: there is one target a sequence")
-        return x, lengths, _per_sequence(y, n, model, dtype), None
+        return x, lengths, per_sequence(y, n, model, dtype), None
     target = _per_step(y, n, t, lengths, model)
     counted = _mask(mask, n, t, lengths)
     if model.objective == "cross_entropy":
@@ -93,7 +93,8 @@ def _is_list_of_arrays(y: Any) -> bool:
     return isinstance(y, list) and len(y) > 0 and not isinstance(y[0], numbers.Number)
 
 
-def _per_sequence(y: Any, n: int, model: Expected, dtype: torch.dtype | None) -> Tensor:
+def per_sequence(y: Any, n: int, model: Expected, dtype: torch.dtype | None) -> Tensor:
+    """One target a sequence: `(n,)` labels or `(n, C)` values."""
     if _is_list_of_arrays(y):
         parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
         for i, one in enumerate(parts):

@@ -15,9 +15,10 @@ from hbll_seq import rules
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.check_batch import check_batch
 from hbll_seq.data.inputs import as_source
-from hbll_seq.data.scalars import as_float
+from hbll_seq.data.scalars import as_float, flag
 from hbll_seq.data.scalars import check_seed as check_seed
 from hbll_seq.data.scalars import integer as integer
+from hbll_seq.data.scalars import number as number
 from hbll_seq.data.scalars import positive as positive
 from hbll_seq.data.sources import Loader, Source
 from hbll_seq.errors import InputError
@@ -173,6 +174,8 @@ def pick_device(device: Any, model: nn.Module) -> torch.device:
 
 def check_checkpoint(path: str | os.PathLike[str] | None, resume: bool) -> None:
     """A place where a file can be: hours of training should not find out that it is not."""
+    if not isinstance(resume, str):
+        resume = flag("resume", resume)
     if path is None:
         if resume:
             raise InputError("resume", "True without a checkpoint", "checkpoint='a file'")

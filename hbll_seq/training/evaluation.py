@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.inputs import as_sequences, as_source
-from hbll_seq.data.scalars import integer
+from hbll_seq.data.scalars import flag, integer
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct, objective
@@ -79,9 +79,9 @@ def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool =
     """
     check_model(model)
     batch_size = integer("batch_size", batch_size)
-    if probabilities and model.objective != "cross_entropy":
+    if flag("probabilities", probabilities) and model.objective != "cross_entropy":
         raise InputError("probabilities", "True for a regression", "False")
-    padded, lengths = as_sequences(x, model)
+    padded, lengths, _ = as_sequences(x, model)
     outs: list[Tensor] = []
     with _deployed(model):
         for part, steps in zip(padded.split(batch_size), lengths.split(batch_size), strict=True):

@@ -30,6 +30,7 @@ from hbll_seq.training.arguments import (
     check_step,
     integer,
     make_rule,
+    number,
     pick_device,
     positive,
     rule_arguments,
@@ -186,7 +187,7 @@ def fit(
     )
     measure_cosine = None if measure_cosine is None else integer("measure_cosine", measure_cosine, extra=", or None")
     lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
-    weight_decay = 0.0 if weight_decay == 0 else positive("weight_decay", weight_decay, ", or 0")
+    weight_decay = number("weight_decay", weight_decay)
     check_checkpoint(checkpoint, resume)
     check_model(model)
     options = rule_arguments(rule, options, rule_options, model.family)
