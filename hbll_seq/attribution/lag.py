@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from hbll_seq.attribution.nodes import blocks_of, rolled_of
-from hbll_seq.attribution.question import inputs, outcome_loss, targets, unit_of
+from hbll_seq.attribution.question import outcome_loss, unit_of
 from hbll_seq.attribution.result import LagMap
 from hbll_seq.attribution.secant import choose, explain, scale_of
 from hbll_seq.attribution.state_maps import TimeChain
 from hbll_seq.attribution.withheld import DONORS, Way, combined, ways_of
+from hbll_seq.data.outcomes import as_batch
+from hbll_seq.data.scalars import flag, integer_or_auto
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 
@@ -51,18 +53,13 @@ def lag_map(
     """
     if not isinstance(model, SequenceModel):
         raise InputError("model", type(model).__name__, "a SequenceModel: depth has one outcome, at its end")
-    if rolled != "auto" and (not isinstance(rolled, int) or isinstance(rolled, bool) or rolled < 1):
-        raise InputError("rolled", repr(rolled), 'an integer >= 1 or "auto"')
-    x = inputs(model, x)
-    if y is None and model.task != "next":
-        raise InputError("y", "None", "targets (only next-step models bring their own)")
-    whole = model.task == "sequence"
-    if y is None:
-        x, y = x[:, :-1], x[:, 1:]
-    else:
-        y = targets(model, y, x)
-        if not whole and (y.ndim < 2 or y.shape[1] != x.shape[1]):
-            raise InputError("y", f"shape {tuple(y.shape)}", f"a target for each of {x.shape[1]} steps")
+    exact, rolled = flag("exact", exact), integer_or_auto("rolled", rolled)
+    batch = as_batch(x, y, model).to(next(model.parameters()).device)
+    if int(batch.lengths.min()) < batch.x.shape[1]:
+        raise InputError("x", "sequences of different lengths", "one length, or one call a length")
+    x, y, whole = batch.x, batch.y, model.task == "sequence"
+    if batch.mask is not None and model.objective == "cross_entropy":
+        y = y.masked_fill(~batch.mask, IGNORE)
     block = blocks_of(x, block_size)
     ways = ways_of(withheld, donors, len(x), "mean")
     chain = TimeChain(copy.deepcopy(model).double(), x, block)

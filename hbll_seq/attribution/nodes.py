@@ -14,10 +14,12 @@ from hbll_seq.attribution.question import Question, ask, outcome_loss, unit_of
 from hbll_seq.attribution.result import Credit
 from hbll_seq.attribution.state_maps import Chain, DepthChain, TimeChain
 from hbll_seq.attribution.withheld import DONORS, combined, ways_of
+from hbll_seq.data.scalars import choice, flag, integer_or_auto
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.training.arguments import check_model
 from hbll_seq.tree import Tree, auto_block
 
 KINDS = ("posterior", "knockout", "gradient")
@@ -75,12 +77,11 @@ def credit(
     Raises:
         InputError: wrong shapes, an unknown kind, an outcome outside the sequence, or a target that is missing.
     """
-    if kind not in KINDS:
-        raise InputError("kind", repr(kind), f"one of {KINDS}")
-    if model.family == "layered" and withheld not in (None, "skip"):
+    check_model(model)
+    choice("kind", kind, KINDS)
+    if model.family == "layered" and withheld is not None and withheld != "skip":
         raise InputError("withheld", repr(withheld), '"skip" for layered models')
-    if rolled != "auto" and (not isinstance(rolled, int) or isinstance(rolled, bool) or rolled < 1):
-        raise InputError("rolled", repr(rolled), 'an integer >= 1 or "auto"')
+    exact, rolled = flag("exact", exact), integer_or_auto("rolled", rolled)
     question = ask(model, x, y, outcome)
     ways = ways_of(withheld, donors, len(question.x), "skip" if model.family == "layered" else "mean+swap")
     exact_model = copy.deepcopy(model).double()
@@ -118,11 +119,8 @@ def credit(
 
 def blocks_of(x: Tensor, block_size: int | str) -> int:
     """Steps a block, checked."""
-    if block_size == "auto":
-        return auto_block(x.shape[1], x.shape[0])
-    if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
-        raise InputError("block_size", repr(block_size), 'an integer >= 1 or "auto"')
-    return min(block_size, x.shape[1])
+    block = integer_or_auto("block_size", block_size)
+    return auto_block(x.shape[1], x.shape[0]) if isinstance(block, str) else min(block, x.shape[1])
 
 
 def rolled_of(rolled: int | str, levels: int) -> int:
