@@ -99,7 +99,7 @@ def train(a: argparse.Namespace, rule_name: str, lr: float, seed: int) -> dict[s
             group["lr"] = lr * min(1.0, (i + 1) / 50) * (1 - i / steps)
         began = time.perf_counter()
         optimizer.zero_grad()
-        result = rule.step(model, batch)
+        result = rule.step(model, batch, progress=i / steps)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         seconds.append(time.perf_counter() - began)

@@ -41,7 +41,7 @@ def main() -> None:
     options = dict(batch_size=1, window=1024, progress=False)
     hs.fit(hs.models.CharLM(text.vocab_size, hidden=64), text.train, steps=20, validation=text.valid, **options)
     spent: dict[str, float] = {}
-    module = sys.modules["hbll_seq.training.fit"]
+    module = sys.modules["hbll_seq.training.loop"]
     for name in ("step", "evaluate_source"):
         timed(module, name, spent)
     model = hs.models.CharLM(text.vocab_size, hidden=64)

@@ -51,10 +51,10 @@ def held_out(model: SequenceModel, test: Batch, rows: int = 250) -> tuple[float,
     return loss / len(test.x), right / len(test.x)
 
 
-def gradient(rule: rules.Rule, model: SequenceModel, batch: Batch) -> torch.Tensor:
+def gradient(rule: rules.Rule, model: SequenceModel, batch: Batch, progress: float = 1.0) -> torch.Tensor:
     """One rule's gradient as a vector, `.grad` left clear."""
     model.zero_grad()
-    rule.step(model, batch)
+    rule.step(model, batch, progress=progress)
     vector = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     return vector
@@ -78,13 +78,12 @@ def train(
     losses, cosines, curve, seconds = [], [], [], []
     metrics: dict[str, list[Any]] = {}
     for i in range(steps):
-        rule.progress = i / steps
         batch = task.sample(g)
         if cosine and i % cosine == 0:
             exact = gradient(rules.make("bptt"), model, batch)
         optimizer.zero_grad()
         start = time.perf_counter()
-        result = rule.step(model, batch)
+        result = rule.step(model, batch, progress=i / steps)
         seconds.append(time.perf_counter() - start)
         if cosine and i % cosine == 0:
             ours = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

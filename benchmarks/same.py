@@ -263,7 +263,7 @@ def credit() -> Digest:
 @case
 def gradients_and_predictions() -> Digest:
     model, x, _ = symbols("gru", layers=2)
-    found = {rule: digest(hs.gradient(model, x, rule=rule).values()) for rule in ("hbll", "bptt", "dsf")}
+    found = {rule: digest(hs.gradient(model, x, rule=rule, progress=0.5).values()) for rule in ("hbll", "bptt", "dsf")}
     found["evaluate"] = repr(hs.evaluate(model, x))
     found["predict"] = digest(hs.predict(model, x[:3]))
     letters = hs.models.CharLM(12, hidden=16, symbols=list("abcdefghijkl"), seed=1)

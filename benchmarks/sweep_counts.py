@@ -3,8 +3,7 @@
     python -m benchmarks.sweep_counts [--models fresh-gru text-gru ...] [--steps 256 ... 131072] [--most 127]
         [--seeds 0 1 2] [--block auto]
 
-One sequence, `execution="parallel"`, `discount=1`, the default tolerances (boundaries 3e-4, messages 1e-3) and block
-size. Models are untrained, trained on text (600 steps of tiny Shakespeare, T=256) or trained on the word problem of S5
+One sequence, `execution="parallel"`, `discount=1`, the default tolerances and block size. Models are untrained, trained on text (600 steps of tiny Shakespeare, T=256) or trained on the word problem of S5
 (`benchmarks/dynamics_models.py`); weights stay as they are. "First" is a rule's first step, "later" its fifth on
 sequences like it, when the cell's carry has been calibrated. n - 1 sweeps are exact whatever the dynamics, so a count near
 the number of blocks says that nothing was gained. Medians over seeds. Rows go to `benchmarks/out/sweep_counts.jsonl` too.

@@ -35,6 +35,6 @@ from hbll_seq.training import callbacks as callbacks
 from hbll_seq.training.evaluation import evaluate as evaluate
 from hbll_seq.training.evaluation import predict as predict
 from hbll_seq.training.fit import fit as fit
-from hbll_seq.training.fit import step as step
 from hbll_seq.training.gradient import gradient as gradient
 from hbll_seq.training.history import History as History
+from hbll_seq.training.step import step as step

@@ -33,9 +33,9 @@ class EngineWarning(UserWarning):
     """Said once a run: it goes on by another schedule than asked for, or rounding decides its gradients."""
 
 
-def warn(message: str) -> None:
-    """An `EngineWarning` that points to the line outside this package which led here."""
+def warn(message: str, category: type[Warning] = EngineWarning) -> None:
+    """Warn, pointing to the line outside this package which led here."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("hbll_seq"):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, EngineWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -62,8 +62,8 @@ def batch(
     return Batch(x * mask, valid, torch.randint(0, symbols, (b, t), generator=g), mask)
 
 
-def gradient(rule, net, data) -> Tensor:
-    """The rule's gradient as one vector."""
+def gradient(rule, net, data, progress: float = 0.5) -> Tensor:
+    """The rule's gradient as one vector; half way through a run, where messages are neither whole nor cut."""
     net.zero_grad()
-    rule.step(net, data)
+    rule.step(net, data, progress=progress)
     return torch.cat([p.grad.flatten() for p in net.parameters()])

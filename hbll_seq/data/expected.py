@@ -11,7 +11,7 @@ InputKind = Literal["symbols", "features", "array"]
 
 
 class Expected(Protocol):
-    """What a model reads and predicts; every `hbll_seq.models.Model` says it. See there for the meanings."""
+    """What a model reads and predicts; every `hbll_seq.models.base.Model` says it. See there for the meanings."""
 
     task: Task
     objective: Objective

@@ -26,7 +26,7 @@ def number(name: str, value: Any, least: float = 0.0, most: float = math.inf, ex
     """`value` as a finite float in `least`..`most`."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not (math.isfinite(as_float(value)) and least <= as_float(value) <= most):
-        expected = f"a number >= {least:g}" if most == math.inf else f"a number in {least:g}..{most:g}"
+        expected = f"a number >= {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
         raise InputError(name, shown(value), expected + extra)
     return float(value)
 

@@ -1,7 +1,7 @@
 """The cells' formulas for one step, forward and backward, element by element: what the fused rolls are made from.
 
 Products with the recurrent weights are the emitter's business (`emit.py`); a recipe gets their results. Names as in
-the cells' own modules. Gradients are checked against autograd (tests/test_fused.py).
+the cells' own modules. Gradients are checked against autograd (tests/kernels/test_fused.py).
 """
 
 from abc import ABC, abstractmethod

@@ -6,6 +6,7 @@ A rule of your own is a subclass with a `name` and a `step`, decorated with `@re
 for a rule of each family of models: "hbll" trains a recurrent network over time, a layered one over depth.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
 M = TypeVar("M", bound=Model)
+PASS_PROGRESS = "hs.step(..., progress=...), or rule.step(model, batch, progress=...) in a loop without it"
 
 
 class StepResult(NamedTuple):
@@ -40,13 +42,37 @@ class Rule(Generic[M]):
     Attributes:
         name: what `fit(..., rule=...)` calls it.
         family: of the models it trains, "recurrent" or "layered".
-        progress: share of the run that is done, 0 at the first step, near 1 at the last. `fit` sets it before every
-            step; a loop of your own may, or leave it at 1/2.
+
+    Raises:
+        InputError: where a subclass is defined whose `step` takes no `progress`.
     """
 
     name: ClassVar[str]
     family: ClassVar[str] = "recurrent"
-    progress: float = 0.5
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a `step` that cannot be called as `fit` calls it, where it is written and not hours later."""
+        super().__init_subclass__(**options)
+        try:
+            inspect.signature(cls.step).bind_partial(progress=1.0)
+        except TypeError:
+            raise InputError(
+                "rule",
+                f"{cls.__name__} with step{inspect.signature(cls.step)}",
+                "step(self, model, batch, progress), where progress is the share of the run that is done, 0 to 1",
+            ) from None
+
+    @property
+    def progress(self) -> float:
+        """No longer there: `progress` is an argument of `step`.
+
+        A loop that still sets it would train by another gradient than it asks for, so setting it is refused.
+        """
+        raise AttributeError(f"{type(self).__name__}.progress is gone: {PASS_PROGRESS}")
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        raise InputError("progress", f"{value!r}, set on a rule", PASS_PROGRESS)
 
     def expect(self, longest: int | None) -> None:
         """Called once by `fit`, before `setup`, with the steps of the longest sequence, where that is known."""
@@ -58,9 +84,20 @@ class Rule(Generic[M]):
         """Parameters of the rule's own (message encoders); trained beside the model's, never deployed."""
         return []
 
-    def step(self, model: M, batch: Batch) -> StepResult:
-        """Add this batch's gradients to `.grad` of the model's (and the rule's) parameters."""
-        raise TypeError(f"{type(self).__name__} does not define step(model, batch)")
+    def step(self, model: M, batch: Batch, progress: float) -> StepResult:
+        """Add this batch's gradients to `.grad` of the model's (and the rule's) parameters.
+
+        Args:
+            model: what is trained; its weights stay as they are.
+            batch: see `hbll_seq.data.batch.Batch`.
+            progress: share of the run that is done: 0 at the first step of n, (n - 1) / n at the last. A rule whose
+                gradient changes over a run reads it; the others ignore it. It is passed by name. The built-in rules
+                take 1, the end of a run, where it is left out.
+
+        Returns:
+            The loss and what the history shall hold.
+        """
+        raise TypeError(f"{type(self).__name__} does not define step(model, batch, progress)")
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers that make a resumed run equal an uninterrupted one."""

@@ -32,7 +32,7 @@ class BPTT(Rule[SequenceModel]):
         self.kernels = kernels
         self.engine = Engine(Options(execution="sequential", discount=1.0, memory=memory))
 
-    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         steps = batch.x.shape[1]
         if self.kernels == "auto" and (compiled(model) or self.engine.options.memory is not None):

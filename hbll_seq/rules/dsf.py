@@ -30,7 +30,7 @@ class DSF(Rule[SequenceModel]):
     def __init__(self) -> None:
         self.diagonal: dict[int, Tensor] = {}
 
-    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
 
         def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ def forward_backward(
 ) -> tuple[float, Tensor | None]:
     """Add the batch's gradients to `.grad`; return the mean loss and the loss per step `(B, T)` (or None).
 
-    With `lookup` the first cell may get symbols in place of their embeddings (`cells.symbols`).
+    With `lookup` the first cell may get symbols in place of their embeddings (`cells.symbol_cell`).
     """
     out = model(batch.x, batch.lengths, execute=execute, lookup=lookup)
     loss, per_step = objective(model.objective, out, batch)

@@ -68,13 +68,14 @@ def fastest(sides: list[Schedule], make: Callable[[Schedule], Callable[[], None]
     return min(sides, key=lambda side: statistics.median(taken[side]))
 
 
-def pin(rule: "HBLL", model: SequenceModel, batch: Batch) -> None:
+def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> None:
     """With `execution="measured"`, measure what such batches take, unless it is known, and have the engine keep to it.
 
     Args:
         rule: that is about to make a step.
         model: left alone; copies are trained on.
         batch: a typical one.
+        progress: of the step about to be made; the steps that are timed are made with it.
     """
     engine, (size, steps) = rule.engine, batch.x.shape[:2]
     credit = engine.credit_block(steps, size)
@@ -91,7 +92,7 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch) -> None:
 
         def one() -> None:
             net.zero_grad()
-            twin.step(net, batch)
+            twin.step(net, batch, progress)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 

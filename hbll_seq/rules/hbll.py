@@ -37,9 +37,9 @@ class HBLL(Rule[SequenceModel]):
         check_every: steps between two checks: of the loss against the deployed chain's, where boundaries are not exact,
             and of how far messages are amplified on their way back; 0 for never.
         discount: factor on the feedback message that enters a credit block, 0 to 1. "auto": 1 for blocks without
-            targets of their own, so that credit for a distant outcome is whole; for the others it rises from 0 to 1
-            over the run (`Rule.progress`): a block learns first from what it sees itself, then from what is asked
-            further and further on (docs/method.md#discount).
+            targets of their own, so that credit for a distant outcome is whole; for the others it is the `progress`
+            that `step` is given, which rises from 0 to 1 over a run: a block learns first from its own targets, then
+            from targets progressively further ahead (docs/method.md#discount).
     """
 
     name = "hbll"
@@ -65,12 +65,12 @@ class HBLL(Rule[SequenceModel]):
         self.engine.reset()
         self.engine.check(model.cells, next(model.parameters()).device)
 
-    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         engine, pull = self.engine, self.engine.pull
         credit = engine.credit_block(batch.x.shape[1], len(batch.x))
-        discount = self.discount(model, batch, credit)
-        fastest.pin(self, model, batch)
+        discount = self.discount(model, batch, credit, progress)
+        fastest.pin(self, model, batch, progress)
         engine.probe = bool(self.check_every) and engine.controller.steps % self.check_every == 0
         loss, losses = train(model, batch, engine, credit, discount)
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}
@@ -91,7 +91,7 @@ class HBLL(Rule[SequenceModel]):
             found["deployed_gap"] = deployed - loss
         return found
 
-    def discount(self, model: SequenceModel, batch: Batch, credit: int) -> float | Tensor:
+    def discount(self, model: SequenceModel, batch: Batch, credit: int, progress: float) -> float | Tensor:
         """A number, or `(m, B, 1)`: what every credit block does to the message that enters it."""
         given = self.engine.options.discount
         if not isinstance(given, str):
@@ -99,9 +99,9 @@ class HBLL(Rule[SequenceModel]):
         if model.task == "sequence":
             return 1.0
         if batch.mask is None or bool(batch.mask.all()):
-            return self.progress
+            return progress
         counted = to_blocks(batch.mask.unsqueeze(-1).float(), credit).amax(0)  # (m, B, 1): any target in the block
-        return 1.0 - (1.0 - self.progress) * counted
+        return 1.0 - (1.0 - progress) * counted
 
     def state_dict(self) -> dict[str, Any]:
         """The engine's."""

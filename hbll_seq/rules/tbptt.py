@@ -30,7 +30,7 @@ class TBPTT(Rule[SequenceModel]):
         self.kernels = kernels
         self.engine = Engine(Options(block_size=block_size, execution="sequential", discount=0.0))
 
-    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         steps = batch.x.shape[1]
         block = self.engine.credit_block(steps, len(batch.x))

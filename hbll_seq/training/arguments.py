@@ -1,4 +1,4 @@
-"""What `fit` was given, checked before any weight changes."""
+"""Checks of arguments that the public functions of training share, made before any weight changes."""
 
 import difflib
 import inspect
@@ -18,6 +18,7 @@ from hbll_seq.data.inputs import as_source
 from hbll_seq.data.scalars import as_float, flag
 from hbll_seq.data.scalars import check_seed as check_seed
 from hbll_seq.data.scalars import integer as integer
+from hbll_seq.data.scalars import integer_or_auto as integer_or_auto
 from hbll_seq.data.scalars import number as number
 from hbll_seq.data.scalars import positive as positive
 from hbll_seq.data.sources import Loader, Source
@@ -30,13 +31,18 @@ FIT = (
     "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
     "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options",
 )  # fmt: skip
-GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "rule_options")
+GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "progress", "rule_options")
 
 
 def check_model(model: Any) -> None:
     """A model of this package."""
     if not isinstance(model, Model):
         raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+
+
+def share(name: str, value: Any) -> float:
+    """`value` as a float from 0 to 1."""
+    return number(name, value, most=1.0)
 
 
 def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> Batch:
@@ -50,6 +56,28 @@ def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> 
     if clip is not None:
         positive("clip", clip, ", or None")
     return check_batch(batch, model)
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a model that no rule can train, and a context in which no gradient exists.
+
+    Products of a float32 model may be bfloat16, by `torch.autocast` or by `precision="bf16"`; weights may not: updates
+    smaller than their last bit would be lost.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("model", "a call inside torch.inference_mode()", "a call outside it: training needs gradients")
+    parameters = list(model.parameters())
+    other = {str(p.dtype) for p in parameters} - {"torch.float32", "torch.float64"}
+    if other:
+        raise InputError(
+            "model",
+            f"weights of {', '.join(sorted(other))}",
+            "float32 or float64 weights; for products in bfloat16 use torch.autocast or precision='bf16'",
+        )
+    if any(p.is_inference() for p in parameters):
+        raise InputError("model", "weights made inside torch.inference_mode()", "a model made outside it")
+    if not any(p.requires_grad for p in parameters):
+        raise InputError("model", "no parameter that requires grad", "at least one that is not frozen")
 
 
 def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> int:

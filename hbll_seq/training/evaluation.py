@@ -15,6 +15,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.losses import correct, objective
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import check_model
+from hbll_seq.training.modes import evaluation_mode
 
 
 def evaluate(
@@ -100,11 +101,5 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _deployed(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:  # one by one: a part may have been frozen by hand
-            module.training = training
+    with evaluation_mode(model), torch.no_grad():
+        yield

@@ -9,7 +9,15 @@ from hbll_seq import rules
 from hbll_seq.data.inputs import as_source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
-from hbll_seq.training.arguments import GRADIENT, check_model, check_seed, make_rule, rule_arguments
+from hbll_seq.training.arguments import (
+    GRADIENT,
+    check_model,
+    check_seed,
+    check_trainable,
+    make_rule,
+    rule_arguments,
+    share,
+)
 from hbll_seq.training.seeding import seed_draws
 
 EVERYTHING = 1 << 40  # sequences
@@ -17,7 +25,7 @@ EVERYTHING = 1 << 40  # sequences
 
 def gradient(
     model: Model, x: Any, y: Any = None, *, rule: str | rules.Rule[Any] = "bptt", mask: Any = None,
-    window: int | None = None, ignore_index: int = -100, seed: int = 0,
+    window: int | None = None, ignore_index: int = -100, seed: int = 0, progress: float = 1.0,
     rule_options: dict[str, Any] | None = None, **options: Any,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The gradient that a rule finds for all of `x`, as one batch (of a DataLoader for its first).
@@ -31,6 +39,11 @@ def gradient(
         rule: a name with its options as further keywords, or a `Rule` after `setup`, whose state stays as it is.
         window: steps of the windows cut from one long text.
         seed: of what the rule draws and of dropout; the global random state is untouched.
+        progress: share of a run that is done, 0 to 1; the gradient is that of a run's step there, by default of its
+            end. Only a rule whose gradient changes over a run asks for it. "hbll" with `discount="auto"` does where
+            steps have targets of their own: it multiplies the feedback message that enters a block by `progress`. At
+            1 credit is whole and the gradient is BPTT's to the tolerances, at 0 it is that of truncated BPTT, with
+            which a run begins. Blocks without a target have whole credit at any `progress`.
         rule_options: as for `fit`.
 
     Returns:
@@ -39,8 +52,9 @@ def gradient(
     Raises:
         InputError: see `fit`.
     """
-    seed = check_seed(seed)
+    seed, progress = check_seed(seed), share("progress", progress)
     check_model(model)
+    check_trainable(model)
     given = isinstance(rule, rules.Rule)
     options = rule_arguments(rule, options, rule_options, model.family)
     learner = make_rule(rule, options, model.family, GRADIENT)
@@ -63,7 +77,7 @@ def gradient(
     try:
         with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
             seed_draws(seed, where)
-            learner.step(model, batch)
+            learner.step(model, batch, progress=progress)
         return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
     finally:
         for p, g in zip((*model.parameters(), *learner.parameters()), saved, strict=True):

@@ -5,7 +5,6 @@ of (seed, i). A write that fails costs the run nothing: the file before it stays
 """
 
 import os
-import warnings
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from hbll_seq import rules
 from hbll_seq.checkpoint import join_state, read, split_state, write
-from hbll_seq.errors import InputError
+from hbll_seq.errors import InputError, warn
 from hbll_seq.training.callbacks import Callbacks
 from hbll_seq.training.history import History
 
@@ -49,9 +48,9 @@ class Trained:
             tensors[HISTORY] = torch.frombuffer(bytearray(self.run.to_json().encode()), dtype=torch.uint8)
             write(path, tensors, {"tree": tree, "step": step, "rule": self.rule.name})
         except (OSError, SafetensorError, TypeError, ValueError) as error:  # the latter two: a state that is not JSON
-            warnings.warn(
+            warn(
                 f"checkpoint {os.fspath(path)!r} not written ({error}); training goes on, the last one stays",
-                stacklevel=3,
+                UserWarning,
             )
             return False
         return True

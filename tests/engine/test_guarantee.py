@@ -225,7 +225,7 @@ def test_blocks_that_do_not_fit_credit_blocks_are_refused_where_messages_are_dis
         hs.rules.make("hbll", execution="sequential", execution_block=8)
     net, data = hs.models.SequenceModel(7, 7, hidden=8), batch(4, 256)
     with pytest.raises(hs.InputError, match="execution_block: got 64 for credit blocks of 16 steps"):
-        hs.rules.make("hbll", execution="parallel", execution_block=64).step(net, data)
+        hs.rules.make("hbll", execution="parallel", execution_block=64).step(net, data, 0.5)
     whole = hs.rules.make("hbll", execution="parallel", block_size=12, execution_block=8, discount=1.0)
     exact = gradient(hs.rules.make("bptt", kernels="torch"), net, data)
     assert cosine(gradient(whole, net, data), exact) > 0.999
@@ -247,8 +247,7 @@ def test_a_rule_follows_its_model_to_another_dtype_and_width():
     for net in (hs.models.SequenceModel(7, 7, hidden=16), hs.models.SequenceModel(7, 7, hidden=8)):
         rule.setup(net, torch.Generator().manual_seed(0))
         for dtype in (torch.float32, torch.float64, torch.float32):
-            rule.progress = 1.0  # whole credit
-            ours = gradient(rule, net.to(dtype), batch(2, 64))
+            ours = gradient(rule, net.to(dtype), batch(2, 64), 1.0)  # whole credit
             assert cosine(ours, gradient(hs.rules.make("bptt", kernels="torch"), net, batch(2, 64))) > 0.999
 
 

@@ -5,7 +5,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -14,25 +13,6 @@ import hbll_seq as hs
 from hbll_seq.plot.growth import crossings
 
 TEXT = "It is a truth <universally> acknowledged, that a single man in"
-
-
-@pytest.fixture(scope="module")
-def run():
-    return hs.fit(
-        hs.models.CharLM(6, hidden=6), torch.arange(300) % 6, steps=4, validation=0.2, progress=False, measure_cosine=2
-    )
-
-
-@pytest.fixture(scope="module")
-def found():
-    lm, net = hs.models.CharLM(6, hidden=8), hs.models.MLP(4, 2, hidden=6, layers=7)
-    x = torch.randint(0, 6, (2, 50), generator=torch.Generator().manual_seed(0))
-    return {
-        **{kind: hs.credit(lm, x, kind=kind, block_size=8) for kind in ("knockout", "posterior", "gradient")},
-        "lag": hs.lag_map(lm, x, block_size=8),
-        "depth": hs.credit(net, torch.randn(3, 4), torch.zeros(3).long()),
-        "paths": hs.evaluate_paths(net, torch.randn(30, 4), torch.arange(30) % 2),
-    }
 
 
 RECORDS = [
@@ -65,19 +45,19 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", list(FIGURES))
-def test_figures_draw_on_the_axes_given_and_name_their_units(name, run, found):
+def test_figures_draw_on_the_axes_given_and_name_their_units(name, short_run, attributions):
     figure = Figure()
     ax = figure.subplots()
-    assert FIGURES[name](run, found, ax) is ax
+    assert FIGURES[name](short_run, attributions, ax) is ax
     assert name == "text" or (ax.get_xlabel() and (ax.get_ylabel() or ax.get_yticklabels()))
     figure.canvas.draw()
 
 
 @pytest.mark.parametrize("name", list(FIGURES))
 @pytest.mark.parametrize("size", [(3.3, 2.4), (6.4, 4.0)], ids=["paper", "notebook"])
-def test_figures_fit_a_column_of_a_paper(name, size, run, found):
+def test_figures_fit_a_column_of_a_paper(name, size, short_run, attributions):
     figure = Figure(figsize=size, layout="constrained")
-    ax = FIGURES[name](run, found, figure.subplots())
+    ax = FIGURES[name](short_run, attributions, figure.subplots())
     figure.draw_without_rendering()  # twice, as `savefig` does: the layout needs the labels that it makes
     figure.canvas.draw()
     box = figure.get_tightbbox()
@@ -94,34 +74,34 @@ def test_figures_fit_a_column_of_a_paper(name, size, run, found):
     assert ax.figure is figure
 
 
-def test_small_axes_leave_the_letters_of_others_alone(run):
+def test_small_axes_leave_the_letters_of_others_alone(short_run):
     figure = Figure(figsize=(6.4, 4.0))
     wide, narrow = figure.subplots(1, 2, width_ratios=[4, 1])
-    hs.plot.learning_curve(run, ax=narrow)
-    hs.plot.learning_curve(run, ax=wide)
-    hs.plot.learning_curve(run, ax=narrow)  # drawn on twice: not smaller twice
+    hs.plot.learning_curve(short_run, ax=narrow)
+    hs.plot.learning_curve(short_run, ax=wide)
+    hs.plot.learning_curve(short_run, ax=narrow)  # drawn on twice: not smaller twice
     assert wide.xaxis.label.get_fontsize() == 10 and narrow.xaxis.label.get_fontsize() == 6.5
     with rc_context({"font.size": 5}):  # whoever wants it smaller still
-        assert hs.plot.inconsistency(run, ax=Figure(figsize=(3, 2)).subplots()).xaxis.label.get_fontsize() == 5
+        assert hs.plot.inconsistency(short_run, ax=Figure(figsize=(3, 2)).subplots()).xaxis.label.get_fontsize() == 5
 
 
-def test_the_text_figure_has_every_character_on_its_blocks_colour(found):
+def test_the_text_figure_has_every_character_on_its_blocks_colour(attributions):
     figure = Figure()
-    ax = hs.plot.credit_text(found["knockout"], TEXT, width=20, ax=figure.subplots())
+    ax = hs.plot.credit_text(attributions["knockout"], TEXT, width=20, ax=figure.subplots())
     assert "".join(t.get_text() or " " for t in ax.texts) == TEXT[:49]
     colours = [p.get_facecolor() for p in ax.patches]
     assert all(len(set(colours[i : i + 8])) == 1 for i in range(0, 49, 8)) and len(set(colours)) > 3
     figure.canvas.draw()
 
 
-def test_the_tree_of_credit_has_a_box_a_node(found):
-    ax = hs.plot.credit(found["posterior"], ax=Figure().subplots())
+def test_the_tree_of_credit_has_a_box_a_node(attributions):
+    ax = hs.plot.credit(attributions["posterior"], ax=Figure().subplots())
     assert len(ax.patches) == 7 + 4 + 2 + 1
     assert ax.get_yticklabels()[-1].get_text() == "all 7"
 
 
-def test_hover_views_are_well_formed_and_say_the_numbers(found):
-    result = found["knockout"]
+def test_hover_views_are_well_formed_and_say_the_numbers(attributions):
+    result = attributions["knockout"]
     page = hs.plot.credit_html(result, TEXT)
     root = ElementTree.fromstring(page.replace("&nbsp;", " "))
     assert page._repr_html_() == page and "".join(root[0].itertext()) == TEXT[:49]
@@ -161,6 +141,6 @@ def test_the_tree_figure_shows_means_over_nodes():
         (lambda run, found: hs.plot.gradient_cosine(hs.History(None, {}, {})), "history: got a run without"),
     ],
 )
-def test_bad_arguments_are_named(call, says, run, found):
+def test_bad_arguments_are_named(call, says, short_run, attributions):
     with pytest.raises(hs.InputError, match=says):
-        call(run, found)
+        call(short_run, attributions)

@@ -1,7 +1,5 @@
 """`benchmarks.device` without its device: a dry run of every stage, and what keeps results when things go wrong."""
 
-import os
-import subprocess
 import sys
 
 import pytest
@@ -27,66 +25,43 @@ EVERY_LINE = {
     "dry",
     "time",
 }
-STAGES = """
-import sys
-from benchmarks.device.__main__ import main
-for stage in sys.argv[2:]:
-    assert main(["--dry", "--inside", "0", "--budget", "300", "--run", "r", "--out", sys.argv[1], "--stage", stage]) == 0
-"""
 
 
-@pytest.fixture(scope="module")
-def dry(tmp_path_factory):
-    """Lines of a dry run of all stages, by stage."""
-    out = tmp_path_factory.mktemp("out")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
-    parts = {"one": ["correct"], "two": ["gpu-speed", "profile", "cpu-threads"]}
-    running = [
-        subprocess.Popen([sys.executable, "-c", STAGES, out / name, *names], env=environment, stdout=subprocess.PIPE)
-        for name, names in parts.items()
-    ]
-    for one in running:
-        said = one.communicate()[0].decode()
-        assert one.returncode == 0, said
-    lines = [line for name in parts for line in read(out / name / "device.jsonl")]
-    return {stage: [line for line in lines if line["stage"] == stage] for stage in stages.STAGES}
-
-
-def test_every_job_of_every_stage_leaves_a_line(dry):
+def test_every_job_of_every_stage_leaves_a_line(dry_run):
     for name, stage in stages.STAGES.items():
         promised = [job.name for job in stage.jobs(torch.device("cpu"), True)]
-        assert [line["name"] for line in dry[name]] == promised
+        assert [line["name"] for line in dry_run[name]] == promised
         assert len(promised) == len(set(promised))
-        for line in dry[name]:
+        for line in dry_run[name]:
             assert line.keys() >= EVERY_LINE | {"dtype", "shape", "took"} and "event" not in line
             assert not isinstance(line.get("error"), str), line["error"]
 
 
-def test_checks_pass_or_say_why_they_were_not_made(dry):
-    made = [line for line in dry["correct"] if "skipped" not in line]
+def test_checks_pass_or_say_why_they_were_not_made(dry_run):
+    made = [line for line in dry_run["correct"] if "skipped" not in line]
     assert all(line["passed"] and line["error"] <= line["tolerance"] for line in made)
     assert {"roll of gru", "roll of own", "bf16 roll", "CUDA graph", "bptt", "hbll parallel", "fit"} <= {
         x["group"] for x in made
     }
-    assert {line["skipped"] for line in dry["correct"] if "skipped" in line} <= {"triton is not installed"}
+    assert {line["skipped"] for line in dry_run["correct"] if "skipped" in line} <= {"triton is not installed"}
 
 
-def test_tables_of_times_have_their_sides(dry):
-    for line in dry["gpu-speed"]:
+def test_tables_of_times_have_their_sides(dry_run):
+    for line in dry_run["gpu-speed"]:
         row = stage_speed.Row(line["cell"], *line["shape"].values(), loop="compiled loop" in line["sides"])
         assert list(line["sides"]) == stage_speed.names(row, torch.device("cpu"))
         for side in line["sides"].values():
             assert side["dtype"] and (side.get("seconds", 0) > 0) != ("left_out" in side)
-    assert {line["threads"] for line in dry["cpu-threads"]} == {1, 2}
-    for line in dry["cpu-threads"]:
+    assert {line["threads"] for line in dry_run["cpu-threads"]} == {1, 2}
+    for line in dry_run["cpu-threads"]:
         assert "skipped" in line or (
             list(line["sides"]) == list(stage_threads.SIDES) and "sweeps" in line["sides"]["parallel"]["metrics"]
         )
-    assert all(line["top"] and 0 <= line["gaps"] <= 1 and line["timed"]["seconds"] > 0 for line in dry["profile"])
+    assert all(line["top"] and 0 <= line["gaps"] <= 1 and line["timed"]["seconds"] > 0 for line in dry_run["profile"])
 
 
-def test_the_report_has_a_table_of_every_stage(dry):
-    text = report.markdown([line for lines in dry.values() for line in lines])
+def test_the_report_has_a_table_of_every_stage(dry_run):
+    text = report.markdown([line for lines in dry_run.values() for line in lines])
     for stage in stages.STAGES:
         assert f"## {stage}\n" in text
     assert "**dry run" in text and "What did not run" not in text

@@ -1,65 +1,24 @@
-"""The folders stand in one order, and every import points down it; sizes; what the top of the package shows."""
+"""The folders stand in one order, and every import points down it; sizes; what the top of the package shows; tests."""
 
 import ast
 import pathlib
 import types
 
 import pytest
+from PIL import Image
 
 import hbll_seq as hs
+from benchmarks.architecture import PICTURE, arrows, between, files, graph, part, shown, table
 
-PACKAGE = pathlib.Path(hs.__file__).parent
+PACKAGE, TESTS = pathlib.Path(hs.__file__).parent, pathlib.Path(__file__).parents[1]
 # from the lowest up; a module may import from its own part and from parts before it
 ORDER = (
     "errors", "tree", "data", "losses", "kernels", "cells", "engine", "audio", "datasets", "models", "checkpoint",
     "rules", "plot", "training", "paths", "attribution", "installation", "bibliography", "",
 )  # fmt: skip
-FILES = sorted(PACKAGE.rglob("*.py"))
-
-
-def name_of(file: pathlib.Path) -> str:
-    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-
-
-MODULES = {name_of(file) for file in FILES}
-
-
-def imports(file: pathlib.Path) -> set[str]:
-    """Modules of the package that a file imports, also inside functions; not those for type checkers alone.
-
-    An import under `if TYPE_CHECKING` names a type in an annotation and is never executed.
-    """
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.orelse:
-                visit(child)
-            return
-        if isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{file}: a relative import"
-            parts = (node.module or "").split(".")
-            if parts[0] == "hbll_seq":
-                base = ".".join(parts[1:])
-                for alias in node.names:
-                    full = f"{base}.{alias.name}".lstrip(".")
-                    found.add(full if full in MODULES else base)
-        elif isinstance(node, ast.Import):
-            found.update(
-                a.name.removeprefix("hbll_seq").lstrip(".") for a in node.names if a.name.startswith("hbll_seq")
-            )
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(file.read_text("utf-8")))
-    return found - {name_of(file)}
-
-
-GRAPH = {name_of(file): imports(file) for file in FILES}
-
-
-def part(module: str) -> str:
-    return module.split(".")[0]
+FILES, TEST_FILES = files(), sorted(TESTS.rglob("test_*.py"))
+GRAPH = graph()
+MODULES = set(GRAPH)
 
 
 def test_every_module_belongs_to_a_part_of_the_order():
@@ -71,6 +30,19 @@ def test_imports_point_down_the_order(module):
     mine = ORDER.index(part(module))
     upward = [other for other in GRAPH[module] if ORDER.index(part(other)) > mine]
     assert not upward, f"{module} imports from above: {upward}"
+
+
+def test_the_page_on_architecture_has_the_same_order_and_a_picture_of_today():
+    assert tuple(reversed(table())) == ORDER
+    with Image.open(PICTURE) as picture:
+        assert picture.info["Description"] == shown(GRAPH), "python -m benchmarks.architecture draws it anew"
+
+
+def test_a_picture_shows_imports_between_folders_and_counts_files():
+    counts = between(
+        {"": {"rules"}, "rules.a": {"engine.x", "engine.y", "rules.b"}, "rules.b": {"engine"}, "engine": {"errors"}}
+    )
+    assert arrows(counts) == {("rules", "engine"): 2} and counts["engine", "errors"] == counts["", "rules"] == 1
 
 
 def test_there_are_no_circles():
@@ -128,3 +100,17 @@ def test_files_and_functions_fit():
         assert len(file.read_text("utf-8").splitlines()) <= 300, f"{where} holds more than 300 lines"
         long = [(name, lines) for name, lines in functions(file) if lines > 80]
         assert not long or where in EMITTERS, f"{where}: {long}"
+
+
+def test_tests_stand_in_folders_named_as_those_of_the_package():
+    folders = {name for name in ORDER if name and (PACKAGE / name).is_dir()}
+    assert {file.parent.name for file in TEST_FILES if file.parent != TESTS} <= folders | {"project"}
+    modules = {f"test_{name}.py" for name in set(ORDER) - folders}
+    assert {file.name for file in TEST_FILES if file.parent == TESTS} <= modules, (
+        "a module at the top has its tests there"
+    )
+
+
+def test_test_files_fit():
+    long = [file.name for file in TEST_FILES if len(file.read_text("utf-8").splitlines()) > 400]
+    assert not long, f"more than 400 lines: {long}"

@@ -135,8 +135,9 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(tmp_path, monkeypatch
         replace(a, b)
 
     monkeypatch.setattr(ckpt.os, "replace", sometimes)
-    with pytest.warns(UserWarning, match="not written.*No space left"):
+    with pytest.warns(UserWarning, match="not written.*No space left") as said:
         run = hs.fit(lm(), TEXT, rule="bptt", checkpoint=file, checkpoint_every=2, **QUICK)
+    assert {one.filename for one in said} == {__file__}  # it points to the user's call
     assert run.stopped_reason == "finished" and len(run.history["loss"]) == 6
     assert ckpt.read(file)[1]["step"] == 2 and [p.name for p in tmp_path.iterdir()] == [file.name]
 
@@ -158,8 +159,8 @@ def test_an_interrupted_write_leaves_the_last_file_and_no_other(tmp_path, monkey
 class NotJSON(hs.Rule):
     name = "not json"
 
-    def step(self, model, batch):
-        return hs.rules.make("bptt").step(model, batch)
+    def step(self, model, batch, progress):
+        return hs.rules.make("bptt").step(model, batch, progress)
 
     def state_dict(self):
         return {"what": object()}

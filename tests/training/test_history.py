@@ -5,15 +5,9 @@ import math
 
 import pytest
 import torch
+from runs import QUICK, TEXT, lm
 
 import hbll_seq as hs
-
-TEXT = torch.randint(0, 5, (400,), generator=torch.Generator().manual_seed(1))
-QUICK = dict(steps=6, batch_size=3, window=40, progress=False)
-
-
-def lm(**options):
-    return hs.models.CharLM(5, **{"hidden": 8, "timescale": 20.0} | options)
 
 
 def test_history_json_round_trip_and_views(tmp_path):

@@ -22,7 +22,7 @@ class Backprop(Rule[Layered]):
     def __init__(self, path: str | list[int] = "full") -> None:
         self.path = path
 
-    def step(self, model: Layered, batch: Batch) -> StepResult:
+    def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         loss, _ = objective(model.objective, model(batch.x, path=self.path), batch)
         loss.backward()
@@ -43,7 +43,7 @@ class DeepSupervision(Rule[Layered]):
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
-    def step(self, model: Layered, batch: Batch) -> StepResult:
+    def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         z = model.embed(batch.x)
         losses = []

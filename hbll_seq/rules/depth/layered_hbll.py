@@ -98,7 +98,7 @@ class LayeredHBLL(Rule[Layered]):
             self._bank = (model, Bank(list(model.layers), self.batched))
         return self._bank[1]
 
-    def step(self, model: Layered, batch: Batch) -> StepResult:
+    def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         bank = self._modules(model)
         start = model.embed(batch.x)

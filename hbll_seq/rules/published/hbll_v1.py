@@ -78,7 +78,7 @@ class HBLLv1(Rule[SequenceModel]):
             raise InputError("rule", "hbll-v1 before setup(model, generator)", "a rule that fit has set up")
         return self.folds
 
-    def step(self, model: SequenceModel, batch: Batch) -> StepResult:
+    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         folds, x = self._ready(), model.embed(batch.x)
         t = x.shape[1]

@@ -1,0 +1,112 @@
+"""The loop of `fit`: draw a batch, `step`, record, call back, validate, store; and stop without losing anything."""
+
+import os
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hbll_seq.data.batch import Batch
+from hbll_seq.data.sources import MIX
+from hbll_seq.errors import DivergenceError
+from hbll_seq.training.evaluation import evaluate_source
+from hbll_seq.training.gradient_cosine import gradient_cosine
+from hbll_seq.training.history import History, versions
+from hbll_seq.training.last_good import LastGood
+from hbll_seq.training.modes import training_mode
+from hbll_seq.training.prepare import Prepared
+from hbll_seq.training.record import record
+from hbll_seq.training.run_state import Trained
+from hbll_seq.training.seeding import seed_draws
+from hbll_seq.training.step import StepInfo, all_finite, divergence, update
+
+
+def train(p: Prepared) -> History:
+    """Make the updates of a prepared run, and return what was recorded.
+
+    An interrupt ends the run with its last whole update. However the run ends, the global random state and the modes of
+    the model's parts are those from before it, and `.grad` is clear.
+
+    Raises:
+        InputError: a checkpoint that does not fit; no weight has changed then.
+        DivergenceError: see `fit`.
+    """
+    run = History(p.model, p.config, versions())
+    trained = Trained(run, p.model, p.optimizer, p.rule, p.callbacks)
+    first, callback_states = 0, list[Any]()
+    if p.checkpoint is not None and p.resume and os.path.exists(p.checkpoint):
+        first, callback_states = trained.restore(p.checkpoint)
+    last_good = LastGood(p.model.parameters())
+    bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
+               mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
+    try:
+        with training_mode(p.model), torch.random.fork_rng(devices=[p.device] if p.device.type == "cuda" else []):
+            _updates(p, trained, last_good, bar, first, callback_states)
+    except KeyboardInterrupt:
+        last_good.undo_unfinished()
+        run.stopped_reason = "interrupted"
+    except DivergenceError as error:  # also one that a rule raises
+        last_good.restore()
+        run.stopped_reason, error.history = "diverged", run
+        raise
+    finally:
+        bar.close()
+        p.optimizer.zero_grad()
+    p.callbacks.call("on_fit_end", run)
+    return run
+
+
+def _updates(
+    p: Prepared, trained: Trained, last_good: LastGood, bar: Any, first: int, callback_states: list[Any]
+) -> None:
+    """All updates from `first` on, and what happens between them, until the last or until a callback stops."""
+    run = trained.run
+    began = time.perf_counter() - (run.history["seconds"][-1] if run.history.get("seconds") else 0.0)
+    stop = p.callbacks.call("on_fit_begin", run)
+    p.callbacks.load_state_dict(callback_states)
+    if stop:
+        run.stopped_reason = "callback"
+        return
+    for i in range(first, p.total):
+        number = i + 1
+        batch = p.source.batch(i, p.batch_size, p.seed)
+        if batch.targeted():  # asked on the CPU, where it waits for nothing
+            factor = p.factor(i)
+            info = _update(p, run, last_good, i, batch.to(p.device), factor)
+            blocks = i % p.record_every == 0 or number == p.total
+            record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
+            if p.progress_bar:
+                bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
+        else:
+            run.add(skipped_step=number)
+        bar.update()
+        stop = p.callbacks.call("on_step_end", run, number)
+        if p.held_out is not None and p.due(p.validate_every, number):
+            figures = evaluate_source(p.model, p.held_out, max(p.batch_size, 64))
+            run.add(val_step=number, **{f"val_{k}": v for k, v in figures.items()})
+            stop = p.callbacks.call("on_validation", run, number) or stop
+        if p.checkpoint is not None and p.due(p.checkpoint_every, number):
+            trained.store(p.checkpoint, number)
+        if stop:
+            run.stopped_reason = "early_stopping" if run.stopped_reason == "early_stopping" else "callback"
+            return
+
+
+def _update(p: Prepared, run: History, last_good: LastGood, i: int, batch: Batch, factor: float) -> StepInfo:
+    """Make update i (from 0); raise where it left the finite numbers."""
+    reseed = partial(seed_draws, p.seed * MIX + i, p.device)  # for dropout and the like in a user's module
+    for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
+        group["lr"] = peak * factor
+    done = i / p.total
+    if p.measure_cosine and i % p.measure_cosine == 0:
+        run.add(gradient_cosine=gradient_cosine(p.model, batch, p.rule, reseed, done), cosine_step=i + 1)
+    last_good.begin()
+    reseed()
+    info = update(p.model, batch, p.rule, p.optimizer, p.clip, done)
+    last_good.end(finite=info.updated)
+    if not info.updated or not all_finite(last_good.weights):
+        raise divergence(info, i + 1)
+    return info

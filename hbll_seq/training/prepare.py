@@ -1,0 +1,153 @@
+"""`prepare`: what `fit` was given, checked and turned into one object, before any weight changes."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hbll_seq import rules
+from hbll_seq.data.inputs import as_source, text_window
+from hbll_seq.data.sources import Source
+from hbll_seq.errors import InputError
+from hbll_seq.models.base import Model
+from hbll_seq.training.arguments import (
+    check_checkpoint,
+    check_model,
+    check_seed,
+    check_trainable,
+    integer,
+    integer_or_auto,
+    make_rule,
+    number,
+    pick_device,
+    positive,
+    rule_arguments,
+    split_validation,
+    training_steps,
+)
+from hbll_seq.training.callbacks import Callbacks
+from hbll_seq.training.optim import make_optimizer, make_schedule
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start.
+
+    Attributes:
+        model: on `device`.
+        rule: after `setup`.
+        optimizer: over the parameters of both.
+        source: what is trained on.
+        held_out: what is validated on, or None.
+        callbacks: of the user.
+        device: where the model is.
+        total: updates of the whole run.
+        batch_size: sequences an update.
+        seed: of data order and of whatever the model draws.
+        lr: peak learning rate.
+        peaks: that of every parameter group of the optimiser; a user's optimiser may have several.
+        factor: on `lr`, by the update's number from 0.
+        clip: largest norm of the gradient, or None.
+        validate_every: updates between validations.
+        record_every: updates between records of every block's loss.
+        measure_cosine: updates between comparisons with the exact gradient, or None.
+        checkpoint: file for the state of the run, or None.
+        checkpoint_every: updates between writes.
+        resume: go on from the checkpoint, if it is there.
+        progress_bar: show one.
+        config: what the history says the run was called with.
+    """
+
+    model: Model
+    rule: rules.Rule[Any]
+    optimizer: torch.optim.Optimizer
+    source: Source
+    held_out: Source | None
+    callbacks: Callbacks
+    device: torch.device
+    total: int
+    batch_size: int
+    seed: int
+    lr: float
+    peaks: tuple[float, ...]
+    factor: Callable[[int], float]
+    clip: float | None
+    validate_every: int
+    record_every: int
+    measure_cosine: int | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int
+    resume: bool
+    progress_bar: bool
+    config: dict[str, Any]
+
+    def due(self, every: int, number: int) -> bool:
+        """Whether something done every so many updates, and after the last, is due after update `number` (from 1)."""
+        return number % every == 0 or number == self.total
+
+
+def prepare(
+    model: Model, x: Any, y: Any, *, rule: str | rules.Rule[Any], rule_options: dict[str, Any] | None,
+    options: dict[str, Any],
+    steps: int | None, epochs: float | None, batch_size: int, window: int | None, lr: float, optimizer: Any,
+    weight_decay: float, schedule: Any, warmup: int, clip: float | None, validation: Any, validate_every: int | str,
+    mask: Any, ignore_index: int, seed: int, device: str, callbacks: Any, progress: bool,
+    checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool, record_every: int,
+    measure_cosine: int | None,
+) -> Prepared:  # fmt: skip
+    """Check the arguments of `fit`, which says what they are; move the model to its device and set the rule up.
+
+    Raises:
+        InputError: an argument that cannot be used; no weight has changed then.
+    """
+    batch_size, seed = integer("batch_size", batch_size), check_seed(seed)
+    checkpoint_every = integer("checkpoint_every", checkpoint_every)
+    record_every = integer("record_every", record_every)
+    measure_cosine = None if measure_cosine is None else integer("measure_cosine", measure_cosine, extra=", or None")
+    lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
+    weight_decay = number("weight_decay", weight_decay)
+    check_checkpoint(checkpoint, resume)
+    check_model(model)
+    check_trainable(model)
+    options = rule_arguments(rule, options, rule_options, model.family)
+    learner = make_rule(rule, options, model.family)
+    whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+    source, held_out = split_validation(whole, validation, model, window, ignore_index)
+    total = training_steps(steps, epochs, source, batch_size)
+    source.batch(0, batch_size, seed)  # a DataLoader's first batch is looked at before anything changes
+    factor = make_schedule(schedule, total, warmup)
+    every = _validate_every(validate_every, total)
+    hooks = Callbacks(callbacks)
+    if hooks.needs_validation and held_out is None:
+        raise InputError("validation", "None, and a callback that waits for validations", "held-out data or a fraction")
+    where = pick_device(device, model)
+    model.to(where)
+    learner.expect(source.longest())
+    learner.setup(model, torch.Generator().manual_seed(seed))
+    opt = make_optimizer(optimizer, [*model.parameters(), *learner.parameters()], lr, weight_decay)
+    config = dict(
+        rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, clip=clip,
+        window=text_window(window, model), optimizer=_name(optimizer), weight_decay=weight_decay,
+        schedule=_name(schedule), warmup=warmup,
+        task=model.task, objective=model.objective, device=str(where),
+        options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in options.items()},
+    )  # fmt: skip
+    return Prepared(
+        model=model, rule=learner, optimizer=opt, source=source, held_out=held_out, callbacks=hooks, device=where,
+        total=total, batch_size=batch_size, seed=seed, lr=lr,
+        peaks=tuple(float(group["lr"]) for group in opt.param_groups), factor=factor, clip=clip, validate_every=every,
+        record_every=record_every, measure_cosine=measure_cosine, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every, resume=resume, progress_bar=progress, config=config,
+    )  # fmt: skip
+
+
+def _validate_every(given: int | str, total: int) -> int:
+    """Updates between validations; "auto" makes about ten."""
+    every = integer_or_auto("validate_every", given)
+    return max(1, total // 10) if isinstance(every, str) else every
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else str(getattr(value, "__qualname__", type(value).__name__))

@@ -1,0 +1,26 @@
+"""What one update leaves in the history."""
+
+from hbll_seq.training.history import History
+from hbll_seq.training.step import StepInfo
+
+CHECKED = {"deployed_gap": "gap", "amplification": "amplification"}  # measured now and then: their steps' name
+
+
+def record(run: History, info: StepInfo, number: int, lr: float, seconds: float, blocks: bool) -> None:
+    """Add the figures of one update.
+
+    Args:
+        run: the history.
+        info: of the update.
+        number: of the update, from 1.
+        lr: its learning rate.
+        seconds: since the start of training.
+        blocks: add the loss of every block as well, where the rule reports it.
+    """
+    metrics = {name: v if isinstance(v, str) else float(v) for name, v in info.result.metrics.items()}
+    checked = {name: metrics.pop(name) for name in CHECKED if name in metrics}
+    run.add(step=number, loss=info.result.loss, lr=lr, grad_norm=info.grad_norm, seconds=seconds, **metrics)
+    for name, value in checked.items():
+        run.add(**{name: value, f"{CHECKED[name]}_step": number})
+    if blocks and info.result.block_loss is not None:
+        run.add(block_loss=info.result.block_loss.tolist(), block_step=number)

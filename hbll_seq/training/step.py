@@ -1,0 +1,106 @@
+"""`step`: one update, for `fit` and for loops of your own; and what is said of one that left the finite numbers."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq import rules
+from hbll_seq.data.batch import Batch
+from hbll_seq.errors import DivergenceError
+from hbll_seq.models.base import Model
+from hbll_seq.training.arguments import check_step, share
+
+
+class StepInfo(NamedTuple):
+    """One update: the rule's result, the gradient norm before clipping, and whether an update was made."""
+
+    result: rules.StepResult
+    grad_norm: float
+    updated: bool
+
+
+SKIPPED = StepInfo(rules.StepResult(0.0, {}), 0.0, False)  # a batch in which no target counts
+
+
+def step(
+    model: Model,
+    batch: Batch,
+    rule: rules.Rule[Any],
+    optimizer: torch.optim.Optimizer,
+    clip: float | None = 1.0,
+    *,
+    progress: float = 1.0,
+) -> StepInfo:
+    """Make one update, in a loop of your own. Non-finite losses or gradients make no update.
+
+    Args:
+        model: what is trained.
+        batch: see `hbll_seq.data.batch.Batch`.
+        rule: from `hbll_seq.rules.make`, after `rule.setup`.
+        optimizer: over `model.parameters()` and `rule.parameters()`.
+        clip: largest norm of the model's gradient, or None.
+        progress: share of the run that is done, 0 to 1: `i / n` at update i (from 0) of n, as `fit` has it. Left at 1,
+            every update is made as at the end of a run, with whole credit (see `Rule.step` and `hs.gradient`).
+
+    Returns:
+        See `StepInfo`. A batch in which no target counts has loss 0 and makes no update; the rule does not see it.
+
+    Raises:
+        InputError: an argument that cannot be used, or `progress` outside 0..1; nothing was computed then.
+    """
+    progress, batch = share("progress", progress), check_step(model, batch, rule, optimizer, clip)
+    if batch.targeted():
+        return update(model, batch, rule, optimizer, clip, progress)
+    optimizer.zero_grad()
+    return SKIPPED
+
+
+def update(
+    model: Model, batch: Batch, rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None,
+    progress: float,
+) -> StepInfo:  # fmt: skip
+    """`step` of what has been checked."""
+    optimizer.zero_grad()
+    result = rule.step(model, batch, progress=progress)
+    grads = _gradients(model.parameters())
+    norm = _norm(grads)
+    # what the rule trains beside the model is not clipped with it, so that rules differ in nothing else
+    if not (math.isfinite(result.loss) and math.isfinite(norm) and math.isfinite(_norm(_gradients(rule.parameters())))):
+        return StepInfo(result, norm, False)
+    if clip is not None and norm > clip:
+        torch._foreach_mul_(grads, clip / norm)
+    optimizer.step()
+    return StepInfo(result, norm, True)
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every entry is finite. One pass over the tensors: a maximum over an entry that is not finite is not."""
+    largest = torch._foreach_norm([t.detach() for t in tensors], math.inf)
+    return math.isfinite(float(torch.stack([one.float() for one in largest]).sum()))
+
+
+def divergence(info: StepInfo, number: int) -> DivergenceError:
+    """The error for update `number` (from 1), which was not made, or which made weights that are not finite."""
+    what = f"loss {info.result.loss}" if not math.isfinite(info.result.loss) else f"gradient norm {info.grad_norm}"
+    what = "the update made weights that are not finite" if info.updated else what
+    where = ""
+    if info.result.block_loss is not None:
+        bad = (~torch.isfinite(info.result.block_loss)).nonzero()
+        where = f", first in block {int(bad[0])}" if len(bad) else ""
+    return DivergenceError(
+        f"step {number}{where}: {what}. The model holds the weights of its last finite loss. "
+        "Try a smaller lr, a smaller clip, or more warmup; the figures so far are in error.history."
+    )
+
+
+def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    if not tensors:
+        return 0.0
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors])))
