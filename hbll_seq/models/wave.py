@@ -44,7 +44,7 @@ class WaveModel(SequenceModel):
             InputError: not one-dimensional, empty, not finite, or so loud that it is not in -1..1 at all.
         """
         wave = as_samples(wave)
-        loudest = float(wave.abs().max())
+        loudest = float(wave.detach().abs().max())
         if loudest > LOUDEST:
             hint = "samples in -1..1 (divide by the full range, or give the integers as they are)"
             raise InputError("wave", f"samples up to {loudest:g}", hint)

@@ -21,6 +21,7 @@ from hbll_seq.data.scalars import integer as integer
 from hbll_seq.data.scalars import integer_or_auto as integer_or_auto
 from hbll_seq.data.scalars import number as number
 from hbll_seq.data.scalars import positive as positive
+from hbll_seq.data.scalars import shown as shown
 from hbll_seq.data.sources import Loader, Source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
@@ -187,16 +188,16 @@ def split_validation(
 def pick_device(device: Any, model: nn.Module) -> torch.device:
     """ "auto" or None: where the model is, but on a GPU rather than on the CPU."""
     here = next(model.parameters()).device
-    if device is None or device == "auto":
+    if device is None or (isinstance(device, str) and device == "auto"):
         return torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
     except Exception as error:  # every backend that is not there has its own
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("device", repr(device), f"a device torch can use here ({why})") from error
+        raise InputError("device", shown(device), f"a device torch can use here ({why})") from error
     if where.type == "meta":
-        raise InputError("device", repr(device), "a device that holds values")
+        raise InputError("device", shown(device), "a device that holds values")
     return where
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import hbll_seq as hs
 
-SHORT, LONG = 400, 10_000
+SHORT, LONG = 300, 10_000
 N, T = 3, 8
 
 
