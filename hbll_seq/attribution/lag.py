@@ -7,18 +7,13 @@ import torch
 from torch import Tensor
 
 from hbll_seq import losses
-from hbll_seq.attribution.question import (
-    check_rolled,
-    inputs,
-    most_rolled,
-    steps_of,
-    targets,
-    unit_of,
-)
+from hbll_seq.attribution.question import most_rolled, steps_of, unit_of
 from hbll_seq.attribution.result import LagMap
 from hbll_seq.attribution.secant import scale_of, secants
 from hbll_seq.attribution.state_maps import TimeMaps
 from hbll_seq.attribution.withheld import DONORS, StandIn, combined, stand_ins
+from hbll_seq.data.outcomes import as_batch
+from hbll_seq.data.scalars import flag, integer_or_auto
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 
@@ -52,17 +47,13 @@ def lag_map(
     """
     if not isinstance(model, SequenceModel):
         raise InputError("model", type(model).__name__, "a SequenceModel: depth has one outcome, at its end")
-    check_rolled(rolled)
-    x = inputs(model, x)
-    if y is None and model.task != "next":
-        raise InputError("y", "None", "targets (only next-step models bring their own)")
-    whole = model.task == "sequence"
-    if y is None:
-        x, y = x[:, :-1], x[:, 1:]
-    else:
-        y = targets(model, y, x)
-        if not whole and (y.ndim < 2 or y.shape[1] != x.shape[1]):
-            raise InputError("y", f"shape {tuple(y.shape)}", f"a target for each of {x.shape[1]} steps")
+    exact, rolled = flag("exact", exact), integer_or_auto("rolled", rolled)
+    batch = as_batch(x, y, model).to(next(model.parameters()).device)
+    if int(batch.lengths.min()) < batch.x.shape[1]:
+        raise InputError("x", "sequences of different lengths", "one length, or one call a length")
+    x, y, whole = batch.x, batch.y, model.task == "sequence"
+    if batch.mask is not None and model.objective == "cross_entropy":
+        y = y.masked_fill(~batch.mask, IGNORE)
     block = steps_of(block_size, x)
     replacements = stand_ins(withheld, donors, len(x), "mean")
     maps = TimeMaps(copy.deepcopy(model).double(), x, block)

@@ -11,10 +11,11 @@ from hbll_seq.attribution.input_gradient import node_gradients
 from hbll_seq.attribution.knockout import knocked_out
 from hbll_seq.attribution.posterior_over_depth import depth_kl
 from hbll_seq.attribution.posterior_over_time import time_kl
-from hbll_seq.attribution.question import Question, ask, check_rolled, most_rolled, steps_of, unit_of
+from hbll_seq.attribution.question import Question, ask, most_rolled, steps_of, unit_of
 from hbll_seq.attribution.result import Credit
 from hbll_seq.attribution.state_maps import DepthMaps, StateMaps, TimeMaps
 from hbll_seq.attribution.withheld import DONORS, StandIn, combined, stand_ins
+from hbll_seq.data.scalars import choice, flag, integer_or_auto
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.models.layered import Layered
@@ -66,7 +67,7 @@ def credit(
     Raises:
         InputError: wrong shapes, an unknown kind, an outcome outside the sequence, or a target that is missing.
     """
-    _check(model, kind, withheld, rolled)
+    _check(model, kind, withheld, rolled, exact)
     question = ask(model, x, y, outcome)
     replacements = stand_ins(withheld, donors, len(question.x), "skip" if isinstance(model, Layered) else "mean+swap")
     model = copy.deepcopy(model).double()
@@ -85,15 +86,15 @@ def credit(
     return Credit(kind, heights, loss, tree.block, tree.steps, question.outcome, unit, axis)
 
 
-def _check(model: Model, kind: str, withheld: str | None, rolled: int | str) -> None:
+def _check(model: Model, kind: str, withheld: str | None, rolled: int | str, exact: bool) -> None:
     """Refuse arguments that do not fit, before any work starts; `ask` and `stand_ins` check the others."""
     if not isinstance(model, SequenceModel | Layered):
         raise InputError("model", type(model).__name__, "a SequenceModel or a Layered")
-    if kind not in KINDS:
-        raise InputError("kind", repr(kind), f"one of {KINDS}")
+    choice("kind", kind, KINDS)
     if isinstance(model, Layered) and withheld not in (None, "skip"):
         raise InputError("withheld", repr(withheld), '"skip" for layered models')
-    check_rolled(rolled)
+    integer_or_auto("rolled", rolled)
+    flag("exact", exact)
 
 
 def _maps(model: Model, question: Question, block_size: int | str) -> tuple[StateMaps, Tree]:

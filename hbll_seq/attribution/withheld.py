@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hbll_seq.data.scalars import choice, integer
 from hbll_seq.errors import InputError
 
 WITHHELD = ("mean+swap", "mean", "skip", "swap", "zero")
@@ -43,12 +44,10 @@ def stand_ins(withheld: str | None, donors: int, rows: int, default: str) -> tup
     Raises:
         InputError: an unknown `withheld`, `donors` below one, or a swap in a batch of one sequence.
     """
-    if not isinstance(donors, int) or isinstance(donors, bool) or donors < 1:
-        raise InputError("donors", repr(donors), "an integer >= 1")
+    donors = integer("donors", donors)
     if withheld is None:
         withheld = "mean" if default == "mean+swap" and rows <= donors else default
-    if withheld not in WITHHELD:
-        raise InputError("withheld", repr(withheld), f"one of {WITHHELD}")
+    choice("withheld", withheld, WITHHELD)
     if "swap" not in withheld:
         return (StandIn(withheld),)
     if rows < 2:

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hbll_seq.audio.samples import as_waves
+from hbll_seq.data.checks import check_lengths
+from hbll_seq.data.scalars import check_seed, integer, number
+from hbll_seq.data.tensors import as_tensor, plain
 from hbll_seq.errors import InputError
+
+MOST_SPEED = 5.0  # 150 times as fast
+MOST_COLOUR = 20.0  # nats: 86 dB, beyond which float32 overflows
 
 
 def vary(
@@ -19,7 +26,7 @@ def vary(
     a network that heard few of them takes both for part of the word.
 
     Args:
-        waves: each `(samples,)`.
+        waves: each `(samples,)`; integers are scaled by their full range (`audio.samples`).
         copies: of every wave.
         speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times. It moves the pitch too, which on
             digits of unknown speakers helped one and harmed two of four.
@@ -31,18 +38,13 @@ def vary(
         `copies * len(waves)` waves, all first copies first; lengths differ.
 
     Raises:
-        InputError: a size out of range, or a wave that is empty or not one-dimensional.
+        InputError: a size out of range, or a wave that is empty, not finite or not one-dimensional.
     """
-    if not isinstance(copies, int) or copies < 0:
-        raise InputError("copies", repr(copies), "an integer >= 0")
-    for name, value in (("speed", speed), ("colour", colour)):
-        if not 0 <= value < math.inf:
-            raise InputError(name, repr(value), "a finite number >= 0")
-    for i, wave in enumerate(waves):
-        if wave.ndim != 1 or not len(wave):
-            raise InputError(f"waves[{i}]", f"shape {tuple(wave.shape)}", "(samples,), at least one")
-    g = torch.Generator().manual_seed(seed)
-    return [_coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in waves]
+    copies = integer("copies", copies, least=0)
+    speed, colour = number("speed", speed, most=MOST_SPEED), number("colour", colour, most=MOST_COLOUR)
+    found = as_waves(waves)
+    g = torch.Generator().manual_seed(check_seed(seed))
+    return [_coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in found]
 
 
 def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
@@ -76,12 +78,15 @@ def spec_augment(
     Returns:
         A copy of x; of each recording `masks` runs of 0..`bands` features and of 0..`steps` steps are zero.
     """
-    if x.ndim != 3 or lengths.shape != x.shape[:1]:
-        raise InputError("x, lengths", f"shapes {tuple(x.shape)}, {tuple(lengths.shape)}", "(n, T, D) and (n,)")
-    for name, value, most in (("bands", bands, x.shape[2] - 1), ("steps", steps, x.shape[1]), ("masks", masks, 100)):
-        if not isinstance(value, int) or not 0 <= value <= most:
-            raise InputError(name, repr(value), f"an integer in 0..{most}")
-    g, n = torch.Generator().manual_seed(seed), len(x)
+    x = plain(x, "x") if isinstance(x, Tensor) else as_tensor(x, "x")
+    lengths = as_tensor(lengths, "lengths")
+    if x.ndim != 3 or not x.numel():
+        raise InputError("x", f"shape {tuple(x.shape)}", "(n, T, D)")
+    lengths = check_lengths(lengths, len(x), x.shape[1])
+    bands = integer("bands", bands, least=0, most=x.shape[2] - 1)
+    steps = integer("steps", steps, least=0, most=x.shape[1])
+    masks = integer("masks", masks, least=0, most=100)
+    g, n = torch.Generator().manual_seed(check_seed(seed)), len(x)
     hidden = torch.zeros(x.shape, dtype=torch.bool)
     for _ in range(masks):
         hidden |= _run(x.shape[2], torch.full((n,), bands), torch.full((n,), x.shape[2]), g)[:, None, :]

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbll_seq.audio.samples import as_samples
 from hbll_seq.audio.whole import check_whole
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 
 KINDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
@@ -28,8 +30,9 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
     Raises:
         InputError: names the file: absent, not readable, cut off, no samples, or samples that are not finite.
     """
-    if rate is not None and (not isinstance(rate, int) or rate < 1):
-        raise InputError("rate", repr(rate), "samples a second, an integer >= 1, or None")
+    rate = None if rate is None else integer("rate", rate, extra=" samples a second, or None")
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("path", type(path).__name__, "a sound file")
     file = Path(path)
     if not file.is_file():
         raise InputError("path", f"{file} (no such file)", "a sound file")
@@ -82,9 +85,14 @@ def _decode_wav(file: Path, wanted: str) -> tuple[np.ndarray, int]:
 
 
 def write(path: str | os.PathLike[str], wave: Tensor, rate: int) -> None:
-    """Write `(samples,)` in -1..1 as a 16-bit WAV file; louder samples are clipped."""
-    if wave.ndim != 1 or not len(wave) or not torch.isfinite(wave).all():
-        raise InputError("wave", f"shape {tuple(wave.shape)}", "(samples,), at least one, all finite")
+    """Write `(samples,)` in -1..1 as a 16-bit WAV file; louder floats are clipped, integers scaled.
+
+    Raises:
+        InputError: see `audio.samples.as_samples`, or a rate that is no whole number.
+    """
+    wave, rate = as_samples(wave), integer("rate", rate, most=2**32 - 1)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("path", type(path).__name__, "a file to write")
     from scipy.io import wavfile
 
     wavfile.write(path, rate, (wave.detach().cpu().clamp(-1, 1) * 32767).round().to(torch.int16).numpy())

@@ -4,14 +4,18 @@ All are causal: who gets the sound in chunks sees the same steps (`Front.stream`
 samples wait for the next chunk.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hbll_seq.audio.samples import as_samples, as_waves
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 
 
@@ -39,29 +43,26 @@ class Front(ABC):
     def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Steps of unequal waves, padded with zeros: `(n, T, D)` float32 and lengths `(n,)` int64.
 
-        The end of a wave is filled up with zeros to a whole step, so no sample is lost.
+        The end of a wave is filled up with zeros to a whole step, so no sample is lost. Integers are scaled by their
+        full range (`audio.samples`).
 
         Raises:
             InputError: a wave that is empty, not finite, or not one-dimensional; its position is named.
         """
         found = []
-        for i, wave in enumerate(waves):
-            if wave.ndim != 1 or not len(wave):
-                raise InputError(f"waves[{i}]", f"shape {tuple(wave.shape)}", "(samples,), at least one")
-            if not torch.isfinite(wave).all():
-                raise InputError(f"waves[{i}]", "samples that are not finite", "finite samples")
+        for wave in as_waves(waves):
             count = max(0, math.ceil((len(wave) - self.window) / self.hop)) + 1
             found.append(
                 self.steps(functional.pad(wave.float(), (0, self.window + (count - 1) * self.hop - len(wave))))
             )
-        if not found:
-            raise InputError("waves", "none", "at least one wave")
         lengths = torch.tensor([len(one) for one in found])
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True), lengths
 
     def stream(self, chunk: Tensor, waiting: Tensor | None) -> tuple[Tensor, Tensor]:
         """Steps `(m, D)` that `chunk` completes, m >= 0, and the samples that wait for more."""
-        samples = chunk.float() if waiting is None else torch.cat([waiting, chunk.float()])
+        samples = as_samples(chunk, "chunk", least=0).float()
+        if waiting is not None:
+            samples = torch.cat([as_samples(waiting, "waiting", least=0).to(samples), samples])
         out = self.steps(samples)
         return out, samples[len(out) * self.hop :]
 
@@ -70,9 +71,7 @@ class Frames(Front):
     """Raw samples, `samples` at a step."""
 
     def __init__(self, samples: int = 16) -> None:
-        if not isinstance(samples, int) or samples < 1:
-            raise InputError("samples", repr(samples), "an integer >= 1")
-        self.size = self.window = self.hop = samples
+        self.size = self.window = self.hop = integer("samples", samples)
 
     def steps(self, wave: Tensor) -> Tensor:
         """See `Front.steps`."""
@@ -94,9 +93,8 @@ class LogMel(Front):
     """
 
     def __init__(self, rate: int, mels: int = 40, window: int = 32, hop: int = 16) -> None:
-        for name, value in (("rate", rate), ("mels", mels), ("window", window), ("hop", hop)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(name, repr(value), "an integer >= 1")
+        rate, mels = integer("rate", rate), integer("mels", mels)
+        window, hop = integer("window", window), integer("hop", hop)
         self.rate, self.size = rate, mels
         self.window, self.hop = rate * window // 1000, rate * hop // 1000
         if self.hop < 1 or self.window < 2:
@@ -131,8 +129,7 @@ class MFCC(LogMel):
 
     def __init__(self, rate: int, coefficients: int = 13, mels: int = 40, window: int = 32, hop: int = 16) -> None:
         super().__init__(rate, mels, window, hop)
-        if not isinstance(coefficients, int) or not 1 <= coefficients <= mels:
-            raise InputError("coefficients", repr(coefficients), f"an integer in 1..{mels}, the number of mels")
+        coefficients = integer("coefficients", coefficients, most=self.size, extra=", the number of mels")
         self.size = coefficients
         self._given = {**self._given, "kind": "mfcc", "coefficients": coefficients}
         k, m = torch.arange(coefficients), torch.arange(mels)
@@ -159,8 +156,17 @@ def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
 
 def make(config: dict[str, int | str]) -> Front:
     """The front end that `Front.config` described."""
-    options = {k: int(v) for k, v in config.items() if k != "kind"}
     kinds: dict[str, type[Frames] | type[LogMel]] = {"frames": Frames, "logmel": LogMel, "mfcc": MFCC}
-    if config.get("kind") not in kinds:
-        raise InputError("front", repr(config.get("kind")), f"one of {tuple(kinds)}")
-    return kinds[str(config["kind"])](**options)
+    if not isinstance(config, dict):
+        raise InputError("front", type(config).__name__, "a Front, or its config()")
+    kind = config.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InputError("front", repr(kind), f"one of {tuple(kinds)}")
+    options: dict[str, Any] = {str(name): value for name, value in config.items() if name != "kind"}
+    known = inspect.signature(kinds[kind]).parameters
+    needed = [name for name, parameter in known.items() if parameter.default is parameter.empty]
+    if not set(needed) <= set(options) <= set(known):
+        raise InputError(
+            "front", f"{kind} with {sorted(options)}", f"options among {sorted(known)}, {needed} with them"
+        )
+    return kinds[kind](**options)

@@ -17,6 +17,8 @@ from hbll_seq.errors import InputError
 
 NAMES = ("gru", "lstm", "elman", "mingru")
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 def build(cell: str, input_size: int, hidden: int, layers: int) -> nn.Module:
     """A new recurrent module by name: "gru", "lstm", "elman" or "mingru"."""
@@ -40,8 +42,10 @@ def adopt(module: nn.Module, input_size: int) -> list[Cell]:
         input_size: width of the first layer's input, where the module does not say.
 
     Raises:
-        InputError: bidirectional or projecting modules, dropout between layers, wrong signatures.
+        InputError: bidirectional or projecting modules, dropout between layers, hooks, wrong signatures.
     """
+    if isinstance(module, nn.RNNBase | MinGRU):
+        _refuse_changed(module)
     if isinstance(module, nn.RNNBase):
         _refuse(module, input_size)
         view = {"GRU": GRUCell, "LSTM": LSTMCell}.get(module.mode, ElmanCell)
@@ -62,9 +66,18 @@ def _refuse(module: nn.RNNBase, input_size: int) -> None:
     if module.proj_size:
         raise InputError("cell", f"proj_size={module.proj_size}", "proj_size=0")
     if module.dropout:
-        raise InputError("cell", f"dropout={module.dropout}", "dropout=0 (set `dropout` on the SequenceModel)")
+        raise InputError("cell", f"dropout={module.dropout}", "dropout=0")
     if module.input_size != input_size:
         raise InputError("cell", f"input_size={module.input_size}", f"input_size={input_size}, as the model embeds")
+
+
+def _refuse_changed(module: nn.RNNBase | MinGRU) -> None:
+    """Refuse what would never be called: layers are run from their weights, block by block, not by their `forward`."""
+    kind: type[nn.Module] = MinGRU if isinstance(module, MinGRU) else {"GRU": nn.GRU, "LSTM": nn.LSTM}.get(module.mode, nn.RNN)
+    if type(module).forward is not kind.forward or "forward" in vars(module):
+        raise InputError("cell", f"{type(module).__name__} with a forward of its own", "a module forward(x, h) -> h")
+    if any(getattr(module, name) for name in HOOKS):
+        raise InputError("cell", f"{type(module).__name__} with hooks", "hooks on the embedding or the read-out")
 
 
 def _user(module: nn.Module, input_size: int) -> Cell:

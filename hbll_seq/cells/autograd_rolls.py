@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hbll_seq.cells.derivative import gradients_of
 from hbll_seq.kernels.buffers import Borrower
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class _GraphRoll(Borrower):
         if not pairs:
             return [None] * len(wanted)
         heads, grads = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(heads, wanted, grads, retain_graph=True, allow_unused=True))
+        return gradients_of(heads, wanted, grads, retain_graph=True)
 
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
         """See `Roll.backward_state`."""

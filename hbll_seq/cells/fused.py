@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hbll_seq.cells.derivative import gradients_of
 from hbll_seq.kernels.roll import FusedRoll
 from hbll_seq.kernels.weight_sums import Slice, add_product
 
@@ -104,9 +105,10 @@ class ProjectedRoll(CellRoll):
             with torch.enable_grad():
                 here = x[rows].requires_grad_(inputs)
                 p = self._cell.project(here)
-            found = torch.autograd.grad(p, [*wanted, *([here] if inputs else [])], self.given_gradient(some))
+            found = gradients_of([p], [*wanted, *([here] if inputs else [])], [self.given_gradient(some)])
             for total, one in zip(grads, found, strict=False):
-                total += one
-            if dx is not None:
+                if one is not None:
+                    total += one
+            if dx is not None and found[-1] is not None:
                 dx[rows] = found[-1]
         return None if dx is None else dx.view_as(self._x), [*grads]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.cells.base import Cell
+from hbll_seq.cells.derivative import gradients_of
 from hbll_seq.cells.fused import CellRoll, Gradients
 from hbll_seq.cells.wrapped import WrappedCell
 from hbll_seq.errors import InputError
@@ -44,7 +45,7 @@ class SymbolRoll(CellRoll):
         with torch.enable_grad():
             table = inner.project(self._cell.table)
         wanted = self._cell.parameters()
-        through: list[Tensor | None] = [*torch.autograd.grad(table, wanted, by_symbol.result(), allow_unused=True)]
+        through = gradients_of([table], wanted, [by_symbol.result()])
         dweight, dbias = recurrent.result()
         for i, one in enumerate(wanted):
             if one is weight:

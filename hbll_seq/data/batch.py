@@ -26,6 +26,10 @@ class Batch(NamedTuple):
     y: Tensor
     mask: Tensor | None
 
+    def targeted(self) -> bool:
+        """Whether any target counts in the loss."""
+        return self.mask is None or bool(self.mask.any())
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device` (lengths stay on the CPU)."""
         return Batch(

@@ -17,10 +17,12 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.checks import check_dtype, check_shape, check_values
 from hbll_seq.data.expected import Expected
+from hbll_seq.data.scalars import LARGEST, integer
 from hbll_seq.data.sources import Loader, LongText, Padded
 from hbll_seq.data.targets import check_targets
-from hbll_seq.data.tensors import as_tensor
+from hbll_seq.data.tensors import alike, as_tensor
 from hbll_seq.errors import InputError
 
 FORMS = "a tensor, array, list, (x, lengths), PackedSequence, Dataset or DataLoader"
@@ -34,7 +36,7 @@ def as_source(
     Raises:
         InputError: names the argument, what came and what was expected.
     """
-    window = text_window(window, model)
+    window, ignore_index = text_window(window, model), integer("ignore_index", ignore_index, least=-LARGEST)
     if isinstance(x, DataLoader):
         if y is not None or mask is not None:
             raise InputError("y", "targets beside a DataLoader", "a loader that yields (x, y)")
@@ -51,7 +53,7 @@ def as_source(
                 "given",
                 "None for one long text: the next symbol is the target",
             )
-        return LongText(_values(_dtype(x, model), model), window)
+        return LongText(check_values(check_dtype(x, model), model), window)
     x, lengths = _checked(x, lengths, model)
     return Padded(*check_targets(x, lengths, y, mask, model, ignore_index))
 
@@ -60,16 +62,22 @@ def text_window(window: Any, model: Expected) -> int:
     """Steps of the windows cut from one long text: as given, or 256, or what the model can see if that is less."""
     if window is None:
         return min(256, model.context or 256)
-    if not isinstance(window, numbers.Integral) or isinstance(window, bool) or int(window) < 1:
-        raise InputError("window", repr(window), "an integer >= 1, or None")
-    steps = int(window)
+    steps = integer("window", window, extra=", or None")
     if model.context is not None and steps > model.context:
         raise InputError("window", steps, f"at most the model's context, {model.context}")
     return steps
 
 
-def as_sequences(x: Any, model: Expected) -> tuple[Tensor, Tensor]:
-    """x alone, without targets: padded `(N, T)` or `(N, T, D)`, and lengths `(N,)`.
+def as_sequences(
+    x: Any, model: Expected, y: Any = None, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Any]:
+    """x alone: padded `(N, T)` or `(N, T, D)`, lengths `(N,)`, and y as it came, or as a Dataset yields it.
+
+    Args:
+        x: sequences in memory.
+        model: what it reads.
+        y: handed on; None with a Dataset.
+        dtype: of features; None for the model's.
 
     Raises:
         InputError: names what came and what was expected.
@@ -77,8 +85,10 @@ def as_sequences(x: Any, model: Expected) -> tuple[Tensor, Tensor]:
     if isinstance(x, DataLoader):
         raise InputError("x", "a DataLoader", "sequences in memory, or one call a batch")
     if isinstance(x, Dataset):
-        x = _read(x, model)[0]
-    return _checked(*_together(x, model), model)
+        if y is not None:
+            raise InputError("y", "targets beside a Dataset", "a dataset that yields (x, y)")
+        x, y = _read(x, model)
+    return *_checked(*_together(x, model), model, dtype), y
 
 
 def _loaded(item: Any, model: Expected, ignore_index: int) -> Batch:
@@ -90,7 +100,7 @@ def _loaded(item: Any, model: Expected, ignore_index: int) -> Batch:
         x, y = item[0], item[1] if len(item) > 1 else None
         x = (x, item[2]) if len(item) == 3 else x
     x, lengths = _checked(*_together(x, model), model)
-    return Batch(*check_targets(x, lengths, y, None, model, ignore_index))
+    return Batch(*check_targets(x, lengths, y, None, model, ignore_index, some=False))
 
 
 def _read(data: Dataset[Any], model: Expected) -> tuple[list[Tensor], list[Tensor] | None]:
@@ -104,31 +114,43 @@ def _read(data: Dataset[Any], model: Expected) -> tuple[list[Tensor], list[Tenso
         return [as_tensor(one, f"x[{i}]") for i, one in enumerate(items)], None
     xs, ys = [], []
     for i, item in enumerate(items):
-        if len(item) not in (1, 2, 3) or len(item) != len(items[0]):
-            raise InputError("x", f"a Dataset whose item {i} has {len(item)} parts", "x, (x, y) or (x, y, lengths)")
+        if not isinstance(item, list | tuple) or len(item) not in (1, 2, 3) or len(item) != len(items[0]):
+            came = f"{len(item)} parts" if isinstance(item, list | tuple) else f"the type {type(item).__name__}"
+            raise InputError("x", f"a Dataset whose item {i} has {came}", "x, (x, y) or (x, y, lengths)")
         one = as_tensor(item[0], f"x[{i}]")
         target = as_tensor(item[1], f"y[{i}]") if len(item) > 1 else None
         if len(item) == 3:
-            full, n = len(one), int(item[2])
-            if not 1 <= n <= full:
-                raise InputError("lengths", f"{n} for sequence {i}", f"values in 1..{full}")
-            one = one[:n]
-            if target is not None and model.task == "step" and target.ndim and len(target) == full:
-                target = target[:n]  # padded like x
+            one, target = _cut(one, target, item[2], i, model)
         xs.append(one)
         ys.append(target)
     return xs, None if ys[0] is None else [t for t in ys if t is not None]
 
 
+def _cut(x: Tensor, y: Tensor | None, length: Any, i: int, model: Expected) -> tuple[Tensor, Tensor | None]:
+    """Item i of a Dataset without its padding."""
+    steps = as_tensor(length, "lengths")
+    if x.ndim == 0 or steps.numel() != 1 or steps.is_floating_point() or steps.dtype == torch.bool:
+        raise InputError("lengths", f"{length!r} for sequence {i}", "an integer, the sequence's steps")
+    full, n = len(x), int(steps)
+    if not 1 <= n <= full:
+        raise InputError("lengths", f"{n} for sequence {i}", f"values in 1..{full}")
+    if y is not None and model.task == "step" and y.ndim and len(y) == full:
+        y = y[:n]  # padded like x
+    return x[:n], y
+
+
 def _together(x: Any, model: Expected) -> tuple[Tensor, Tensor | None]:
     """One tensor, and lengths where they are known."""
     if isinstance(x, PackedSequence):  # a named tuple: asked before tuple
-        padded, lengths = pad_packed_sequence(x, batch_first=True)
+        try:
+            padded, lengths = pad_packed_sequence(x, batch_first=True)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError("x", f"a PackedSequence that cannot be unpacked ({error})", FORMS) from error
         return as_tensor(padded, "x"), lengths.cpu()
     if isinstance(x, tuple):
         if len(x) != 2:
             raise InputError("x", f"a tuple of {len(x)}", "(x, lengths)")
-        return as_tensor(x[0], "x", FORMS), _lengths(x[1])
+        return as_tensor(x[0], "x", FORMS), as_tensor(x[1], "lengths", "integers, one a sequence")
     if isinstance(x, list):
         if not x:
             raise InputError("x", "an empty list", "at least one sequence")
@@ -143,7 +165,7 @@ def _stacked(x: Sequence[Any], shape: tuple[int, ...]) -> tuple[Tensor, None]:
     for i, one in enumerate(parts):
         if one.shape != shape:
             raise InputError(f"x[{i}]", f"shape {tuple(one.shape)}", f"{shape}")
-    return torch.stack(parts), None
+    return torch.stack(alike(parts)), None
 
 
 def _side_by_side(x: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -158,81 +180,16 @@ def _side_by_side(x: Sequence[Any]) -> tuple[Tensor, Tensor]:
             )
         if len(one) == 0:
             raise InputError(f"x[{i}]", "an empty sequence", "T_i >= 1")
-    return pad_sequence(parts, batch_first=True), torch.tensor([len(one) for one in parts])
+    return pad_sequence(alike(parts), batch_first=True), torch.tensor([len(one) for one in parts])
 
 
-def _lengths(lengths: Any) -> Tensor:
-    out = as_tensor(lengths, "lengths")
-    if out.is_floating_point() or out.is_complex() or out.dtype == torch.bool:
-        raise InputError("lengths", f"dtype {out.dtype}", "integers: steps, not fractions")
-    return out.to(torch.int64)
-
-
-def _checked(x: Tensor, lengths: Tensor | None, model: Expected) -> tuple[Tensor, Tensor]:
-    x, lengths = _shape(_dtype(x, model), lengths, model)
+def _checked(
+    x: Tensor, lengths: Tensor | None, model: Expected, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    x, lengths = check_shape(check_dtype(x, model, dtype), lengths, model)
     if int(lengths.min()) < x.shape[1]:
         after = torch.arange(x.shape[1])[None] >= lengths[:, None]  # (N, T)
         # filled, not multiplied by 0, and before the values are looked at: padding may be NaN or -1
         x = x.masked_fill(after if x.ndim == 2 else after.unsqueeze(-1), 0)
-    x = _values(x, model)
+    x = check_values(x, model)
     return x.to(torch.int64) if model.input_kind == "symbols" else x, lengths
-
-
-def _dtype(x: Tensor, model: Expected) -> Tensor:
-    if x.numel() == 0:
-        raise InputError("x", f"shape {tuple(x.shape)}", "at least one sequence of at least one step")
-    if model.input_kind == "symbols":
-        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise InputError("x", f"dtype {x.dtype}", "integer symbols (this model has input_kind='symbols')")
-        return x
-    if x.is_complex():
-        raise InputError("x", f"dtype {x.dtype}", "real features")
-    return x.to(next(model.parameters()).dtype)
-
-
-def _shape(x: Tensor, lengths: Tensor | None, model: Expected) -> tuple[Tensor, Tensor]:
-    if model.input_kind == "array":
-        return _array_shape(x, lengths, model.input_shape)
-    rank, axes = (2, "(N, T)") if model.input_kind == "symbols" else (3, f"(N, T, {model.input_size})")
-    if rank == 3 and model.input_size == 1 and x.ndim == 2 and x.shape[1] != 1:
-        x = x.unsqueeze(-1)  # (N, T) of a single feature
-    if x.ndim == rank - 1:
-        x = x.unsqueeze(0)  # one unbatched sequence
-    if x.ndim != rank:
-        raise InputError("x", f"shape {tuple(x.shape)}", f"{axes}: sequences, steps{', features' if rank == 3 else ''}")
-    if rank == 3 and x.shape[2] != model.input_size:
-        hint = "; the axes look transposed, try x.transpose(1, 2)" if x.shape[1] == model.input_size else ""
-        raise InputError("x", f"shape {tuple(x.shape)}", axes + hint)
-    n, t = x.shape[:2]
-    # one symbol more where the last one is target only
-    if model.context is not None and t > model.context + (model.task == "next"):
-        raise InputError("x", f"{t} steps", f"at most the model's context, {model.context}")
-    if lengths is None:
-        return x, torch.full((n,), t)
-    if lengths.shape != (n,):
-        raise InputError("lengths", f"shape {tuple(lengths.shape)}", f"({n},), one a sequence")
-    if int(lengths.min()) < 1 or int(lengths.max()) > t:
-        raise InputError("lengths", f"values in {int(lengths.min())}..{int(lengths.max())}", f"values in 1..{t}")
-    return x, lengths
-
-
-def _array_shape(x: Tensor, lengths: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """`(N, *shape)`; a single one is given the first axis. Its "length" is all of it: nothing is cut."""
-    if lengths is not None:
-        raise InputError("x", "(x, lengths)", f"arrays of one shape, (N, {', '.join(map(str, shape))})")
-    if x.shape == shape:
-        x = x.unsqueeze(0)
-    if x.shape[1:] != shape:
-        raise InputError("x", f"shape {tuple(x.shape)}", f"(N, {', '.join(map(str, shape))})")
-    return x, torch.full((len(x),), x.shape[1])
-
-
-def _values(x: Tensor, model: Expected) -> Tensor:
-    if model.input_kind == "symbols":
-        low, high = int(x.min()), int(x.max())
-        if low < 0 or high >= model.input_size:
-            raise InputError("x", f"symbols in {low}..{high}", f"symbols in 0..{model.input_size - 1}")
-    elif not torch.isfinite(x).all():
-        at = (~torch.isfinite(x)).nonzero()[0].tolist()
-        raise InputError("x", f"NaN or infinity at {at}", "finite numbers")
-    return x

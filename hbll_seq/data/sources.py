@@ -4,7 +4,6 @@ Which sequences are in batch number i is a function of (seed, i) alone, so a res
 saved iterator: it asks for batch i.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -87,7 +86,12 @@ class Padded:
                 f"{fraction} of {len(self.x)} sequences",
                 "a fraction that leaves some to train on",
             )
-        return self._part(slice(0, cut)), self._part(slice(cut, None))
+        before, after = self._part(slice(0, cut)), self._part(slice(cut, None))
+        for part, which in ((before, "first"), (after, "last")):
+            if part.mask is not None and not part.mask.any():
+                came = f"{fraction}, and no step that counts in the {which} {len(part.x)} sequences"
+                raise InputError("validation", came, "targets that count on either side")
+        return before, after
 
     def _part(self, rows: slice) -> "Padded":
         return Padded(self.x[rows], self.lengths[rows], self.y[rows], None if self.mask is None else self.mask[rows])
@@ -160,8 +164,8 @@ class Loader:
     """A user's DataLoader: its batches as they come, over and over.
 
     Whatever the loader draws from torch's global random state (its shuffling, augmentation in the dataset)
-    is a function of (seed, i) too; a resumed run reads past the batches it has seen. A loader
-    with a `generator` of its own, or worker processes with other sources of chance, answers for those itself.
+    is a function of (seed, i) too, and leaves that state as it was; a resumed run reads past the batches it has seen.
+    A loader with a `generator` of its own, or worker processes with other sources of chance, answers for those itself.
     """
 
     loader: DataLoader[Any]
@@ -170,6 +174,8 @@ class Loader:
     def __post_init__(self) -> None:
         """Start before the first batch."""
         self._next, self._stream = 0, iter(())
+        self._latest: tuple[int, int, Batch] | None = None  # step and seed of the batch given last
+        self._empty = 0  # batches in a row in which no target counts
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """See `Source`; the loader's own batch size counts."""
@@ -183,30 +189,45 @@ class Loader:
         return None
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """See `Source`; steps are asked for in rising order."""
+        """See `Source`; steps are asked for in rising order, the same one again where it was only looked at."""
+        if self._latest is not None and self._latest[:2] == (step, seed):
+            return self._latest[2]
         if step < self._next:
             self.__post_init__()
         while True:
-            with borrowed_generators(seed=seed * MIX + self._next):
-                item = next(self._stream, None)
-                if item is None:
-                    self._stream = iter(self.loader)
-                    item = next(self._stream, None)
+            item = self._draw(seed * MIX + self._next)
+            if item is None:
+                self._refuse_untargeted()
+                item = self._draw(seed * MIX + self._next, anew=True)
             if item is None:
                 raise InputError("x", "a DataLoader without batches", "at least one batch")
             self._next += 1
             if self._next > step:
-                return self.convert(item)
+                break
+        batch = self.convert(item)
+        self._empty = 0 if batch.targeted() else self._empty + 1
+        self._latest = step, seed, batch
+        return batch
+
+    def _draw(self, seed: int, anew: bool = False) -> Any:
+        """The next item, None at the end; the global random state stays as it is."""
+        with borrowed_generators(seed=seed):
+            if anew:
+                self._stream = iter(self.loader)
+            return next(self._stream, None)
+
+    def _refuse_untargeted(self) -> None:
+        """An epoch in which nothing counts would train for ever on nothing."""
+        if self._empty and self._empty >= self._next:
+            raise InputError(
+                "y", f"{self._empty} batches without a step that counts", "at least one target that counts"
+            )
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """See `Source`: what the loader draws is the same at every call."""
-        with borrowed_generators(seed=0):
-            stream = iter(self.loader)  # it takes its seed from the global generator
-        for number in itertools.count(1):
-            with borrowed_generators(seed=number):
-                item = next(stream, None)
-            if item is None:
-                return
+        """See `Source`; drawn as with seed 0."""
+        other, number = Loader(self.loader, self.convert), 0
+        while (item := other._draw(number, anew=not number)) is not None:
+            number += 1
             yield self.convert(item)
 
     def tail(self, fraction: float) -> "tuple[Loader, Loader]":

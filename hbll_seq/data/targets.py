@@ -13,15 +13,34 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from hbll_seq.data.checks import dtype_of
 from hbll_seq.data.expected import Expected
-from hbll_seq.data.tensors import as_tensor
+from hbll_seq.data.tensors import alike, as_tensor
 from hbll_seq.errors import InputError
 
 
 def check_targets(
-    x: Tensor, lengths: Tensor, y: Any, mask: Any, model: Expected, ignore_index: int
+    x: Tensor,
+    lengths: Tensor,
+    y: Any,
+    mask: Any,
+    model: Expected,
+    ignore_index: int,
+    *,
+    some: bool = True,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """x, lengths, y and mask as `Batch` has them.
+
+    Args:
+        x: padded inputs, checked.
+        lengths: `(N,)`.
+        y: see the module.
+        mask: see the module.
+        model: what it reads and predicts.
+        ignore_index: the label of a step that does not count.
+        some: refuse data in which no target counts.
+        dtype: of values; None for the model's.
 
     Raises:
         InputError: names the argument, what came and what was expected.
@@ -35,7 +54,7 @@ def check_targets(
                 "x", f"a sequence of {min(t, int(lengths.min()))} step", "at least 2 for next-step prediction"
             )
         seen = _mask(mask, n, t, lengths)[:, 1:]
-        if not seen.any():
+        if some and not seen.any():
             raise InputError("mask", "no step that counts", "at least one True after the first step")
         inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # a sequence's last step is target only
         before = x[:, :-1] * (inside if x.ndim == 2 else inside.unsqueeze(-1)).to(x.dtype)
@@ -45,16 +64,17 @@ def check_targets(
     if model.task == "sequence":
         if mask is not None:
             raise InputError("mask", "given", "None: there is one target a sequence")
-        return x, lengths, _per_sequence(y, n, model), None
+        return x, lengths, per_sequence(y, n, model, dtype), None
     target = _per_step(y, n, t, lengths, model)
     counted = _mask(mask, n, t, lengths)
     if model.objective == "cross_entropy":
-        counted = counted & (target != ignore_index)
-    if not counted.any():
+        # int64: -100 would wrap around to the label 156 of uint8
+        counted = counted & (_integers(target).to(torch.int64) != ignore_index)
+    if some and not counted.any():
         raise InputError("y", "no step that counts", "at least one target that is not ignored, masked or padding")
     if model.objective == "cross_entropy":
-        return x, lengths, _labels(target, model, counted), counted
-    return x, lengths, _values(target, (n, t, model.output_size), model, counted), counted
+        return x, lengths, check_labels(target, model, counted), counted
+    return x, lengths, _values(target, (n, t, model.output_size), dtype or dtype_of(model), counted), counted
 
 
 def _mask(mask: Any, n: int, t: int, lengths: Tensor) -> Tensor:
@@ -73,13 +93,14 @@ def _is_list_of_arrays(y: Any) -> bool:
     return isinstance(y, list) and len(y) > 0 and not isinstance(y[0], numbers.Number)
 
 
-def _per_sequence(y: Any, n: int, model: Expected) -> Tensor:
+def per_sequence(y: Any, n: int, model: Expected, dtype: torch.dtype | None) -> Tensor:
+    """One target a sequence: `(n,)` labels or `(n, C)` values."""
     if _is_list_of_arrays(y):
         parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
         for i, one in enumerate(parts):
             if one.shape != parts[0].shape:
                 raise InputError(f"y[{i}]", f"shape {tuple(one.shape)}", f"{tuple(parts[0].shape)} like y[0]")
-        target = torch.stack(parts)
+        target = torch.stack(alike(parts))
     else:
         target = as_tensor(y, "y")
     if target.ndim == 0 or len(target) != n:
@@ -88,8 +109,9 @@ def _per_sequence(y: Any, n: int, model: Expected) -> Tensor:
         if target.ndim != 1:
             hint = "" if target.ndim != 2 else "; for one target a step make the model with task='step'"
             raise InputError("y", f"shape {tuple(target.shape)}", f"({n},) labels{hint}")
-        return _labels(target, model, None)
-    return _values(target.unsqueeze(1) if target.ndim == 1 else target, (n, model.output_size), model, None)
+        return check_labels(target, model, None)
+    target = target.unsqueeze(1) if target.ndim == 1 else target
+    return _values(target, (n, model.output_size), dtype or dtype_of(model), None)
 
 
 def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: Expected) -> Tensor:
@@ -102,7 +124,7 @@ def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: Expected) -> Tenso
             # all of x's steps is right too: a batch that is padded the same way in x and y
             if one.ndim == 0 or len(one) not in (steps, t) or one.shape[1:] != parts[0].shape[1:]:
                 raise InputError(f"y[{i}]", f"shape {tuple(one.shape)}", f"one target for each of {steps} steps")
-        target = pad_sequence(parts, batch_first=True)
+        target = pad_sequence(alike(parts), batch_first=True)
         target = torch.cat([target, target.new_zeros(n, t - target.shape[1], *target.shape[2:])], 1)
     else:
         target = as_tensor(y, "y")
@@ -115,26 +137,29 @@ def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: Expected) -> Tenso
     return target
 
 
-def _labels(y: Tensor, model: Expected, counted: Tensor | None) -> Tensor:
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+def _integers(y: Tensor) -> Tensor:
+    if y.is_floating_point() or y.dtype == torch.bool:
         raise InputError("y", f"dtype {y.dtype}", "integer labels (the objective is cross-entropy)")
-    seen = y if counted is None else y[counted]
-    if int(seen.min()) < 0 or int(seen.max()) >= model.output_size:
-        raise InputError(
-            "y", f"labels in {int(seen.min())}..{int(seen.max())}", f"labels in 0..{model.output_size - 1}"
-        )
+    return y
+
+
+def check_labels(y: Tensor, model: Expected, counted: Tensor | None) -> Tensor:
+    """Labels as int64, 0 where they do not count; those that do are in 0..V-1."""
+    seen = _integers(y) if counted is None else y[counted]
+    if seen.numel():
+        low, high = (int(v) for v in seen.aminmax())
+        if low < 0 or high >= model.output_size:
+            raise InputError("y", f"labels in {low}..{high}", f"labels in 0..{model.output_size - 1}")
     y = y.to(torch.int64)
     return y if counted is None else y.masked_fill(~counted, 0)
 
 
-def _values(y: Tensor, shape: tuple[int, ...], model: Expected, counted: Tensor | None) -> Tensor:
+def _values(y: Tensor, shape: tuple[int, ...], dtype: torch.dtype, counted: Tensor | None) -> Tensor:
     if y.shape != shape:
         raise InputError("y", f"shape {tuple(y.shape)}", f"{shape}")
-    if y.is_complex():
-        raise InputError("y", f"dtype {y.dtype}", "real values")
-    y = y.to(next(model.parameters()).dtype)
+    y = y.to(dtype)
     if counted is not None:
         y = y.masked_fill(~counted.unsqueeze(-1), 0)  # NaN there would reach the gradient through 0 * NaN
     if not torch.isfinite(y).all():
-        raise InputError("y", "NaN or infinity", "finite numbers")
+        raise InputError("y", "NaN or infinity", f"finite numbers in {dtype}")
     return y

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from hbll_seq.cells import PRECISIONS
+from hbll_seq.data.scalars import LARGEST, as_float, flag, integer, shown
 from hbll_seq.engine.memory import memory_bytes
 from hbll_seq.errors import InputError
 
@@ -76,22 +77,23 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check every option alone, then those that exclude each other."""
-        if self.block_size == "measured":
+        if isinstance(self.block_size, str) and self.block_size == "measured":
             raise InputError("block_size", '"measured"', 'execution="measured": the credit block is no matter of speed')
         for name, least in (("block_size", 1), ("sweeps", 0), ("feedback", 0), ("execution_block", 1)):
             _whole(name, getattr(self, name), least)
         if not _integer(self.most, 1):
             raise InputError("most", repr(self.most), "an integer >= 1")
         if self.group is not None:
-            _whole("group", self.group, 1)
-        _number("pull", self.pull, self.pull == "auto", 'a number >= 0 or "auto"')
-        _number("discount", self.discount, self.discount == "auto", 'a number in 0..1 or "auto"', most=1.0)
+            integer("group", self.group, extra=", or None for all at once")
+        _number("pull", self.pull, 'a number >= 0 or "auto"')
+        _number("discount", self.discount, 'a number in 0..1 or "auto"', most=1.0)
+        flag("capture", self.capture)
         for name, allowed in (("precision", PRECISIONS), ("carry", CARRIES), ("execution", EXECUTIONS)):
             given = getattr(self, name)
-            if given not in allowed:
-                old = name == "carry" and given in OLD_CARRIES
+            if not isinstance(given, str) or given not in allowed:
+                old = name == "carry" and isinstance(given, str) and given in OLD_CARRIES
                 gone = ', which is gone: "calibrated" took fewer sweeps in less time' if old else ""
-                raise InputError(name, f"{given!r}{gone}", f"one of {allowed}")
+                raise InputError(name, f"{shown(given)}{gone}", f"one of {allowed}")
         for name in ("tolerance", "feedback_tolerance"):
             _tolerance(name, getattr(self, name), self.finest, self.precision)
         self._together()
@@ -101,6 +103,8 @@ class Options:
         if self.group is not None and self.memory is not None:
             raise InputError("memory", "given beside group", "one of the two")
         if self.memory is not None:
+            if not isinstance(self.memory, int | str) or isinstance(self.memory, bool):
+                raise InputError("memory", shown(self.memory), 'bytes, or a size like "512MB"')
             memory_bytes(self.memory)
         if self.execution == "measured" and (self.group is not None or self.memory is not None):
             raise InputError("execution", '"measured" beside group or memory', "one of them alone")
@@ -138,17 +142,17 @@ class Options:
 
 
 def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
 
 
 def _whole(name: str, value: Any, least: int) -> None:
-    if value != "auto" and not _integer(value, least):
+    if not (isinstance(value, str) and value == "auto") and not _integer(value, least):
         raise InputError(name, repr(value), f'an integer >= {least} or "auto"')
 
 
-def _number(name: str, value: Any, auto: bool, expected: str, most: float = math.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not auto and not (number and 0 <= value <= most and math.isfinite(value)):
+def _number(name: str, value: Any, expected: str, most: float = math.inf) -> None:
+    auto, number = isinstance(value, str) and value == "auto", isinstance(value, int | float)
+    if not auto and (not number or isinstance(value, bool) or not (0 <= value <= most and as_float(value) < math.inf)):
         raise InputError(name, repr(value), expected)
 
 

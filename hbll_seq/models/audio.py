@@ -8,6 +8,8 @@ from torch import Tensor
 
 from hbll_seq.audio import Front
 from hbll_seq.audio.front import make
+from hbll_seq.data.streaming import check_state
+from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
 
@@ -32,7 +34,7 @@ class _Audio(SequenceModel):
             self._config = {"classes": classes, "front": self.front.config(), **options}
 
     def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What `fit` takes: steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__`."""
+        """What `fit` takes: steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__`, also for what is refused."""
         return self.front(waves)
 
     @torch.no_grad()
@@ -41,12 +43,19 @@ class _Audio(SequenceModel):
 
         Returns:
             Logits `(steps, V)` after every step the chunk completed (maybe none), and where to go on.
+
+        Raises:
+            InputError: samples that are not finite or of no known range, or a `where` that `listen` did not return.
         """
-        where = Listening(chunk.new_zeros(0), None) if where is None else where
-        steps, waiting = self.front.stream(chunk, where.waiting)
+        where = Listening(torch.zeros(0), None) if where is None else where
+        if not isinstance(where, Listening):
+            raise InputError("where", type(where).__name__, "what `listen` returned, or None")
         state, out = where.state, []
+        if state is not None:
+            state = check_state(state, [(1, cell.state_size) for cell in self.cells], self.readout.weight)
+        steps, waiting = self.front.stream(chunk, where.waiting)
         for x in steps.to(self.readout.weight):
-            logits, state = self.step(x[None], state)
+            logits, state = self.advance(x[None], state)
             out.append(logits)
         heard = torch.cat(out) if out else self.readout.weight.new_zeros(0, self.output_size)
         return heard, Listening(waiting, state)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.data.scalars import check_seed
+from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
 from hbll_seq.models.symbol_text import SymbolText
@@ -41,7 +43,7 @@ class CharLM(SymbolText, SequenceModel):
         """Continue `prompt` by `length` symbols, streaming in constant memory.
 
         Args:
-            prompt: text (needs `symbols` or `encode`/`decode`) or a 1-D int64 tensor.
+            prompt: text (needs `symbols` or `encode`/`decode`) or a 1-D tensor, array or list of symbols.
             length: symbols to add, >= 1.
             temperature: 0 takes the most likely symbol, 1 samples from the model as it is.
             seed: of the sampling; the global random state is not touched.
@@ -49,18 +51,26 @@ class CharLM(SymbolText, SequenceModel):
             decode: tensor to text, likewise.
 
         Returns:
-            Prompt and continuation, as text or as a tensor, whichever the prompt was.
+            Prompt and continuation, as text where the prompt was text, otherwise as an int64 tensor.
+
+        Raises:
+            InputError: a prompt that the model cannot read, or another argument out of range.
         """
+        for name, given in (("encode", encode), ("decode", decode)):
+            if given is not None and not callable(given):
+                raise InputError(name, type(given).__name__, "a function, or None")
+        if isinstance(prompt, str) and self.symbols is None and None in (encode, decode):
+            raise InputError("prompt", "text, but the model has no symbols", "a tensor, or encode= and decode=")
         ids = self.begin(prompt, length, temperature, encode)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_seed(seed))
         device = next(self.parameters()).device
         out, state = ids.tolist(), None
         for symbol in ids:
-            logits, state = self.step(symbol.view(1).to(device), state)
+            logits, state = self.advance(symbol.view(1).to(device), state)
         for _ in range(length):
             symbol = torch.tensor(self.pick(logits[0], temperature, generator))
             out.append(int(symbol))
-            logits, state = self.step(symbol.view(1).to(device), state)
+            logits, state = self.advance(symbol.view(1).to(device), state)
         return self.finish(torch.tensor(out), prompt, decode)
 
 

@@ -40,10 +40,12 @@ def resolve(layers: int, spec: str | Sequence[int]) -> tuple[int, ...]:
         if spec not in named:
             raise InputError("path", repr(spec), f"one of {sorted(named)} or a list of nodes")
         return named[spec]
+    if not isinstance(spec, list | tuple | range):
+        raise InputError("path", type(spec).__name__, "its name or a list of nodes")
     nodes = tuple(spec)
     top = midpoint(0, layers)
     if (
-        any(not isinstance(n, int) or not 0 < n < layers for n in nodes)
+        any(not isinstance(n, int) or isinstance(n, bool) or not 0 < n < layers for n in nodes)
         or list(nodes) != sorted(set(nodes))
         or top not in nodes
     ):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.scalars import check_seed
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered, Path
 from hbll_seq.models.registry import remember
@@ -119,7 +120,7 @@ class GPT(SymbolText, Layered):
         ids = self.begin(prompt, length, temperature)
         if len(ids) + length > self.context:
             raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {self.context} in all")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_seed(seed))
         decoder = Decoder(self, path)
         out = ids.tolist()
         logits = decoder.extend(ids[None].to(next(self.parameters()).device))[0, -1]

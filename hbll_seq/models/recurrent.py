@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hbll_seq import cells as c
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.streaming import check_state, check_step
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, Objective, Task
 from hbll_seq.models.registry import remember
@@ -162,19 +163,33 @@ class SequenceModel(Model):
         else:
             h = self.embed(x)
         like = h if self.embedding is None else self.embedding.weight  # symbols have no dtype of a state
-        for layer, cell in enumerate(cells):
-            h = execute(layer, cell, h, cell.initial(h.shape[0], like.detach()), lengths)
+        with c.own_precision(like):
+            for layer, cell in enumerate(cells):
+                h = execute(layer, cell, h, cell.initial(h.shape[0], like.detach()), lengths)
         return self.read(h, lengths)
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Stream: one input `(B,)` or `(B, D)` and the state before it -> prediction `(B, V)`, state after it."""
+        """Stream: one input `(B,)` or `(B, D)` and the state before it -> prediction `(B, V)`, state after it.
+
+        Raises:
+            InputError: an input that the model cannot read, or a state that is not what a step before returned.
+        """
+        x = check_step(x, self)
+        if state is not None:
+            state = check_state(state, [(len(x), cell.state_size) for cell in self.cells], self.readout.weight)
+        return self.advance(x, state)
+
+    def advance(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """`step` without its checks, for loops over what has been checked."""
         h = self.embed(x)
-        before = state if state is not None else [cell.initial(h.shape[0], h) for cell in self.cells]
+        cells = self.cells
+        before = state if state is not None else [cell.initial(h.shape[0], h) for cell in cells]
         after = []
-        for cell, s in zip(self.cells, before, strict=True):
-            s = cell.step(h, s)
-            h = cell.output(s)
-            after.append(s)
+        with c.own_precision(h):
+            for cell, s in zip(cells, before, strict=True):
+                s = cell.step(h, s)
+                h = cell.output(s)
+                after.append(s)
         return self.readout(h), after
 
 

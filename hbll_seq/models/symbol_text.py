@@ -9,10 +9,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hbll_seq.data.scalars import integer, number
+from hbll_seq.data.streaming import check_prompt
 from hbll_seq.errors import InputError
+from hbll_seq.models.base import Model
+
+COLDEST = 1e-6  # temperature above 0 by which logits can be divided
 
 Encode = Callable[[str], Tensor]
 Decode = Callable[[Tensor], str]
+
+
+def check_temperature(temperature: float) -> None:
+    """0, or a number by which logits can be divided."""
+    if not (number("temperature", temperature) == 0 or temperature >= COLDEST):
+        raise InputError("temperature", temperature, f"0 for the most likely symbol, or a number >= {COLDEST:g}")
 
 
 class SymbolText:
@@ -25,21 +36,22 @@ class SymbolText:
     symbols: list[str] | None
 
     def name_symbols(self, symbols: list[str] | None, vocab_size: int) -> None:
-        """Keep the list of characters; refuse one that does not have V of them."""
-        if symbols is not None and len(symbols) != vocab_size:
-            raise InputError("symbols", f"{len(symbols)} characters", f"{vocab_size}, one a symbol")
+        """Keep `symbols`, one for each of the model's."""
+        if symbols is not None:
+            if not isinstance(symbols, list | tuple | str) or not all(isinstance(one, str) for one in symbols):
+                raise InputError("symbols", type(symbols).__name__, f"a list of {vocab_size} strings, one a symbol")
+            if len(symbols) != vocab_size:
+                raise InputError("symbols", f"{len(symbols)} characters", f"{vocab_size}, one a symbol")
         self.symbols = symbols
 
     def begin(self, prompt: str | Tensor, length: int, temperature: float, encode: Encode | None = None) -> Tensor:
-        """Check the arguments of `generate` and return the prompt as a 1-D tensor of symbols."""
-        if length < 1:
-            raise InputError("length", length, "an integer >= 1")
-        if temperature < 0:
-            raise InputError("temperature", temperature, "a number >= 0")
-        ids = (encode or self._encode)(prompt) if isinstance(prompt, str) else prompt
-        if ids.ndim != 1 or ids.numel() == 0:
-            raise InputError("prompt", f"shape {tuple(ids.shape)}", "at least one symbol")
-        return ids
+        """The prompt as a 1-D int64 tensor on the CPU, everything checked."""
+        integer("length", length)
+        check_temperature(temperature)
+        if isinstance(prompt, str):
+            prompt = (encode or self._encode)(prompt)
+        assert isinstance(self, Model)
+        return check_prompt(prompt, self)
 
     def finish(self, ids: Tensor, prompt: str | Tensor, decode: Decode | None = None) -> str | Tensor:
         """Turn symbols back into text where the prompt was text."""

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from hbll_seq.audio import mu_law_decode, mu_law_encode
+from hbll_seq.audio.samples import as_samples
+from hbll_seq.data.scalars import check_seed, integer
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
-from hbll_seq.models.symbol_text import SymbolText
+from hbll_seq.models.symbol_text import SymbolText, check_temperature
+
+LOUDEST = 8.0  # 18 dB over full scale: more is not a loud wave in -1..1 but integers in floats
 
 
 @remember
@@ -25,25 +29,25 @@ class WaveModel(SequenceModel):
     """
 
     def __init__(self, rate: int, levels: int = 256, **options: Any) -> None:
-        if not isinstance(rate, int) or rate < 1:
-            raise InputError("rate", repr(rate), "samples a second, an integer >= 1")
-        if not isinstance(levels, int) or levels < 2:
-            raise InputError("levels", repr(levels), "an integer >= 2")
+        rate, levels = integer("rate", rate, extra=" samples a second"), integer("levels", levels, least=2)
         super().__init__(levels, levels, task="next", **options)
         self.rate, self.levels = rate, levels
         if self._config is not None:
             self._config = {"rate": rate, "levels": levels, **options}
 
     def prepare(self, wave: Tensor) -> Tensor:
-        """Codes `(samples,)` int64 of a wave `(samples,)` in -1..1.
+        """Codes `(samples,)` int64 of a wave `(samples,)` in -1..1; integers are scaled (`audio.samples`).
+
+        A little louder than 1 is clipped, as mu-law has it.
 
         Raises:
-            InputError: not one-dimensional, empty, or not finite.
+            InputError: not one-dimensional, empty, not finite, or so loud that it is not in -1..1 at all.
         """
-        if wave.ndim != 1 or not len(wave):
-            raise InputError("wave", f"shape {tuple(wave.shape)}", "(samples,), at least one")
-        if not torch.isfinite(wave).all():
-            raise InputError("wave", "samples that are not finite", "finite samples in -1..1")
+        wave = as_samples(wave)
+        loudest = float(wave.detach().abs().max())
+        if loudest > LOUDEST:
+            hint = "samples in -1..1 (divide by the full range, or give the integers as they are)"
+            raise InputError("wave", f"samples up to {loudest:g}", hint)
         return mu_law_encode(wave, self.levels)
 
     @torch.no_grad()
@@ -61,17 +65,15 @@ class WaveModel(SequenceModel):
         Returns:
             Wave `(m + samples,)`, float32 in -1..1, the prompt as the model heard it.
         """
-        if samples < 1:
-            raise InputError("samples", samples, "an integer >= 1")
-        if not temperature >= 0:
-            raise InputError("temperature", temperature, "a number >= 0")
+        samples = integer("samples", samples)
+        check_temperature(temperature)
         silence = prompt is None
         codes = self.prepare(torch.zeros(1) if prompt is None else prompt)
-        device, generator = self.readout.weight.device, torch.Generator().manual_seed(seed)
+        device, generator = self.readout.weight.device, torch.Generator().manual_seed(check_seed(seed))
         out, state = codes.tolist(), None
         for code in codes:
-            logits, state = self.step(code.view(1).to(device), state)
+            logits, state = self.advance(code.view(1).to(device), state)
         for _ in range(samples):
             out.append(SymbolText.pick(logits[0], temperature, generator))
-            logits, state = self.step(torch.tensor(out[-1:]).to(device), state)
+            logits, state = self.advance(torch.tensor(out[-1:]).to(device), state)
         return mu_law_decode(torch.tensor(out[1:] if silence else out), self.levels)

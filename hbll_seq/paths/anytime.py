@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hbll_seq.data.inputs import as_sequences
+from hbll_seq.data.scalars import integer, number
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Layered
 
@@ -38,12 +40,14 @@ def predict_anytime(model: Layered, x: Tensor, confidence: float = 0.9, batch_si
         batch_size: inputs at a time.
 
     Raises:
-        InputError: another kind of model, or a confidence outside 0..1.
+        InputError: another kind of model, inputs that `predict` would not take, or another argument out of range.
     """
+    if not isinstance(model, Layered):
+        raise InputError("model", type(model).__name__, "a Layered")
     if model.task != "sequence" or model.objective != "cross_entropy":
         raise InputError("model", f"task {model.task!r} with {model.objective}", "a classifier with one label an input")
-    if not 0 <= confidence <= 1:
-        raise InputError("confidence", confidence, "a number in 0..1")
+    confidence, batch_size = number("confidence", confidence, most=1.0), integer("batch_size", batch_size)
+    x = as_sequences(x, model)[0].to(next(model.parameters()).device)
     spine = model.path("short")
     parts = []
     was = model.training

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from hbll_seq.errors import InputError
 from hbll_seq.models import depth_tree
 from hbll_seq.models.base import Model
 from hbll_seq.models.layered import Layered, Path
@@ -70,9 +71,13 @@ def evaluate_paths(
     Raises:
         InputError: there are more than 1,000 paths and `which` names none.
     """
+    if not isinstance(model, Layered):
+        raise InputError("model", type(model).__name__, "a Layered")
+    if which is not None and not isinstance(which, list | tuple):
+        raise InputError("which", type(which).__name__, "a list of paths, or None")
     chosen = depth_tree.every(model.depth) if which is None else [model.path(p) for p in which]
-    example = torch.as_tensor(x)[:1] if model.input_kind == "array" else torch.zeros(1, 8, dtype=torch.int64)
-    example = example.to(next(model.parameters())) if model.input_kind == "array" else example
+    like = next(model.parameters())
+    example = like.new_zeros(1, *model.input_shape) if model.input_kind == "array" else torch.zeros(1, 8).long()
     fixed = sum(p.numel() for part in (model.embed, model.head) for p in part.parameters())
     each = [sum(p.numel() for p in module.parameters()) for module in model.layers]
     result = []

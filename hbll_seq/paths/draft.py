@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 from hbll_seq.models.gpt import GPT, Decoder
 from hbll_seq.models.layered import Path
@@ -47,8 +48,9 @@ def draft_and_verify(
     Raises:
         InputError: a prompt or length that does not fit the context, an unknown path, or `ahead` below one.
     """
-    if ahead < 1:
-        raise InputError("ahead", ahead, "an integer >= 1")
+    if not isinstance(model, GPT):
+        raise InputError("model", type(model).__name__, "a GPT")
+    ahead = integer("ahead", ahead)
     ids = model.begin(prompt, length, 0.0)
     if len(ids) + length > model.context:
         raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {model.context} in all")

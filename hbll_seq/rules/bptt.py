@@ -3,6 +3,7 @@
 from typing import Any
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.scalars import choice
 from hbll_seq.engine import Engine, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel, sequential
@@ -25,8 +26,7 @@ class BPTT(Rule[SequenceModel]):
     name = "bptt"
 
     def __init__(self, kernels: str = "auto", *, memory: int | str | None = None) -> None:
-        if kernels not in KERNELS:
-            raise InputError("kernels", repr(kernels), f"one of {KERNELS}")
+        choice("kernels", kernels, KERNELS)
         if memory is not None and kernels == "torch":
             raise InputError("memory", 'beside kernels="torch"', 'kernels="auto"')
         self.kernels = kernels

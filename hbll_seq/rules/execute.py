@@ -22,10 +22,11 @@ def forward_backward(
 
     With `lookup` the first cell may get symbols in place of their embeddings (`cells.symbol_cell`).
     """
-    out = model(batch.x, batch.lengths, execute=execute, lookup=lookup)
-    loss, per_step = objective(model.objective, out, batch)
-    loss.backward()
-    return float(loss.detach()), per_step
+    with c.own_precision(batch.x):
+        out = model(batch.x, batch.lengths, execute=execute, lookup=lookup)
+        loss, per_step = objective(model.objective, out, batch)
+        loss.backward()
+        return float(loss.detach()), per_step
 
 
 def train(
@@ -52,9 +53,10 @@ def train(
             c.check_symbols(x, len(model.embedding.weight))
             cell, x = c.SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
         head = Head(model.readout, model.objective, model.task == "sequence")
-        loss, losses = engine.one_layer(
-            cell, head, x, cell.initial(len(x), model.readout.weight), batch, credit, discount
-        )
+        with c.own_precision(x):
+            loss, losses = engine.one_layer(
+                cell, head, x, cell.initial(len(x), model.readout.weight), batch, credit, discount
+            )
     else:
 
         def execute(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
@@ -131,7 +133,7 @@ def _in_chunks(model: SequenceModel, batch: Batch) -> float:
     state = cell.initial(len(batch.x), model.readout.weight)
     block = min(CHUNK, steps)
     loss = Head(model.readout, model.objective, model.task == "sequence").loss(batch, block)
-    with torch.no_grad(), loss.new_pass() as scored:
+    with torch.no_grad(), c.own_precision(batch.x), loss.new_pass() as scored:
         for i in range(0, steps, block):
             h, state = cell.deployed(model.embed(batch.x[:, i : i + block]), state)
             scored(i // block, i // block + 1, h.transpose(0, 1).contiguous(), False)

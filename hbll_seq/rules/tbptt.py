@@ -5,8 +5,8 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.scalars import choice
 from hbll_seq.engine import Engine, Options
-from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.bptt import KERNELS, compiled
@@ -25,8 +25,7 @@ class TBPTT(Rule[SequenceModel]):
     name = "tbptt"
 
     def __init__(self, block_size: int | str = "auto", *, kernels: str = "auto") -> None:
-        if kernels not in KERNELS:
-            raise InputError("kernels", repr(kernels), f"one of {KERNELS}")
+        choice("kernels", kernels, KERNELS)
         self.kernels = kernels
         self.engine = Engine(Options(block_size=block_size, execution="sequential", discount=0.0))
 

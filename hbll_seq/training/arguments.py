@@ -1,57 +1,69 @@
 """Checks of arguments that the public functions of training share, made before any weight changes."""
 
+import difflib
 import inspect
-import math
 import numbers
 import os
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from hbll_seq import rules
+from hbll_seq.data.batch import Batch
+from hbll_seq.data.check_batch import check_batch
 from hbll_seq.data.inputs import as_source
-from hbll_seq.data.sources import Source
+from hbll_seq.data.scalars import as_float
+from hbll_seq.data.scalars import check_seed as check_seed
+from hbll_seq.data.scalars import integer as integer
+from hbll_seq.data.scalars import integer_or_auto as integer_or_auto
+from hbll_seq.data.scalars import number as number
+from hbll_seq.data.scalars import positive as positive
+from hbll_seq.data.scalars import shown as shown
+from hbll_seq.data.sources import Loader, Source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
-LARGEST_SEED = 2**42  # a generator's seed is made of this and the step, in 63 bits
+# words that `fit` and `gradient` know beside a rule's own; a test compares them with the signatures
+FIT = (
+    "rule", "steps", "epochs", "batch_size", "window", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip",
+    "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
+    "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options",
+)  # fmt: skip
+GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "progress", "rule_options")
 
 
-def integer(name: str, value: Any, least: int = 1, extra: str = "") -> int:
-    """`value` as an int (NumPy's integers are welcome), at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < least:
-        raise InputError(name, repr(value), f"an integer >= {least}{extra}")
-    return int(value)
-
-
-def positive(name: str, value: Any, extra: str = "") -> float:
-    """`value` as a finite float > 0."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
-        raise InputError(name, repr(value), f"a number > 0{extra}")
-    return float(value)
+def check_model(model: Any) -> None:
+    """A model of this package."""
+    if not isinstance(model, Model):
+        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
 
 
 def share(name: str, value: Any) -> float:
     """`value` as a float from 0 to 1."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
-        raise InputError(name, repr(value), "a number from 0 to 1")
-    return float(value)
+    return number(name, value, most=1.0)
 
 
-def check_seed(seed: Any) -> int:
-    """The seed as an int of a size that leaves room for the step."""
-    if not isinstance(seed, numbers.Integral) or abs(int(seed)) > LARGEST_SEED:
-        raise InputError("seed", repr(seed), f"an integer within +-{LARGEST_SEED}")
-    return int(seed)
+def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> Batch:
+    """What `step` was given; the batch in the model's dtypes."""
+    check_model(model)
+    if not isinstance(rule, rules.Rule) or rule.family != model.family:
+        came = f"{rule.name!r} for {rule.family} models" if isinstance(rule, rules.Rule) else type(rule).__name__
+        raise InputError("rule", came, f"a Rule for {model.family} models, from hbll_seq.rules.make, after setup")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError("optimizer", type(optimizer).__name__, "a torch.optim.Optimizer over the model's parameters")
+    if clip is not None:
+        positive("clip", clip, ", or None")
+    return check_batch(batch, model)
 
 
 def check_trainable(model: nn.Module) -> None:
     """Refuse a model that no rule can train, and a context in which no gradient exists.
 
-    Products of a float32 model may be bfloat16, by `torch.autocast` or by `precision="bf16"`; weights may not: updates
-    smaller than their last bit would be lost.
+    Products of a float32 model may be bfloat16 (`precision="bf16"`); weights may not: updates smaller than their last
+    bit would be lost.
     """
     if torch.is_inference_mode_enabled():
         raise InputError("model", "a call inside torch.inference_mode()", "a call outside it: training needs gradients")
@@ -61,7 +73,7 @@ def check_trainable(model: nn.Module) -> None:
         raise InputError(
             "model",
             f"weights of {', '.join(sorted(other))}",
-            "float32 or float64 weights; for products in bfloat16 use torch.autocast or precision='bf16'",
+            "float32 or float64 weights; for products in bfloat16 use precision='bf16'",
         )
     if any(p.is_inference() for p in parameters):
         raise InputError("model", "weights made inside torch.inference_mode()", "a model made outside it")
@@ -79,22 +91,70 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> 
     return max(1, round(many * source.steps_per_epoch(batch_size)))
 
 
-def make_rule(rule: Any, options: dict[str, Any], family: str) -> rules.Rule[Any]:
-    """The rule, and an error that names the option it does not have."""
+def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str) -> dict[str, Any]:
+    """The options a rule is made with: those given as keywords, and those of `rule_options=` that it has.
+
+    Args:
+        rule: its name, or a `Rule`.
+        options: given as keywords; the rule must have every one of them.
+        shared: `rule_options=`: options for whichever rule is named, so that one word changes the rule. Those that
+            belong to other rules of the family are left out.
+        family: of the model.
+
+    Raises:
+        InputError: an option that no rule has, or that is given twice, with the nearest word there is.
+    """
+    if shared is None:
+        shared = {}
+    if not isinstance(shared, Mapping) or not all(isinstance(name, str) for name in shared):
+        raise InputError("rule_options", type(shared).__name__, "a dict from names of options to values")
+    if shared and isinstance(rule, rules.Rule):
+        raise InputError("rule_options", "options beside a Rule instance", "a rule's name, or the instance alone")
+    every = set[str]().union(*(_options(name, family) for name in rules.available(family)))
+    for name in shared:
+        if name not in every:
+            near = _nearest(name, every)
+            raise InputError("rule_options", f"{name!r}, which no rule has", f"options of a rule{near}")
+        if name in options:
+            raise InputError(name, "a keyword and also in rule_options", "one of the two")
+    own = _options(rule, family)
+    return {**{name: value for name, value in shared.items() if name in own}, **options}
+
+
+def make_rule(rule: Any, options: dict[str, Any], family: str, words: Sequence[str] = FIT) -> rules.Rule[Any]:
+    """The rule, and an error that names the option it does not have, and the nearest one there is."""
     if isinstance(rule, str) and rule in rules.available(family):
         rules.base.refuse_replaced(rules.base.lookup(rule, family), options)
         known = inspect.signature(rules.base.lookup(rule, family)).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for name in options:
             if name not in known and not anything:
+                others = [one for one in rules.available(family) if name in _options(one, family)]
+                where = f"; {', '.join(others)} have it: rule_options={{...}} keeps it for them" if others else ""
                 raise InputError(
                     name,
                     "an option that neither fit nor the rule has",
-                    f"for rule {rule!r} one of {sorted(known)}",
+                    f"for rule {rule!r} one of {sorted(known)}{where or _nearest(name, {*words, *known})}",
                 )
     elif not isinstance(rule, str | rules.Rule):
         raise InputError("rule", type(rule).__name__, f"one of {rules.available(family)} or a Rule instance")
+    elif isinstance(rule, str):
+        near = _nearest(rule, rules.available(family))
+        raise InputError("rule", repr(rule), f"for a {family} model one of {rules.available(family)}{near}")
     return rules.make(rule, family=family, **options)
+
+
+def _options(rule: Any, family: str) -> set[str]:
+    """Names of a rule's own options; none of an instance or of a name that is not known."""
+    if not isinstance(rule, str) or rule not in rules.available(family):
+        return set()
+    parameters = inspect.signature(rules.base.lookup(rule, family)).parameters.values()
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _nearest(name: str, words: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, sorted(words), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def split_validation(
@@ -103,7 +163,8 @@ def split_validation(
     """What to train on, and what is held out."""
     if validation is None:
         return source, None
-    if isinstance(validation, float):
+    if isinstance(validation, numbers.Real):
+        validation = as_float(validation)
         if not 0 < validation < 1:
             raise InputError("validation", validation, "a fraction between 0 and 1")
         return source.tail(validation)
@@ -117,7 +178,10 @@ def split_validation(
         if model.task == "next" and y is not None:
             x, y = (x, y), None  # (x, lengths)
     try:
-        return source, as_source(x, y, model, window=window, ignore_index=ignore_index)
+        held_out = as_source(x, y, model, window=window, ignore_index=ignore_index)
+        if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # its first batch is looked at
+            raise InputError("x", "a DataLoader without batches", "at least one batch")
+        return source, held_out
     except InputError as error:
         raise InputError(f"validation: {error.argument}", error.got, error.expected) from error
 
@@ -125,28 +189,31 @@ def split_validation(
 def pick_device(device: Any, model: nn.Module) -> torch.device:
     """ "auto" or None: where the model is, but on a GPU rather than on the CPU."""
     here = next(model.parameters()).device
-    if device is None or device == "auto":
+    if device is None or (isinstance(device, str) and device == "auto"):
         return torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(
-            "device", repr(device), f"a device torch can use here ({str(error).splitlines()[0]})"
-        ) from error
+    except Exception as error:  # every backend that is not there has its own
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError("device", shown(device), f"a device torch can use here ({why})") from error
+    if where.type == "meta":
+        raise InputError("device", shown(device), "a device that holds values")
     return where
 
 
 def check_checkpoint(path: str | os.PathLike[str] | None, resume: bool | str) -> None:
     """A place where a file can be: hours of training should not find out that it is not."""
-    if not isinstance(resume, bool) and resume != "changed":
-        raise InputError("resume", repr(resume), 'True, False or "changed"')
+    if not (isinstance(resume, bool) or (isinstance(resume, str) and resume == "changed")):
+        raise InputError("resume", shown(resume), 'True, False or "changed"')
     if path is None:
         if resume:
             raise InputError("resume", f"{resume!r} without a checkpoint", "checkpoint='a file'")
         return
     if not isinstance(path, str | os.PathLike):
         raise InputError("checkpoint", type(path).__name__, "a path")
+    if "\0" in str(path):
+        raise InputError("checkpoint", repr(path), "the name of a file")
     file = pathlib.Path(path)
     if file.is_dir() or not file.parent.is_dir():
         what = "which is a folder" if file.is_dir() else "whose folder does not exist"

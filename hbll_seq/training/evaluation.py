@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.inputs import as_sequences, as_source
+from hbll_seq.data.scalars import flag, integer
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
 from hbll_seq.models.base import Model
 from hbll_seq.models.scoring import score
+from hbll_seq.training.arguments import check_model
 from hbll_seq.training.modes import evaluation_mode
 
 
@@ -26,7 +28,12 @@ def evaluate(
     Returns:
         `loss` (nats a target, or squared units); for classification also `accuracy` in 0..1; for next-step
         models of symbols also `bits` a symbol.
+
+    Raises:
+        InputError: as `fit`, before anything is computed; data in which no target counts.
     """
+    check_model(model)
+    batch_size = integer("batch_size", batch_size)
     return evaluate_source(
         model, as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size
     )
@@ -46,7 +53,9 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
             if model.objective == "cross_entropy":
                 one, all_ = correct(out, batch)
                 right, answers = right + one, answers + all_
-    result = {"loss": total / targets if targets else math.nan}
+    if not targets:
+        raise InputError("y", "no step that counts", "at least one target that is not ignored, masked or padding")
+    result = {"loss": total / targets}
     if answers:
         result["accuracy"] = right / answers
     if model.task == "next" and model.objective == "cross_entropy":
@@ -66,10 +75,15 @@ def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool =
 
     Returns:
         Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` where lengths differ.
+
+    Raises:
+        InputError: as `fit`, before anything is computed.
     """
-    if probabilities and model.objective != "cross_entropy":
+    check_model(model)
+    batch_size = integer("batch_size", batch_size)
+    if flag("probabilities", probabilities) and model.objective != "cross_entropy":
         raise InputError("probabilities", "True for a regression", "False")
-    padded, lengths = as_sequences(x, model)
+    padded, lengths, _ = as_sequences(x, model)
     outs: list[Tensor] = []
     with _deployed(model):
         for part, steps in zip(padded.split(batch_size), lengths.split(batch_size), strict=True):

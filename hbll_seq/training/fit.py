@@ -25,8 +25,8 @@ def fit(
     validation: Any = None, validate_every: int | str = "auto", mask: Any = None, ignore_index: int = -100,
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
-    resume: bool | Literal["changed"] = False,
-    record_every: int = 50, measure_cosine: int | None = None, **rule_options: Any,
+    resume: bool | Literal["changed"] = False, record_every: int = 50, measure_cosine: int | None = None,
+    rule_options: dict[str, Any] | None = None, **options: Any,
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
@@ -64,9 +64,11 @@ def fit(
             `changes`; another rule or optimiser starts anew on the weights reached. Data of a DataLoader go unchecked.
         record_every: steps between records of every block's loss.
         measure_cosine: steps between comparisons with the exact BPTT gradient (costs one BPTT step each).
+        rule_options: options of rules in a dict, of which the rule takes those it has; so that one word changes the
+            rule. An option given as a keyword must be one of the rule's.
 
     Returns:
-        A `History`.
+        A `History`. A batch in which no target counts makes no update and has no loss; its number is in `skipped_step`.
 
     Raises:
         InputError: before any weight changes.
@@ -75,7 +77,8 @@ def fit(
     """
     return train(prepare(
         model, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
-        rule_options=rule_options, steps=steps, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
+        rule_options=rule_options, options=options,
+        steps=steps, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
         weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
         callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
         measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,

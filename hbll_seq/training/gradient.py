@@ -10,14 +10,23 @@ from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.data.inputs import as_source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
-from hbll_seq.training.arguments import check_seed, check_trainable, make_rule, share
+from hbll_seq.training.arguments import (
+    GRADIENT,
+    check_model,
+    check_seed,
+    check_trainable,
+    make_rule,
+    rule_arguments,
+    share,
+)
 
 EVERYTHING = 1 << 40  # sequences
 
 
 def gradient(
     model: Model, x: Any, y: Any = None, *, rule: str | rules.Rule[Any] = "bptt", mask: Any = None,
-    window: int | None = None, ignore_index: int = -100, seed: int = 0, progress: float = 1.0, **rule_options: Any,
+    window: int | None = None, ignore_index: int = -100, seed: int = 0, progress: float = 1.0,
+    rule_options: dict[str, Any] | None = None, **options: Any,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The gradient that a rule finds for all of `x`, as one batch (of a DataLoader for its first).
 
@@ -35,6 +44,7 @@ def gradient(
             steps have targets of their own: it multiplies the feedback message that enters a block by `progress`. At
             1 credit is whole and the gradient is BPTT's to the tolerances, at 0 it is that of truncated BPTT, with
             which a run begins. Blocks without a target have whole credit at any `progress`.
+        rule_options: as for `fit`.
 
     Returns:
         By parameter name, on the model's device; zeros where the rule gives none.
@@ -43,14 +53,19 @@ def gradient(
         InputError: see `fit`.
     """
     seed, progress = check_seed(seed), share("progress", progress)
-    if not isinstance(model, Model):
-        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    check_model(model)
     check_trainable(model)
     given = isinstance(rule, rules.Rule)
-    learner = make_rule(rule, rule_options, model.family)
+    options = rule_arguments(rule, options, rule_options, model.family)
+    learner = make_rule(rule, options, model.family, GRADIENT)
     source = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     where = next(model.parameters()).device
-    batch = next(iter(source.in_order(EVERYTHING))).to(where)
+    batch = next(iter(source.in_order(EVERYTHING)), None)
+    if batch is None or not batch.targeted():  # the first of a DataLoader
+        raise InputError(
+            "x", "no first batch" if batch is None else "a first batch without a target that counts", "one"
+        )
+    batch = batch.to(where)
     learner.expect(source.longest())
     if not given:
         learner.setup(model, torch.Generator().manual_seed(seed))

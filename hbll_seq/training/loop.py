@@ -18,7 +18,7 @@ from hbll_seq.training.prepare import Prepared
 from hbll_seq.training.record import record
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
-from hbll_seq.training.step import StepInfo, all_finite, divergence, step
+from hbll_seq.training.step import StepInfo, all_finite, divergence, update
 
 
 def train(p: Prepared) -> History:
@@ -68,14 +68,17 @@ def _updates(
         return
     for i in range(first, p.total):
         number = i + 1
-        batch = p.source.batch(i, p.batch_size, p.seed).to(p.device)
-        factor = p.factor(i)
-        info = _update(p, run, last_good, draws, i, batch, factor)
-        blocks = i % p.record_every == 0 or number == p.total
-        record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
+        batch = p.source.batch(i, p.batch_size, p.seed)
+        if batch.targeted():  # asked on the CPU, where it waits for nothing
+            factor = p.factor(i)
+            info = _update(p, run, last_good, draws, i, batch.to(p.device), factor)
+            blocks = i % p.record_every == 0 or number == p.total
+            record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
+            if p.progress_bar:
+                bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
+        else:
+            run.add(skipped_step=number)
         bar.update()
-        if p.progress_bar:
-            bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
         stop = p.callbacks.call("on_step_end", run, number)
         if p.held_out is not None and p.due(p.validate_every, number):
             with draws.of(i):
@@ -101,7 +104,7 @@ def _update(
             run.add(gradient_cosine=gradient_cosine(p.model, batch, p.rule, anew, done), cosine_step=i + 1)
             anew()
         last_good.begin()
-        info = step(p.model, batch, p.rule, p.optimizer, p.clip, progress=done)
+        info = update(p.model, batch, p.rule, p.optimizer, p.clip, done)
         last_good.end(finite=info.updated)
     if not info.updated or not all_finite(last_good.weights):
         raise divergence(info, i + 1)

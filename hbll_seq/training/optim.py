@@ -32,7 +32,10 @@ def make_optimizer(
     if not callable(optimizer):
         raise InputError("optimizer", type(optimizer).__name__, "a name or a factory(parameters, lr=)")
     extra = {"weight_decay": weight_decay} if weight_decay else {}
-    made = optimizer(parameters, lr=lr, **extra)
+    try:
+        made = optimizer(parameters, lr=lr, **extra)
+    except TypeError as error:
+        raise InputError("optimizer", f"a factory that fails ({error})", "factory(parameters, lr=)") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise InputError("optimizer", f"a factory that returns {type(made).__name__}", "a torch.optim.Optimizer")
     return made
@@ -42,8 +45,13 @@ def make_schedule(schedule: Any, steps: int, warmup: int) -> Callable[[int], flo
     """Factor on the learning rate at step i (from 0): linear warm-up, then the schedule down to its end."""
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InputError("schedule", repr(schedule), f"one of {sorted(SCHEDULES)} or a function of the step")
-    if not isinstance(schedule, str) and not callable(schedule):
-        raise InputError("schedule", type(schedule).__name__, "a name or a function of the step")
+    if not isinstance(schedule, str):
+        if not callable(schedule):
+            raise InputError("schedule", type(schedule).__name__, "a name or a function of the step")
+        try:
+            float(schedule(0))
+        except (TypeError, ValueError) as error:
+            raise InputError("schedule", f"a function that gives no number ({error})", "step -> factor") from error
     if not isinstance(warmup, int) or not 0 <= warmup < max(steps, 1):
         raise InputError("warmup", repr(warmup), f"an integer in 0..{max(steps, 1) - 1}")
 

@@ -14,12 +14,16 @@ from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
     check_checkpoint,
+    check_model,
     check_seed,
     check_trainable,
     integer,
+    integer_or_auto,
     make_rule,
+    number,
     pick_device,
     positive,
+    rule_arguments,
     split_validation,
     training_steps,
 )
@@ -88,7 +92,8 @@ class Prepared:
 
 
 def prepare(
-    model: Model, x: Any, y: Any, *, rule: str | rules.Rule[Any], rule_options: dict[str, Any],
+    model: Model, x: Any, y: Any, *, rule: str | rules.Rule[Any], rule_options: dict[str, Any] | None,
+    options: dict[str, Any],
     steps: int | None, epochs: float | None, batch_size: int, window: int | None, lr: float, optimizer: Any,
     weight_decay: float, schedule: Any, warmup: int, clip: float | None, validation: Any, validate_every: int | str,
     mask: Any, ignore_index: int, seed: int, device: str, callbacks: Any, progress: bool,
@@ -105,15 +110,16 @@ def prepare(
     record_every = integer("record_every", record_every)
     measure_cosine = None if measure_cosine is None else integer("measure_cosine", measure_cosine, extra=", or None")
     lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
-    weight_decay = 0.0 if weight_decay == 0 else positive("weight_decay", weight_decay, ", or 0")
+    weight_decay = number("weight_decay", weight_decay)
     check_checkpoint(checkpoint, resume)
-    if not isinstance(model, Model):
-        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+    check_model(model)
     check_trainable(model)
-    learner = make_rule(rule, rule_options, model.family)
+    options = rule_arguments(rule, options, rule_options, model.family)
+    learner = make_rule(rule, options, model.family)
     whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
     total = training_steps(steps, epochs, source, batch_size)
+    source.batch(0, batch_size, seed)  # a DataLoader's first batch is looked at before anything changes
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)
@@ -129,7 +135,7 @@ def prepare(
         window=text_window(window, model), optimizer=_name(optimizer), weight_decay=weight_decay,
         schedule=_name(schedule), warmup=warmup,
         task=model.task, objective=model.objective, device=str(where),
-        options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in rule_options.items()},
+        options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in options.items()},
     )  # fmt: skip
     settings = {} if checkpoint is None else decisive(config, model, learner, opt, factor, source, held_out, every)
     return Prepared(
@@ -143,7 +149,8 @@ def prepare(
 
 def _validate_every(given: int | str, total: int) -> int:
     """Updates between validations; "auto" makes about ten."""
-    return max(1, total // 10) if given == "auto" else integer("validate_every", given, extra=', or "auto"')
+    every = integer_or_auto("validate_every", given)
+    return max(1, total // 10) if isinstance(every, str) else every
 
 
 def _name(value: Any) -> str:

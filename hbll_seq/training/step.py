@@ -11,7 +11,7 @@ from hbll_seq import rules
 from hbll_seq.data.batch import Batch
 from hbll_seq.errors import DivergenceError
 from hbll_seq.models.base import Model
-from hbll_seq.training.arguments import share
+from hbll_seq.training.arguments import check_step, share
 
 
 class StepInfo(NamedTuple):
@@ -20,6 +20,9 @@ class StepInfo(NamedTuple):
     result: rules.StepResult
     grad_norm: float
     updated: bool
+
+
+SKIPPED = StepInfo(rules.StepResult(0.0, {}), 0.0, False)  # a batch in which no target counts
 
 
 def step(
@@ -42,10 +45,24 @@ def step(
         progress: share of the run that is done, 0 to 1: `i / n` at update i (from 0) of n, as `fit` has it. Left at 1,
             every update is made as at the end of a run, with whole credit (see `Rule.step` and `hs.gradient`).
 
+    Returns:
+        See `StepInfo`. A batch in which no target counts has loss 0 and makes no update; the rule does not see it.
+
     Raises:
-        InputError: `progress` outside 0..1.
+        InputError: an argument that cannot be used, or `progress` outside 0..1; nothing was computed then.
     """
-    progress = share("progress", progress)
+    progress, batch = share("progress", progress), check_step(model, batch, rule, optimizer, clip)
+    if batch.targeted():
+        return update(model, batch, rule, optimizer, clip, progress)
+    optimizer.zero_grad()
+    return SKIPPED
+
+
+def update(
+    model: Model, batch: Batch, rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None,
+    progress: float,
+) -> StepInfo:  # fmt: skip
+    """`step` of what has been checked."""
     optimizer.zero_grad()
     result = rule.step(model, batch, progress=progress)
     grads = _gradients(model.parameters())

@@ -293,7 +293,7 @@ def test_knockout_over_depth_skips_the_module():
 @pytest.mark.parametrize(
     "call,says",
     [
-        (lambda m: hs.credit(m, torch.zeros(5, dtype=torch.int64)), r"x: got shape \(5,\)"),
+        (lambda m: hs.credit(m, torch.zeros(2, 5, 3).long()), r"x: got shape \(2, 5, 3\)"),
         (lambda m: hs.credit(m, torch.zeros(2, 5).long(), outcome=4), "outcome: got 4; expected a step in 0..3"),
         (lambda m: hs.credit(m, torch.zeros(2, 5).long(), kind="shap"), "kind: got 'shap'"),
         (lambda m: hs.credit(nn.GRU(2, 2), torch.zeros(2, 5, 2), torch.zeros(2).long()), "model: got GRU"),

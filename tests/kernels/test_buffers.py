@@ -6,12 +6,12 @@ import threading
 import pytest
 import torch
 from cases import NAMED, batch, gradient, model
-from hbll_seq.engine.block_roll import BlockRoll
 from torch import nn
 
 import hbll_seq as hs
 from hbll_seq.cells import AutogradRoll, MixedCell, SymbolCell, gru_roll
 from hbll_seq.engine import block_loss
+from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
 from hbll_seq.engine.layer import run_layer
 from hbll_seq.engine.plan import Plan, Record
@@ -330,7 +330,9 @@ def test_the_ends_of_segments_that_were_let_go_are_nobody_elses(waiting):
 def test_a_released_level_says_so_and_one_that_was_let_go_rolls_again(waiting):
     layer = model("gru", hidden=16).float().cells[0]
     x = to_blocks(torch.randn(2, 24, 16), 6)
-    level = BlockRoll(layer, x, torch.zeros(4, 2, 16), keep=True, group=None, depth=Depth(), projected=layer.projected(x))
+    level = BlockRoll(
+        layer, x, torch.zeros(4, 2, 16), keep=True, group=None, depth=Depth(), projected=layer.projected(x)
+    )
     end, dend = level.end, torch.randn(4, 2, 16)
     start = level.backward(None, dend, gradients=False)[0]
     level.let_go()

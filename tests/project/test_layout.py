@@ -104,7 +104,7 @@ def test_files_and_functions_fit():
 
 def test_tests_stand_in_folders_named_as_those_of_the_package():
     folders = {name for name in ORDER if name and (PACKAGE / name).is_dir()}
-    assert {file.parent.name for file in TEST_FILES if file.parent != TESTS} <= folders | {"project"}
+    assert {file.parent.name for file in TEST_FILES if file.parent != TESTS} <= folders | {"project", "fuzz"}
     modules = {f"test_{name}.py" for name in set(ORDER) - folders}
     assert {file.name for file in TEST_FILES if file.parent == TESTS} <= modules, (
         "a module at the top has its tests there"

@@ -2,7 +2,11 @@
 
 from typing import ClassVar
 
+import torch
+
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.scalars import number
+from hbll_seq.errors import InputError
 from hbll_seq.losses import objective
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.base import Rule, StepResult, register
@@ -20,7 +24,13 @@ class Backprop(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(self, path: str | list[int] = "full") -> None:
+        if not isinstance(path, str | list | tuple):
+            raise InputError("path", type(path).__name__, 'a path: "full", "short", "first" or a list of nodes')
         self.path = path
+
+    def setup(self, model: Layered, generator: torch.Generator) -> None:
+        """Refuse a path that the model does not have."""
+        model.path(self.path)
 
     def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
@@ -43,7 +53,7 @@ class DeepSupervision(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(self, weight: float = 1.0) -> None:
-        self.weight = weight
+        self.weight = number("weight", weight)
 
     def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.scalars import flag, integer, number
 from hbll_seq.errors import InputError
 from hbll_seq.losses import objective
 from hbll_seq.models.recurrent import SequenceModel
@@ -52,11 +53,9 @@ class HBLLv1(Rule[SequenceModel]):
         self, sweeps: int = 4, *, shared: bool = False, mismatch: float = 1.0, consistency: float = 1.0,
         longest: int | None = None,
     ) -> None:  # fmt: skip
-        if not isinstance(sweeps, int) or isinstance(sweeps, bool) or sweeps < 0:
-            raise InputError("sweeps", repr(sweeps), "an integer >= 0")
-        for name, value in (("mismatch", mismatch), ("consistency", consistency)):
-            if not value >= 0:
-                raise InputError(name, value, "a number >= 0")
+        sweeps, shared = integer("sweeps", sweeps, least=0), flag("shared", shared)
+        mismatch, consistency = number("mismatch", mismatch), number("consistency", consistency)
+        longest = None if longest is None else integer("longest", longest, extra=", or None")
         self.sweeps, self.shared, self.longest = sweeps, shared, longest
         self.mismatch, self.consistency = float(mismatch), float(consistency)
         self.folds: Folds | None = None

@@ -1,0 +1,63 @@
+"""Samples of a sound from whatever holds them: floats as they are, integers scaled by their full range.
+
+int8 / 128, int16 / 32768, int32 / 2^31, and uint8 (x - 128) / 128, as WAV files have them and as `read` gives them:
+-1..1. Other integers have no full range by custom (64 bits are what Python's own become) and are refused.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hbll_seq.data.tensors import as_tensor, plain
+from hbll_seq.errors import InputError
+
+FULL = {torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2.0**31, torch.uint8: 128.0}
+SAMPLES = "(samples,): float samples, or int8, int16, int32 or uint8, which are scaled to -1..1"
+
+
+def as_samples(wave: Any, name: str = "wave", *, least: int = 1) -> Tensor:
+    """A wave `(samples,)` as float32, or float64 where it was; a tensor stays where it is.
+
+    Raises:
+        InputError: not one-dimensional, fewer than `least` samples, not finite, or of a type without a full range.
+    """
+    samples = as_floats(wave, name)
+    if samples.ndim != 1 or len(samples) < least:
+        raise InputError(name, f"shape {tuple(samples.shape)}", f"(samples,), at least {least}")
+    return samples
+
+
+def as_floats(wave: Any, name: str) -> Tensor:
+    """Samples of any shape; see `as_samples`."""
+    samples = plain(wave, name) if isinstance(wave, Tensor) else as_tensor(wave, name, SAMPLES)
+    if samples.dtype in FULL:
+        shift = 128.0 if samples.dtype == torch.uint8 else 0.0
+        return ((samples.to(torch.float64) - shift) / FULL[samples.dtype]).to(torch.float32)
+    if not samples.is_floating_point():
+        raise InputError(name, f"dtype {samples.dtype}", SAMPLES)
+    if not torch.isfinite(samples).all():
+        raise InputError(name, "samples that are not finite", "finite samples")
+    return samples if samples.dtype == torch.float64 else samples.to(torch.float32)
+
+
+def as_waves(waves: Any) -> list[Tensor]:
+    """Every wave of a list, or row of a `(n, samples)` tensor or array; see `as_samples`.
+
+    Raises:
+        InputError: names the wave by its position.
+    """
+    if isinstance(waves, Tensor):
+        waves = plain(waves, "waves")
+    elif hasattr(waves, "__array__") and not isinstance(waves, list | tuple):
+        waves = waves if isinstance(waves, np.ma.MaskedArray) else as_tensor(waves, "waves")
+    single = isinstance(waves, Tensor | np.ndarray) and waves.ndim != 2
+    if single or isinstance(waves, str | bytes | bytearray | dict) or not isinstance(waves, Iterable):
+        came = f"shape {tuple(waves.shape)}" if single else type(waves).__name__
+        raise InputError("waves", came, "a list of waves, each (samples,)")
+    found = [as_samples(wave, f"waves[{i}]") for i, wave in enumerate(waves)]
+    if not found:
+        raise InputError("waves", "none", "at least one wave")
+    return found
