@@ -73,7 +73,9 @@ def _refuse(module: nn.RNNBase, input_size: int) -> None:
 
 def _refuse_changed(module: nn.RNNBase | MinGRU) -> None:
     """Refuse what would never be called: layers are run from their weights, block by block, not by their `forward`."""
-    kind: type[nn.Module] = MinGRU if isinstance(module, MinGRU) else {"GRU": nn.GRU, "LSTM": nn.LSTM}.get(module.mode, nn.RNN)
+    kind: type[nn.Module] = MinGRU
+    if isinstance(module, nn.RNNBase):
+        kind = {"GRU": nn.GRU, "LSTM": nn.LSTM}.get(module.mode, nn.RNN)
     if type(module).forward is not kind.forward or "forward" in vars(module):
         raise InputError("cell", f"{type(module).__name__} with a forward of its own", "a module forward(x, h) -> h")
     if any(getattr(module, name) for name in HOOKS):
