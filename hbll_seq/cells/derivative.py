@@ -1,6 +1,7 @@
 """Vector-Jacobian products for tensors of which some may be frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,5 +16,19 @@ def gradients_of(
     if not through or not free:
         return [None] * len(wanted)
     outs, given = zip(*through, strict=True)
-    found = iter(torch.autograd.grad(outs, free, given, retain_graph=retain_graph, allow_unused=True))
+    with _hooks_off(free):
+        found = iter(torch.autograd.grad(outs, free, given, retain_graph=retain_graph, allow_unused=True))
     return [next(found) if one.requires_grad else None for one in wanted]
+
+
+@contextmanager
+def _hooks_off(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Keep a user's hooks on weights silent: they are called once, where the whole gradient arrives in `.grad`."""
+    hooked = [(one, one._backward_hooks) for one in tensors if one.is_leaf and one._backward_hooks]
+    for one, _ in hooked:
+        one._backward_hooks = None
+    try:
+        yield
+    finally:
+        for one, hooks in hooked:
+            one._backward_hooks = hooks

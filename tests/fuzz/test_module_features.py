@@ -153,13 +153,18 @@ FEATURES = {
     "sparse embedding": lambda net: setattr(net.embedding, "sparse", True),
     "tied weights": lambda net: setattr(net.readout, "weight", net.embedding.weight),
 }  # fmt: skip
+WEIGHT_OF_READOUT = {"frozen read-out", "weight norm", "spectral norm", "pruned read-out"}  # one of them at a time
 ALONE = {"tied weights", "own read-out", "deeper read-out", "sparse embedding", "weight norm of the embedding"}
 
 
 def draw(random_state):
     names = sorted(FEATURES)
     chosen = random_state.sample(names, random_state.choice((1, 1, 2)))
-    if len(chosen) > 1 and (set(chosen) & ALONE or len({name.split()[-1] for name in chosen}) < 2):
+    if len(chosen) > 1 and (
+        set(chosen) & ALONE
+        or len(set(chosen) & WEIGHT_OF_READOUT) > 1
+        or len({name.split()[-1] for name in chosen}) < 2
+    ):
         chosen = chosen[:1]
     return chosen
 
