@@ -157,6 +157,7 @@ FEATURES = {
 SAME_WEIGHT = (
     {"frozen read-out", "weight norm", "spectral norm", "pruned read-out"},
     {"parametrized recurrence", "one frozen weight", "frozen recurrence"},
+    {"hook on a weight", "frozen recurrence"},
 )
 ALONE = {"tied weights", "own read-out", "deeper read-out", "sparse embedding", "weight norm of the embedding"}
 
