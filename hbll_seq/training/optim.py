@@ -42,7 +42,7 @@ def make_optimizer(
 
 
 def make_schedule(schedule: Any, steps: int, warmup: int) -> Callable[[int], float]:
-    """Return the factor on the learning rate at update i (from 0): linear warm-up, then the schedule down to its end."""
+    """Return the factor on the learning rate at update i (from 0): linear warm-up, then the schedule."""
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InputError("schedule", repr(schedule), f"one of {sorted(SCHEDULES)} or a function of the step")
     if not isinstance(schedule, str):
