@@ -34,7 +34,7 @@ class _Audio(SequenceModel):
             self._config = {"classes": classes, "front": self.front.config(), **options}
 
     def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the inputs of `fit`: time steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__`, also for errors."""
+        """Return the inputs of `fit`: time steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__` for errors."""
         return self.front(waves)
 
     @torch.no_grad()

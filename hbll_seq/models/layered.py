@@ -103,7 +103,7 @@ class Layered(Model):
         return dict(self._config)
 
     def path(self, path: Path = "full") -> tuple[int, ...]:
-        """Return the nodes of a path: "full", "short" (at most ceil(log2 N)), "first" (one), or given nodes, checked."""
+        """Return the nodes of a path: "full", "short" (at most ceil(log2 N)), "first" (one), or given nodes."""
         return depth_tree.resolve(self.depth, path)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, path: Path = "full") -> Tensor:
