@@ -30,7 +30,7 @@ class DivergenceError(RuntimeError):
 
 
 class EngineWarning(UserWarning):
-    """A warning, once a run, that the schedule changed from the one asked for, or that rounding decides the gradients."""
+    """A warning, once a run: the schedule is not the one asked for, or rounding decides the gradients."""
 
 
 def warn(message: str, category: type[Warning] = EngineWarning) -> None:

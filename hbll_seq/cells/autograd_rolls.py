@@ -1,8 +1,6 @@
 """Rolls differentiated by autograd: of any cell step by step, or in one call of PyTorch.
 
 `AutogradRoll` is the reference for every other roll.
-
-`AutogradRoll` is the reference for every other roll.
 """
 
 from typing import TYPE_CHECKING

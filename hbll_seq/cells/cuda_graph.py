@@ -133,9 +133,7 @@ class _Recording:
                 self._finals: dict[bool, tuple[graphs.Replay, Any]] = {}
                 for inputs in (True, False):
                     self._finals[inputs] = self._tools.record(partial(self.roll.gradients, inputs))
-                    self._tools.record(
-                        self._to_start
-                    )  # result not kept: a roll by hand takes gradients once per backward
+                    self._tools.record(self._to_start)  # not kept: a roll by hand takes gradients once per backward
         return True
 
     def _plain(self, keep: bool) -> Roll:
