@@ -2,7 +2,7 @@
 
 Rows never meet, so threads that share rows run through all time steps without waiting. A single row, or a few, would
 give all work to one thread. Then each thread takes some of the *units* of every time step (`begin` with `grain`), and
-the threads wait for each other before they read each other's results (`Team.meet`). That costs a fraction of a
+the threads wait for each other before they read each other's results (`meet`). That costs a fraction of a
 microsecond per time step.
 
 Each thread then also reads only its part of the weights. So wide layers gain more than the number of threads.
@@ -58,9 +58,9 @@ def begin(
 def meet(code: Code, a: dict[str, Any], before: Any) -> None:
     """Make all threads of the team wait for each other, if they share units.
 
-    The meeting place is a counter that every thread increments; `before` is the number of earlier meetings. A thread that
-    waits long yields its core to other programs, which may keep the last thread from arriving. The number after the
-    counter is the sum of such waits, in microseconds.
+    The meeting place is a counter that every thread increments; `before` is the number of earlier meetings. A thread
+    that waits long yields its core to other programs, which may keep the last thread from arriving. The number after
+    the counter is the sum of such waits, in microseconds.
     """
     b = code.b
     with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(a["meeting"], I64), code.index(0))):

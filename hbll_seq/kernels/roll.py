@@ -136,9 +136,7 @@ class FusedRoll(Borrower):
         for first, stop in reversed(spans):
             self._back(first, stop, dout, rest, factors, every, grads, weight)
             yield slice(first * n, stop * n), grads[: stop - first].view((stop - first) * n, -1)
-            if (
-                factors is not None and first and first % every == 0
-            ):  # the kernel does not discount at the end of a slice
+            if factors is not None and first and first % every == 0:  # the kernel skips a slice's end
                 rest.mul_(factors[first // every - 1].unsqueeze(1))
         self.give_back(grads)
 

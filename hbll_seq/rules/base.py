@@ -77,7 +77,9 @@ class Rule(Generic[M]):
         raise InputError("progress", f"{value!r}, set on a rule", PASS_PROGRESS)
 
     def expect(self, longest: int | None) -> None:
-        """Prepare for the longest sequence; `fit` calls this once before `setup`, if it knows its number of time steps."""
+        """Prepare for the longest sequence, `longest` time steps; `fit` calls this once before `setup` if it knows
+        them.
+        """
 
     def setup(self, model: M, generator: torch.Generator) -> None:
         """Make state for a model; `fit` calls this once before the first update."""
