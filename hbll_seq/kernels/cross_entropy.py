@@ -19,7 +19,7 @@ SLICE = 1 << 18  # logits at a time: a megabyte
 
 
 class ReadOut(NamedTuple):
-    """Losses `(M,)`, gradients on h `(M, d)` (a work buffer), weight `(V, d)` and bias `(V,)` (None if not requested)."""
+    """Losses `(M,)`, gradients on h `(M, d)` (a work buffer), weight `(V, d)` and bias `(V,)` (None without)."""
 
     losses: Tensor
     dh: Tensor

@@ -144,7 +144,7 @@ class FusedRoll(Borrower):
         self, first: int, stop: int, dout: Tensor | None, rest: Tensor, factors: Tensor | None, every: int,
         grads: Tensor, weight: Tensor,
     ) -> None:  # fmt: skip
-        """Differentiate time steps stop-1 to first: update `rest`, and write the gradients on their gates to `grads`."""
+        """Differentiate time steps stop-1 to first: update `rest`, write the gradients on their gates to `grads`."""
         n, units = self._shape[1], self._units
         inside = factors is not None and stop - first > every
         chosen = factors[first // every :].contiguous() if factors is not None and inside else None
@@ -177,7 +177,7 @@ class FusedRoll(Borrower):
         return None if dout is None else padded(dout, 1, self._shape[2], self._units)
 
     def _slice(self) -> int:
-        """Return the time steps of a slice: few enough for the cache, and enough to read the weights' gradient rarely."""
+        """Return the time steps of a slice: few for the cache, but enough to read the weights' gradient rarely."""
         rows = max(SLICE // (self.recipe.columns * self._units), TALL * self._units)
         return max(1, rows // self._shape[1])
 

@@ -43,7 +43,7 @@ def _forward(  # type: ignore[no-untyped-def]  # as above
     gi, weight, bias, diagonal, states, saved, carry, steps, n, d,
     KEEP: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """Roll gi `(K, N, 3d)`, weight `(d, 3d)` transposed, bias `(3d,)`, diagonal `(3, d)`, states `(K + 1 or 2, N, d)`."""
+    """Roll gi `(K, N, 3d)`: weight `(d, 3d)` transposed, bias `(3d,)`, diagonal `(3, d)`, states `(K+1 or 2, N, d)`."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = row < n
     wide = tl.cast(n, tl.int64) * d  # K * N * d may pass 2^31

@@ -46,7 +46,7 @@ def _scan(a_ptr, b_ptr, h_ptr, n, columns, REVERSE: tl.constexpr, ROWS: tl.const
 
 
 def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -> Tensor:
-    """Scan on a CUDA device (or the interpreter), float32 or float64, without gradient; see `torch_scan.affine_scan`."""
+    """Scan on a CUDA device (or the interpreter), float32 or float64, no gradient; see `torch_scan.affine_scan`."""
     n, columns = a.shape[0], start.numel()
     h = torch.empty(n + 1, columns, dtype=a.dtype, device=a.device)
     h[-1 if reverse else 0] = start.detach().reshape(columns)

@@ -72,7 +72,7 @@ class ByIndex:
 
 
 def add_product(total: Tensor, p: Tensor, q: Tensor, bf16: bool) -> None:
-    """Add `p^T q` to `total`; with `bf16` the factors are rounded, and their product, which PyTorch gives in bfloat16."""
+    """Add `p^T q` to `total`; with `bf16` the factors and their product are rounded to bfloat16."""
     if bf16:
         total += p.bfloat16().t() @ q.bfloat16()
     else:
