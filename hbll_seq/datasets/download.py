@@ -125,7 +125,7 @@ def _announced(response: Any) -> int | None:
 
 
 def _resumed_at(response: Any, asked: int) -> int:
-    """Return the first byte of the rest, and refuse another than `asked`, which would be appended at the wrong place."""
+    """Return the first byte of the rest; refuse another than `asked`, which would be appended at a wrong place."""
     text = response.headers.get("Content-Range")
     if text is None:  # some servers omit it; the digest decides
         return asked
