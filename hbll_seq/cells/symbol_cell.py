@@ -85,7 +85,7 @@ class SymbolCell(WrappedCell):
         return self.inner.project(self.table)[x.squeeze(-1)]
 
     def projects_first(self) -> bool:
-        """See `Cell.projects_first`: the compiled roll looks up what it needs."""
+        """See `Cell.projects_first`: the compiled roll looks up its own inputs."""
         return not self.compiled(self.table)
 
     def rows(self) -> Tensor:

@@ -43,9 +43,6 @@ class SeededDraws(TorchFunctionMode):
     The numbers equal those after `torch.manual_seed(seed)`. Other threads are unaffected, because torch keeps such
     contexts by thread. Calls that name a generator keep theirs.
 
-    The numbers are those that `torch.manual_seed(seed)` would have led to. Other threads are not touched: torch keeps
-    such contexts by thread. Calls that name a generator keep theirs.
-
     Raises:
         InputError: a seed that is not an integer of 64 bits.
     """

@@ -19,9 +19,6 @@ def fingerprint(source: Source | None) -> str | None:
 
     The integer type of a text's symbols does not matter. Nor do values after the end of a sequence, or targets that do
     not count.
-
-    Neither the integer type of a text's symbols matters, nor what stands after the end of a sequence or where no
-    target counts.
     """
     found = hashlib.sha256()
     if isinstance(source, LongText):

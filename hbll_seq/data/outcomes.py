@@ -22,7 +22,7 @@ class Outcomes(NamedTuple):
     """The outcomes to explain, one per sequence.
 
     Attributes:
-        x: `(B, T, ...)` padded inputs: int64 symbols, or values in the dtype asked for.
+        x: `(B, T, ...)` padded inputs: int64 symbols, or values in `dtype`.
         lengths: `(B,)` of the inputs.
         y: `(B,)` classes or `(B, C)` values: the outcome's target.
         step: `(B,)` the time step of the outcome, below the length.

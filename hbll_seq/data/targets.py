@@ -56,7 +56,7 @@ def check_targets(
         seen = _mask(mask, n, t, lengths)[:, 1:]
         if some and not seen.any():
             raise InputError("mask", "no step that counts", "at least one True after the first step")
-        inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # a sequence's last step is target only
+        inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # the last step of a sequence is only a target
         before = x[:, :-1] * (inside if x.ndim == 2 else inside.unsqueeze(-1)).to(x.dtype)
         return before, lengths - 1, x[:, 1:].contiguous(), seen.contiguous()
     if y is None:

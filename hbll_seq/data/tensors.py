@@ -32,8 +32,6 @@ def as_tensor(value: Any, name: str, expected: str = NUMBERS) -> Tensor:
 
     Data stay on the CPU until their batch is drawn. A batch is small, and lengths are needed there anyway.
 
-    Data stay on the CPU until their batch is drawn; a batch is small, and lengths are wanted there anyway.
-
     Raises:
         InputError: `value` does not hold numbers; `name` is its name in the message.
     """
@@ -43,7 +41,7 @@ def as_tensor(value: Any, name: str, expected: str = NUMBERS) -> Tensor:
         return _wide(_from_array(value, name, expected), name)
     except InputError:
         raise
-    except Exception as error:  # whatever a foreign `__array__` or tensor class raises
+    except Exception as error:  # a foreign `__array__` or tensor class may raise anything
         raise InputError(name, f"{type(value).__name__} that is not numeric", f"numbers ({error})") from error
 
 

@@ -36,7 +36,7 @@ def load_speechcommands(
         limit: most recordings of a word in each part, for a quick try; None for all.
         path: the folder with a folder for each word. When None: `$HBLL_SEQ_DATA/speechcommands`, then an earlier
             download.
-        download: fetch it (2.4 GB, 3.8 GB unpacked) if it is in none of these places; an interrupted download goes on
+        download: fetch it (2.4 GB, 3.8 GB unpacked) if it is in none of these places; an interrupted download continues
             where it stopped. With `path`, nothing is fetched.
 
     Returns:

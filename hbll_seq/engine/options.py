@@ -33,7 +33,7 @@ class Options:
             (docs/method.md#solving-for-the-states-consistency-sweeps): the mean of all, and 0.3 of the worst.
         feedback_tolerance: target of the feedback messages' relative squared residual
             (docs/method.md#solving-for-the-messages-feedback-corrections); with n > 64 blocks, times (64 / n)^2.
-        carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured), "own", or "none" (Jacobi
+        carry: "calibrated" (the cell's own, scaled per unit by earlier sweeps' measurements), "own", or "none" (Jacobi
             sweeps, and no carry in the feedback's scan).
         execution: schedule; the gradient is the same within the tolerances.
             "sequential": whole sequences in order, a compiled call each way where the cell has one; depth 2 T.

@@ -2,7 +2,7 @@
 
 Read `choose` as a table, first match first:
 
-    asked for by the user                                     as asked
+    fixed by the user's options                               as given
     a GPU, or a cell without compiled rolls                   parallel: the machine has room, or every step has a price
     a CPU with compiled rolls                                 the least of `engine.cost` over the three executions
     a run whose states (messages) would not converge before   exact-forward (sequential)
@@ -109,7 +109,7 @@ def _block(layer: Layer, shape: Shape, options: Options) -> int:
             raise InputError("execution_block", got, "a divisor, or discount=1: messages are discounted between them")
         return block
     block = min(shape.credit, shape.steps)
-    if options.budget is not None:  # a group has to have rows enough for the machine
+    if options.budget is not None:  # a group needs enough rows for the machine
         rows = options.budget // layer.bytes
         while block > 16 and block * ROWS > rows and block % 2 == 0:
             block //= 2

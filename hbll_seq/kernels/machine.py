@@ -16,7 +16,7 @@ from hbll_seq.kernels import emit, emit_rows
 from hbll_seq.kernels.emit_team import SIZES, UNITS, Target
 from hbll_seq.kernels.recipes import Recipe
 
-SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
+SMALL = 200_000  # multiply-adds below which a second thread does not pay
 WIDE = 4_000  # multiply-adds of a thread in a time step, gates not counted, from which waiting for others pays
 WAITS = 0.2  # fraction of the threads' time in long waits, from which the machine counts as busy
 LEAST = 500  # microseconds of waits that do not count: a team that was just woken

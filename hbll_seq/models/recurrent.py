@@ -25,8 +25,6 @@ def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tens
     """Run the deployed chain, one time step after another; a causal chain needs no `lengths`.
 
     With gradient it is PyTorch's own layer under autograd; without, the cell's compiled roll if it has one.
-
-    With gradient it is PyTorch's own layer under autograd, without gradient a compiled roll where the cell has one.
     """
     run = cell.sequence if torch.is_grad_enabled() else cell.deployed
     return run(x, state)[0]

@@ -14,7 +14,7 @@ def score(model: Model, batch: Batch) -> tuple[float, Tensor]:
 
     Args:
         model: keeps its mode, training or evaluation.
-        batch: on the model's device.
+        batch: a batch on the model's device.
 
     Returns:
         The mean loss over the targets that count, and the predictions, `(B, V)` or `(B, T, V)`.

@@ -32,7 +32,7 @@ class History:
             `amplification_step` (above 30 rounding decides the gradient), where the rule measures them.
         stopped_reason: "finished", "early_stopping", "callback", "interrupted" or "diverged".
         config: the arguments of `fit`, as JSON-able values.
-        versions: of Python, torch and this package, and the number of threads.
+        versions: versions of Python, torch and this package, and the number of threads.
         changes: one entry for every time the run was resumed with other settings (`resume="changed"`), or on another
             device or version: `{"step": updates made before, "changed": {name: [was, is]}}`. `config` and `versions`
             are those of the last call.

@@ -37,9 +37,9 @@ class Prepared:
     """A run that is ready to start.
 
     Attributes:
-        model: on `device`.
-        rule: after `setup`.
-        optimizer: over the parameters of both.
+        model: the model, on `device`.
+        rule: the rule, after `setup`.
+        optimizer: an optimiser over the parameters of both.
         source: training data.
         held_out: validation data, or None.
         callbacks: the user's callbacks.

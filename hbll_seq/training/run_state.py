@@ -190,8 +190,6 @@ class Trained:
         """Give the optimiser the changed settings; all others in its groups come from the saved state.
 
         Learning rates are those of a new optimiser: the schedule starts from them.
-
-        Rates are those a new optimiser has: the schedule starts from them.
         """
         for i, (group, fresh) in enumerate(zip(self.optimizer.param_groups, self._fresh, strict=True)):
             group["lr"] = fresh["lr"]

@@ -39,7 +39,7 @@ def step(
     Args:
         model: the model to train.
         batch: see `hbll_seq.data.batch.Batch`.
-        rule: from `hbll_seq.rules.make`, after `rule.setup`.
+        rule: a rule from `hbll_seq.rules.make`, after `rule.setup`.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
         progress: completed share of the run, 0 to 1: `fit` passes `i / n` at update i (from 0) of n. At 1, every update
