@@ -23,7 +23,7 @@ class Plan:
         discount: factor on the feedback message that enters a credit block at its end, a number or `(m, B, 1)`.
         own: weight, `(M,)` or a number, of the cell's own carry in G; 0 are Jacobi sweeps.
         group: execution blocks in flight, or None for all. In order: segments of `block * group` time steps, or one.
-        precision: precision of the products inside blocks, see `cells.mixed`; states and messages are float32 with either.
+        precision: precision of the products inside blocks, see `cells.mixed`; states and messages stay float32.
         captures: store of rolls recorded as CUDA graphs (`cells.captured`), or None to launch them step by step.
         probe: also measure the amplification of the backward pass (`Record.amplification`).
     """
