@@ -27,7 +27,10 @@ def evaluate(
 
     Args:
         model: any model of this package.
-        x, y, mask, ignore_index: as for `fit`.
+        x: as for `fit`.
+        y: as for `fit`.
+        mask: as for `fit`.
+        ignore_index: as for `fit`.
         batch_size: sequences at a time.
         window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
 
