@@ -1,6 +1,6 @@
 """Recurrent cells: step, roll and carry of each (`base`), as views on ordinary torch modules.
 
-No cell knows blocks of a sequence or a loss; rolls of blocks are put together in `engine`.
+No cell knows blocks of a sequence or a loss; `engine` combines rolls into blocks.
 """
 
 from hbll_seq.cells.adoption import NAMES as NAMES

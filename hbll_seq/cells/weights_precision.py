@@ -1,7 +1,7 @@
-"""Recurrent layers compute in the dtype of their weights, whatever `torch.autocast` says.
+"""The precision of recurrent layers: the dtype of their weights, whatever `torch.autocast` sets.
 
-Compiled rolls read float32. And states or messages rounded to bfloat16 between blocks would not agree to any tolerance.
-Where bfloat16 does no harm, in the products inside blocks, the option `precision="bf16"` brings it (`mixed.py`).
+Compiled rolls read float32. Also, states or messages rounded to bfloat16 between blocks would not agree to any
+tolerance. Products inside blocks bear bfloat16: the option `precision="bf16"` uses it there (`mixed.py`).
 """
 
 import torch
