@@ -129,7 +129,7 @@ def _cross_block(
         return ends[0], outputs[:, 0]
     found = secants(states.unsqueeze(0) - start, scale_of(maps), most)
     ends, _, outputs = maps.roll(x, found.pick(states.unsqueeze(0)))
-    moved = found.combine(ends - true.ends) + true.carries * found.rest[..., maps.source]
-    spread = found.combine(outputs - true.outputs)  # outputs have no carry of their own
-    all_ends, all_outputs = found.complete(true.ends + moved, ends), found.complete(true.outputs + spread, outputs)
+    moved = found.predict(true.ends, ends) + true.carries * found.rest[..., maps.source]
+    spread = found.predict(true.outputs, outputs)  # outputs have no carry of their own
+    all_ends, all_outputs = found.complete(moved, ends), found.complete(spread, outputs)
     return all_ends[0], all_outputs[:, 0]
