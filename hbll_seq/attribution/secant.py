@@ -151,7 +151,8 @@ def choose(changes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     shape = changes.shape[:3]
     left, base = changes, changes.new_zeros(shape, dtype=torch.int64)
-    near, chosen, directions = changes.square().sum(-1), [], int(DIRECTIONS * count)
+    near, directions = changes.square().sum(-1), int(DIRECTIONS * count)
+    chosen: list[Tensor] = []
     for k in range(count - directions):
         best = _largest(near, chosen)
         chosen.append(best)
