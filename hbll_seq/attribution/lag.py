@@ -21,6 +21,8 @@ from hbll_seq.data.scalars import choice, integer, integer_or_auto
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel
 
+IGNORE = -100  # among labels: a step that does not count
+
 
 @torch.no_grad()
 def lag_map(
@@ -116,8 +118,16 @@ class _Outcomes:
         self._last = (batch.lengths.to(batch.y.device) - 1 - first).clamp(max=last)  # (B,), below 0 after the end
         self._cut = bool((self._last < last).any())
         part = slice(first, first + maps.block)
-        self._y = batch.y if whole else batch.y[:, part].transpose(0, 1)  # (K, B, ...)
-        self._counted = None if batch.mask is None else batch.mask[:, part].T  # (K, B)
+        y = batch.y if whole else batch.y[:, part]
+        self._counted = None
+        if not whole:
+            assert batch.mask is not None
+            if y.is_floating_point():
+                self._counted = batch.mask[:, part].T  # (K, B)
+            else:
+                y = y.masked_fill(~batch.mask[:, part], IGNORE)
+            y = y.transpose(0, 1)  # (K, B, ...)
+        self._y = y
 
     def loss(self, ends: Tensor, outputs: Tensor) -> Tensor:
         """Return the loss from ends `(R, B, S)` or outputs `(K, R, B, d)`: `(R, B)`, NaN without a counted step."""
@@ -131,8 +141,10 @@ class _Outcomes:
             return found.masked_fill(self._last < 0, math.nan)
         out = self._maps.model.readout(outputs)  # (K, R, B, V)
         y = self._y.unsqueeze(1).expand(*out.shape[:-1], *self._y.shape[2:])
-        assert self._counted is not None
-        if y.is_floating_point() and bool(self._counted.all()):
+        if self._counted is None:
+            counted = y != IGNORE
+            return losses.counted(self._objective, out, y.clamp(min=0), counted).sum(0) / counted.sum(0)
+        if bool(self._counted.all()):
             return losses.each(self._objective, out, y).mean(0)
         counted = self._counted.unsqueeze(1).expand(out.shape[:-1])
         return losses.counted(self._objective, out, y, counted).sum(0) / counted.sum(0)

@@ -91,7 +91,7 @@ def test_a_padded_sequence_has_the_credit_it_has_alone(task, withheld):
     data = cases.batch(3, 61, lengths=lengths, task="sequence" if task == "sequence" else "step")
     y = None if task == "next" else data.y
     options = dict(block_size=4, withheld=withheld)
-    seen = data.lengths - (task == "next")  # the last symbol is target only
+    seen = data.lengths - int(task == "next")  # the last symbol is target only
     background = dict(background=(data.x, seen)) if withheld is None else {}
     found = hs.credit(model, (data.x, lengths), y, **options)
     for i, n in enumerate(lengths):
