@@ -13,7 +13,7 @@ The exact way rolls all states through every block after their own.
 import torch
 from torch import Tensor
 
-from hbll_seq.attribution.secant import cross
+from hbll_seq.attribution.secant import cross, through
 from hbll_seq.attribution.state_maps import StateMaps
 from hbll_seq.attribution.withheld import StandIn
 
@@ -41,6 +41,14 @@ def knocked_out(maps: StateMaps, by: StandIn, most: int | None) -> list[Tensor]:
         own = torch.cat([maps.withheld(whole, by), maps.states[n].expand(left.shape[0] - len(whole), -1, -1)])
         population = torch.cat([crossed, right, own.unsqueeze(1)], 1)
     return _by_height(population[0], levels, n)
+
+
+def knocked_out_exactly(maps: StateMaps, by: StandIn, height: int, numbers: list[int]) -> Tensor:
+    """Return the final states `(q, B, S)` with each of some nodes of a height withheld, `numbers` ascending."""
+    n, width = maps.count, 1 << height
+    spans = [(k * width, min((k + 1) * width, n)) for k in numbers]
+    states = maps.withheld(spans, by).unsqueeze(1)  # (q, 1, B, S)
+    return through(maps, [(end, n) for _, end in spans], states)[0][:, 0]
 
 
 def _by_height(final: Tensor, levels: int, n: int) -> list[Tensor]:

@@ -1,20 +1,24 @@
 """Many changed states through the same maps: a few are rolled for real, the others predicted from secants.
 
-Let F be the composed maps and h the state that truly occurred. Of p changed states, r are rolled: their changes at the
-start are d_k, k = 1..r, and at the end F(h + d_k) - F(h). A further change d is written as d = sum_k w_k d_k + e, and
+Let F be the composed maps and h the state that truly occurred. Of p changed states h + d, r are rolled: their changes
+at the start are d_k, k = 1..r. Every one has a *base*, the true state or a rolled one near it: c is the base's change,
+0 for the true state. With a rolled one's own base c_k, a change d is written as d = c + sum_k w_k (d_k - c_k) + e, and
 
-    F(h + d) = F(h) + sum_k w_k (F(h + d_k) - F(h)) + g e
+    F(h + d) = F(h + c) + sum_k w_k (F(h + d_k) - F(h + c_k)) + g e
 
-to first order: exact where F is affine and d in the span, and exact for each of the r states whatever F is. The rest e
-is scaled by g, the composed carries of the maps along the true states. A secant over a long change is a poor
-derivative, so the weights minimise, in units of the standard deviation of each entry of the state,
+to first order: exact where F is affine and the changes span d - c, and exact for each of the r states whatever F is.
+The rest e is scaled by g, the composed carries of the maps along the true states. Bases matter where a network does not
+forget: a lost symbol leaves it in another of a few states (parity has two), where the map has another slope.
 
-    |e|^2 + CURVATURE sum_k (w_k |d_k|^2)^2
+A secant over a long change is a poor derivative, so the weights minimise, in units of the standard deviation of each
+entry of the state,
 
-A small change is then explained by small ones where there are any. Half of the r are the largest changes that the
-others leave unexplained (Gram-Schmidt with pivoting). The other half are chosen in the same way after every change is
-scaled to length one: directions for the small changes. They are chosen anew on the way, after 1, 2, 4, 6, ... blocks,
-at most about `PIECES` times a crossing: fast directions die out first.
+    |e|^2 + CURVATURE sum_k (w_k |d_k - c_k|)^4
+
+A small change is then explained by small ones where there are any. Some of the r are bases: each time the change
+furthest from all bases so far. The other `DIRECTIONS` are chosen among all d - c, scaled to length one, as those which
+the ones before leave unexplained (Gram-Schmidt with pivoting). They are chosen anew on the way, after 1, 2, 4, 6, ...
+blocks, at most about `PIECES` times a crossing: fast directions die out first.
 """
 
 from typing import NamedTuple
@@ -27,6 +31,9 @@ from hbll_seq.attribution.state_maps import StateMaps
 CURVATURE = 0.2  # measured: benchmarks.credit, docs/notes/2026-11-24-credit.md
 PIECES = 16
 RIDGE = 1e-9
+DIRECTIONS = 0.6  # of the rolled states: measured, docs/notes/2026-11-28-credit-of-state-tracking.md
+FAR = 0.5  # standard deviations: nearer changes are small enough for a linear map
+NOISE = 1e-9  # in standard deviations: a shorter change has no direction, only rounding
 
 Spans = list[tuple[int, int]]
 
@@ -36,13 +43,15 @@ class Secants(NamedTuple):
 
     Attributes:
         chosen: `(m, r, B, 1)` int64, which of the p are rolled.
-        known: `(m, r, B, S)` d_k, their changes at the start.
+        base: `(m, p, B, 1)` int64, each one's base: 0 the true state, k the k-th rolled one.
+        base_of_rolled: `(m, r, B, 1)` int64, the same of the rolled ones: an earlier one, or the true state.
         weights: `(m, r, B, p)` w.
         rest: `(m, p, B, S)` e, the part of every change that the combination leaves.
     """
 
     chosen: Tensor
-    known: Tensor
+    base: Tensor
+    base_of_rolled: Tensor
     weights: Tensor
     rest: Tensor
 
@@ -50,9 +59,14 @@ class Secants(NamedTuple):
         """Pick the r that are rolled out of `(m, p, B, S)`: `(m, r, B, S)`."""
         return states.gather(1, self.chosen.expand(-1, -1, -1, states.shape[-1]))
 
-    def combine(self, changes: Tensor) -> Tensor:
-        """Combine changes of the rolled ones `(..., m, r, B, s)`, sum_k w_k: `(..., m, p, B, s)`."""
-        return torch.einsum("mrbp,...mrbs->...mpbs", self.weights, changes)
+    def predict(self, true: Tensor, rolled: Tensor) -> Tensor:
+        """Follow all p from the true one `(..., m, 1, B, s)` and the r rolled ones `(..., m, r, B, s)`.
+
+        The rest, scaled by the carry, is still to be added, and the rolled ones put in their places (`complete`).
+        """
+        bases = torch.cat([true, rolled], -3)
+        secant = rolled - _gather(bases, self.base_of_rolled)
+        return _gather(bases, self.base) + torch.einsum("mrbp,...mrbs->...mpbs", self.weights, secant)
 
     def complete(self, predicted: Tensor, rolled: Tensor) -> Tensor:
         """Put the r rolled ones `(..., m, r, B, s)` in their places among the p predicted `(..., m, p, B, s)`."""
@@ -64,10 +78,21 @@ def secants(changes: Tensor, scale: Tensor, most: int) -> Secants:
 
     `scale` is `(S,)`, see `scale_of`.
     """
-    chosen = choose(changes / scale, most).unsqueeze(-1)
-    known = changes.gather(1, chosen.expand(-1, -1, -1, changes.shape[-1]))
-    weights = explain(known / scale, changes / scale)
-    return Secants(chosen, known, weights, changes - torch.einsum("mrbp,mrbs->mpbs", weights, known))
+    scaled = changes / scale
+    chosen, base = choose(scaled, most)
+    bases = torch.cat([torch.zeros_like(changes[:, :1]), _gather(changes, chosen)], 1)
+    base_of_rolled = _gather(base, chosen)
+    for_rolled = bases[:, 1:] - _gather(bases, base_of_rolled)  # (m, r, B, S)
+    left = changes - _gather(bases, base)  # (m, p, B, S)
+    weights = explain(for_rolled / scale, left / scale)
+    rest = left - torch.einsum("mrbp,mrbs->mpbs", weights, for_rolled)
+    return Secants(chosen, base, base_of_rolled, weights, rest)
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    """Pick `(..., m, q, B, s)` out of `(..., m, p, B, s)` by an index `(m, q, B, 1)`."""
+    shape = (*values.shape[:-4], *index.shape[:-1], values.shape[-1])
+    return values.gather(-3, index.expand(shape))
 
 
 def cross(maps: StateMaps, spans: Spans, states: Tensor, most: int | None) -> Tensor:
@@ -97,9 +122,9 @@ def _cross_piece(maps: StateMaps, spans: Spans, states: Tensor, most: int) -> Te
     here = torch.stack([maps.states[i] for i, _ in spans]).unsqueeze(1)  # (m, 1, B, S)
     there = torch.stack([maps.states[j] for _, j in spans]).unsqueeze(1)
     found = secants(states - here, scale_of(maps), most)
-    ends, carry = through(maps, spans, torch.cat([found.known + here, here], 1))
+    ends, carry = through(maps, spans, torch.cat([found.pick(states), here], 1))
     ends, carry = ends[:, :-1], carry[:, -1:]
-    return found.complete(there + found.combine(ends - there) + carry * found.rest[..., maps.source], ends)
+    return found.complete(found.predict(there, ends) + carry * found.rest[..., maps.source], ends)
 
 
 def scale_of(maps: StateMaps) -> Tensor:
@@ -118,12 +143,52 @@ def through(maps: StateMaps, spans: Spans, states: Tensor) -> tuple[Tensor, Tens
     return ends, carry
 
 
-def choose(changes: Tensor, count: int) -> Tensor:
-    """Choose those of the changes `(m, p, B, S)` that explain the others best: indices `(m, count, B)`, none twice."""
-    large = _pivots(changes, count - count // 2, [])
-    # all are of length one now: rounding decides which comes first
-    small = _pivots(torch.nn.functional.normalize(changes, dim=-1), count // 2, large)
-    return torch.stack(large + small, 1)
+def choose(changes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose those of the changes `(m, p, B, S)` that explain the others best, none twice.
+
+    Returns:
+        Indices `(m, count, B, 1)`, and every change's base `(m, p, B, 1)`: 0 for none, k for the k-th chosen.
+    """
+    shape = changes.shape[:3]
+    left, base = changes, changes.new_zeros(shape, dtype=torch.int64)
+    near, directions = changes.square().sum(-1), int(DIRECTIONS * count)
+    chosen: list[Tensor] = []
+    for k in range(count - directions):
+        best = _largest(near, chosen)
+        chosen.append(best)
+        away = changes - _one(changes, best)
+        size = away.square().sum(-1)
+        closer = (size < near) & (near > FAR**2)
+        closer.scatter_(1, best.unsqueeze(1), False)  # what is rolled is not explained by itself
+        near, base = torch.where(closer, size, near), torch.where(closer, k + 1, base)
+        left = torch.where(closer.unsqueeze(-1), away, left)
+    unit = left / left.norm(dim=-1, keepdim=True).clamp(min=NOISE)
+    for past in chosen:  # before the first is picked: all are of length one, and rounding would decide
+        unit = _without(unit, past)
+    for _ in range(directions):
+        best = _largest(unit.square().sum(-1), chosen)
+        chosen.append(best)
+        unit = _without(unit, best)
+    return torch.stack(chosen, 1).unsqueeze(-1), base.unsqueeze(-1)
+
+
+def _largest(size: Tensor, taken: list[Tensor]) -> Tensor:
+    """Find the largest of squares `(m, p, B)` that is not taken: its index `(m, B)`; the first where all are noise."""
+    size = torch.where(size < NOISE**2, 0.0, size)
+    if taken:
+        size = size.scatter(1, torch.stack(taken, 1), -1.0)
+    return size.argmax(1)
+
+
+def _one(values: Tensor, index: Tensor) -> Tensor:
+    """Pick one of the p of `(m, p, B, S)` by its index `(m, B)`: `(m, 1, B, S)`."""
+    return values.gather(1, index[:, None, :, None].expand(-1, 1, -1, values.shape[-1]))
+
+
+def _without(vectors: Tensor, index: Tensor) -> Tensor:
+    """Project the direction of one of the vectors `(m, p, B, S)` out of all of them."""
+    direction = torch.nn.functional.normalize(_one(vectors, index), dim=-1)
+    return vectors - (vectors * direction).sum(-1, keepdim=True) * direction
 
 
 def explain(known: Tensor, changes: Tensor) -> Tensor:
@@ -134,19 +199,3 @@ def explain(known: Tensor, changes: Tensor) -> Tensor:
     penalty = RIDGE + CURVATURE * size[..., 0].square().transpose(1, 2)  # (m, B, r)
     right = torch.einsum("mrbs,mpbs->mbrp", unit, changes)
     return torch.linalg.solve(gram + torch.diag_embed(penalty), right).transpose(1, 2) / size
-
-
-def _pivots(vectors: Tensor, count: int, taken: list[Tensor]) -> list[Tensor]:
-    """`count` indices `(m, B)` of vectors `(m, p, B, S)`, each the longest once the earlier ones are projected out."""
-    left, taken, found = vectors, list(taken), []
-    for _ in range(count):
-        size = left.square().sum(-1)  # (m, p, B)
-        for past in taken:
-            size.scatter_(1, past.unsqueeze(1), -1.0)
-        best = size.argmax(1)
-        taken.append(best)
-        found.append(best)
-        index = best[:, None, :, None].expand(-1, 1, -1, vectors.shape[-1])
-        direction = torch.nn.functional.normalize(left.gather(1, index), dim=-1)
-        left = left - (left * direction).sum(-1, keepdim=True) * direction
-    return found

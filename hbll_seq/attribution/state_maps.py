@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hbll_seq.attribution.background import Others
 from hbll_seq.attribution.withheld import StandIn
 from hbll_seq.models.layered import Layered
 from hbll_seq.models.recurrent import SequenceModel
@@ -50,10 +51,12 @@ class TimeMaps:
         model: in float64.
         x: `(B, T)` or `(B, T, D)`.
         block: steps a block K; the last one may be shorter.
+        others: what "mean" and "swap" take; None for the mean of x and its other sequences.
     """
 
-    def __init__(self, model: SequenceModel, x: Tensor, block: int) -> None:
-        self.model, self.cells, self.block = model, model.cells, block
+    def __init__(self, model: SequenceModel, x: Tensor, block: int, others: Others | None = None) -> None:
+        self.model, self.cells, self.block, self._others = model, model.cells, block, others
+        self._donor: tuple[int, Tensor] | None = None  # the last one, embedded
         with torch.no_grad():
             self.x = model.embed(x).transpose(0, 1)  # (T, B, D)
         self.steps, self.rows = self.x.shape[0], self.x.shape[1]
@@ -75,7 +78,10 @@ class TimeMaps:
 
     def inputs(self, numbers: list[int]) -> Tensor:
         """Return the inputs of blocks of equal length, `(K, m, B, D)`."""
-        return torch.stack([self.x[i * self.block : (i + 1) * self.block] for i in numbers], 1)
+        return self._blocks(self.x, numbers)
+
+    def _blocks(self, x: Tensor, numbers: list[int]) -> Tensor:
+        return torch.stack([x[i * self.block : (i + 1) * self.block] for i in numbers], 1)
 
     def advance(self, numbers: list[int], states: Tensor) -> tuple[Tensor, Tensor]:
         """See `StateMaps`."""
@@ -115,9 +121,19 @@ class TimeMaps:
     def substitute(self, numbers: list[int], by: StandIn) -> Tensor:
         """Return what replaces the inputs of blocks of equal length ("swap", "mean", "zero"), `(K, m, B, D)`."""
         if by.how == "swap":
-            return self.inputs(numbers).roll(by.shift, 2)
-        fill = self.x.mean((0, 1)) if by.how == "mean" else torch.zeros_like(self.x[0, 0])
+            return self._blocks(self._swapped(by.shift), numbers)
+        if by.how == "zero":
+            fill = torch.zeros_like(self.x[0, 0])
+        else:
+            fill = self.x.mean((0, 1)) if self._others is None else self._others.mean
         return fill.expand_as(self.inputs(numbers))
+
+    def _swapped(self, shift: int) -> Tensor:
+        """Return the inputs of every sequence's donor, `(T, B, D)`."""
+        if self._donor is None or self._donor[0] != shift:
+            found = self.x.roll(shift, 1) if self._others is None else self._others.donor(shift)
+            self._donor = shift, found
+        return self._donor[1]
 
     def withheld(self, spans: list[tuple[int, int]], by: StandIn) -> Tensor:
         """See `StateMaps`."""

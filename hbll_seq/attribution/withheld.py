@@ -25,34 +25,38 @@ class StandIn(NamedTuple):
 
     Attributes:
         how: "mean", "zero", "skip" or "swap".
-        shift: of "swap": the donor is the sequence `shift` rows before.
+        shift: of "swap": which donor, from 1; without a background the sequence `shift` rows before.
     """
 
     how: str
     shift: int = 0
 
 
-def stand_ins(withheld: str | None, donors: int, rows: int, default: str) -> tuple[StandIn, ...]:
+def stand_ins(
+    withheld: str | None, donors: int, others: int, default: str, where: str = "x"
+) -> tuple[StandIn, ...]:  # fmt: skip
     """Check `withheld` and `donors` and return the stand-ins they select.
 
     Args:
         withheld: one of `WITHHELD`, or None for `default`.
-        donors: sequences swapped in, at most `rows - 1` of them.
-        rows: sequences of the batch.
-        default: taken for None; "mean+swap" becomes "mean" in a batch of `donors` sequences or fewer.
+        donors: sequences swapped in, at most `others` of them.
+        others: sequences there are to be swapped in for each one.
+        default: taken for None; "mean+swap" becomes "mean" where `others` are fewer than `donors`.
+        where: the argument they come from, for errors.
 
     Raises:
-        InputError: an unknown `withheld`, `donors` below one, or a swap in a batch of one sequence.
+        InputError: an unknown `withheld`, `donors` below one, or a swap with no other sequence.
     """
     donors = integer("donors", donors)
     if withheld is None:
-        withheld = "mean" if default == "mean+swap" and rows <= donors else default
+        withheld = "mean" if default == "mean+swap" and others < donors else default
     choice("withheld", withheld, WITHHELD)
     if "swap" not in withheld:
         return (StandIn(withheld),)
-    if rows < 2:
-        raise InputError("x", "one sequence", f'two or more, for withheld="{withheld}"')
-    swaps = tuple(StandIn("swap", shift) for shift in range(1, 1 + min(donors, rows - 1)))
+    if others < 1:
+        came, expected = ("one sequence", "two or more") if where == "x" else ("no other sequence than x", "others")
+        raise InputError(where, came, f'{expected}, for withheld="{withheld}"')
+    swaps = tuple(StandIn("swap", shift) for shift in range(1, 1 + min(donors, others)))
     return swaps if withheld == "swap" else (StandIn("mean"), *swaps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,24 +17,35 @@ if TYPE_CHECKING:
     from hbll_seq.attribution.result import Credit, LagMap
 
 SIGNED, POSITIVE, DECADES = "PuOr_r", "viridis", 1e3  # purple against orange: told apart by every kind of colour vision
+FLOOR = 0.01  # colours reach at least this far: a figure in which nothing matters stays pale
 
 
-def scale(values: np.ndarray, signed: bool, log: bool = True) -> tuple[Normalize, str]:
+def scale(values: np.ndarray, signed: bool, log: bool = True, top: float | None = None) -> tuple[Normalize, str]:
     """Norm and colour map; signed values symmetric about zero.
 
     Args:
         values: NaN is left out.
         signed: credit that can be negative.
         log: logarithmic over three decades below the largest, linear below that; else linear.
+        top: what the colours end at; None for the largest value, at least `FLOOR` of signed credit.
     """
     from matplotlib.colors import Normalize, SymLogNorm
 
-    top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
-    top = top or 1.0
+    if top is None:
+        top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+        top = max(top, FLOOR) if signed else top or 1.0
     low = -top if signed else 0.0
     # a decade of the linear part is as wide as one of the others
-    norm = SymLogNorm(top / DECADES, linscale=0.5, vmin=low, vmax=top) if log else Normalize(low, top)
+    linear = max(top / DECADES, FLOOR / 10) if signed else top / DECADES
+    norm = SymLogNorm(linear, linscale=0.5, vmin=low, vmax=top) if log else Normalize(low, top)
     return norm, SIGNED if signed else POSITIVE
+
+
+def check_top(top: float | None) -> float | None:
+    """Refuse a `top` that is no positive number."""
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int | float) or not 0 < top < np.inf):
+        raise InputError("top", repr(top), "a number > 0, or None")
+    return top
 
 
 def colour_bar(ax: Axes, norm: Normalize, name: str, label: str, **options: Any) -> None:
@@ -103,43 +115,64 @@ def label_of(result: Credit) -> str:
     return f"{what[result.kind]} ({result.unit})"
 
 
+def outcome_of(result: Credit, row: int) -> str:
+    """What is explained, in words: the loss with nothing withheld, and where its step is."""
+    loss = float(result.loss[row])
+    where = "" if result.axis == "module" else f" at step {int(result.lengths[row]) - 1}"
+    unit = (
+        "" if result.kind == "posterior" else f" {result.unit.split(' per ')[0]}"
+    )  # always nats there, the loss is not
+    return f"outcome{where}: loss {loss:.3g}{unit}"
+
+
 def credit(
-    result: Credit, *, row: int = 0, text: str | None = None, per_second: float | None = None, log: bool = True,
-    bar: bool = True,
+    result: Credit, *, row: int | Sequence[int] = 0, text: str | None = None, per_second: float | None = None,
+    log: bool = True, bar: bool = True, top: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Credit of one sequence: every node of the tree over time, blocks at the bottom, the root on top.
 
     Args:
         result: from `hbll_seq.credit`.
-        row: which sequence of the batch.
+        row: which sequence of the batch; of several, the trees stand above each other and share their colours.
         text: the sequence as text, one character a step, written under the blocks where it fits.
         per_second: steps a second, to label time in seconds (under a waveform: share the x axis); None for steps.
         log: colours logarithmic over three decades below the largest credit, so that small credit is seen; else linear.
         bar: draw a colour bar. Without it the x axis lines up with other axes of the same width.
+        top: the credit at which the colours end, to share one scale among figures; None for the largest that is drawn,
+            and at least 0.01.
         ax: axes to draw on.
 
     Returns:
-        The axes. Grey: a node that has no credit (no midpoint inside the sequence).
+        The axes. A triangle marks the outcome, the title has its loss. Grey: a node that has no credit.
     """
-    from matplotlib import colormaps
-    from matplotlib.patches import Rectangle
+    from matplotlib import rcParams
 
-    ax = axes(ax, (8.0, 3.6))
-    nodes = row_of(result, row)
-    norm, name = scale(np.concatenate(nodes), result.kind == "knockout", log)
-    cmap = colormaps[name]
+    rows = [row] if isinstance(row, int) else list(row)
+    if not rows:
+        raise InputError("row", "none", "one sequence or several")
+    if len(rows) > 1 and text is not None:
+        raise InputError("text", "given beside several rows", "None, or one row")
+    trees, top = [row_of(result, one) for one in rows], check_top(top)
+    ax = axes(ax, (8.0, 3.6 if len(rows) == 1 else 0.9 + 1.5 * len(rows)))
+    norm, name = scale(np.concatenate([v for nodes in trees for v in nodes]), result.kind == "knockout", log, top)
     second = 1.0 if per_second is None else per_second
-    for height, values in enumerate(nodes):
-        for k, v in enumerate(values):
-            start, stop = (s / second for s in result.span(height, k))
-            colour = cmap(norm(v)) if np.isfinite(v) else "#d9d9d9"
-            ax.add_patch(Rectangle((start, height - 0.46), stop - start, 0.92, fc=colour, ec="white", lw=0.8))
-    height = len(nodes) - 1
+    tall, ticks, names = len(trees[0]) + 0.9, [], []
+    for i, (one, nodes) in enumerate(zip(rows, trees, strict=True)):
+        base = (len(rows) - 1 - i) * tall
+        _boxes(ax, result, one, nodes, norm, name, second, base)
+        ticks += [base + h for h in range(len(nodes))]
+        names += [f"{2**h}" for h in range(len(nodes) - 1)] + [f"all {nodes[0].size}"]
+        if len(rows) > 1:
+            _caption(ax, f"sequence {one}, {outcome_of(result, one)}", base + len(nodes) - 0.42)
     ax.set_xlim(0, result.steps / second)
-    ax.set_ylim(-0.6, height + 0.6)
-    names = [f"{2**h}" for h in range(height)] + [f"all {nodes[0].size}"]
-    ax.set_yticks(range(height + 1), names)
+    ax.set_ylim(-0.75, (len(rows) - 1) * tall + len(trees[0]) - (0.4 if len(rows) == 1 else 0.0))
+    if len(rows) > 1:  # as many ticks as there is room for: the lowest and the highest of each
+        keep = [k for k, t in enumerate(names) if t == "1" or t.startswith("all")]
+        ticks, names = [ticks[k] for k in keep], [names[k] for k in keep]
+    else:
+        ax.set_title(outcome_of(result, rows[0]), fontsize=points(inches(ax)[0], rcParams["axes.labelsize"]))
+    ax.set_yticks(ticks, names)
     ax.set_ylabel("blocks a node" if result.axis == "step" else "modules a node")
     fit_letters(ax)
     columns = _columns(ax, result, bar)
@@ -153,6 +186,33 @@ def credit(
     if bar:
         colour_bar(ax, norm, name, label_of(result), pad=0.01)
     return ax
+
+
+def _boxes(
+    ax: Axes, result: Credit, row: int, nodes: list[np.ndarray], norm: Normalize, name: str, second: float, base: float
+) -> None:  # fmt: skip
+    """Draw the nodes of one tree from height `base` on, and a triangle under its outcome."""
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    for height, values in enumerate(nodes):
+        for k, v in enumerate(values):
+            start, stop = (s / second for s in result.span(height, k, row))
+            if stop > start:
+                colour = colormaps[name](norm(v)) if np.isfinite(v) else "#d9d9d9"
+                box = (start, base + height - 0.46), stop - start, 0.92
+                ax.add_patch(Rectangle(*box, fc=colour, ec="#bbbbbb", lw=0.5))
+    if result.axis == "step":
+        at = (int(result.lengths[row]) - 0.5) / second
+        ax.plot([at], [base - 0.6], marker="^", ms=5, color="black", clip_on=False, zorder=3)
+
+
+def _caption(ax: Axes, words: str, height: float) -> None:
+    """Write a line above one of several trees."""
+    from matplotlib import rcParams
+
+    size = points(inches(ax)[0], rcParams["xtick.labelsize"])
+    ax.text(0.0, height, words, fontsize=size, va="bottom", ha="left", transform=ax.get_yaxis_transform())
 
 
 def _columns(ax: Axes, result: Credit, bar: bool) -> int:
@@ -172,8 +232,9 @@ def _write_text(ax: Axes, result: Credit, text: str, width: int) -> None:
 
 
 def lag_map(
-    result: LagMap, *, row: int | None = None, log: bool = True, bar: bool = True, ax: Axes | None = None
-) -> Axes:
+    result: LagMap, *, row: int | None = None, log: bool = True, bar: bool = True, top: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:  # fmt: skip
     """Credit from block i (rows) to the outcomes in block j (columns); empty where the outcome came before.
 
     Args:
@@ -181,16 +242,17 @@ def lag_map(
         row: which sequence; None for the mean over the batch.
         log: colours logarithmic, as for `credit`.
         bar: draw a colour bar.
+        top: as for `credit`.
         ax: axes to draw on.
     """
     from matplotlib.ticker import MaxNLocator
 
     ax = axes(ax, (6.2, 4.8))
-    values = result.values.mean(0) if row is None else result.values[row]
+    values = result.values.nanmean(0) if row is None else result.values[row]
     shown = values.detach().cpu().numpy().copy()
     n = len(shown)
     shown[np.tril_indices(n, -1)] = np.nan
-    norm, name = scale(shown, True, log)  # late lags are small, and count
+    norm, name = scale(shown, True, log, check_top(top))  # late lags are small, and count
     t = n * result.block_size
     ax.imshow(shown, norm=norm, cmap=name, extent=(0, t, t, 0), aspect="auto", interpolation="none")
     ax.set_facecolor("#eeeeee")

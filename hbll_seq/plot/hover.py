@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.credits import label_of, row_of, scale
+from hbll_seq.plot.credits import label_of, outcome_of, row_of, scale
 
 if TYPE_CHECKING:
     from hbll_seq.attribution.result import Credit
@@ -33,19 +33,31 @@ def credit_html(result: Credit, text: str, *, row: int = 0) -> Html:
     Raises:
         InputError: too little text, a row that is not there.
     """
-    if len(text) < result.steps:
-        raise InputError("text", f"{len(text)} characters", f"one a step, {result.steps}")
-    nodes = row_of(result, row)
+    nodes, steps = row_of(result, row), int(result.lengths[row])
+    if len(text) < steps:
+        raise InputError("text", f"{len(text)} characters", f"one a step, {steps}")
     colour = _colours(nodes[0], result.kind == "knockout")
     parts = []
     for i, v in enumerate(nodes[0]):
-        start, stop = result.span(0, i)
+        start, stop = result.span(0, i, row)
         back, front = colour(v)
-        shown = html.escape(text[start:stop]).replace("\n", "↵\n")
+        shown = _letters(text, start, stop, steps)
         title = f"block {i}, steps {start} to {stop - 1}: {v:.4g} {result.unit}"
         parts.append(f'<span style="background:{back};color:{front}" title="{title}">{shown}</span>')
-    style = "font-family:monospace;font-size:14px;line-height:1.6;white-space:pre-wrap"
-    return Html(f'<div><div style="{style}">{"".join(parts)}</div>{_legend(nodes, result)}</div>')
+    style = "font-family:monospace;font-size:14px;line-height:1.6;white-space:pre-wrap;overflow-wrap:anywhere"
+    return Html(f'<div><div style="{style}">{"".join(parts)}</div>{_legend(nodes, result, row)}</div>')
+
+
+def _letters(text: str, start: int, stop: int, steps: int) -> str:
+    """Escape one block's characters; the outcome's is framed."""
+
+    def shown(part: str) -> str:
+        return html.escape(part).replace("\n", "↵\n")
+
+    if not start < steps <= stop:
+        return shown(text[start:stop])
+    frame = '<b style="outline:2px solid #000" title="the outcome\'s step">'
+    return f"{shown(text[start : steps - 1])}{frame}{shown(text[steps - 1])}</b>"
 
 
 def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: int = 900) -> Html:
@@ -68,7 +80,9 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
         count = f"all {nodes[0].size}" if height + 1 == len(nodes) else f"{2**height} {what}{'s' * (height > 0)}"
         boxes.append(f'<text x="{left - 8}" y="{y + 17}" text-anchor="end">{count}</text>')
         for k, v in enumerate(values):
-            start, stop = result.span(height, k)
+            start, stop = result.span(height, k, row)
+            if stop <= start:
+                continue
             said = f"{result.axis}s {start + first} to {stop - 1 + first}: " + (
                 f"{v:.4g} {result.unit}" if np.isfinite(v) else "none"
             )
@@ -77,7 +91,11 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
                 f'x="{left + start * scale_x:.1f}" y="{y}" width="{(stop - start) * scale_x:.1f}" height="{tall - 2}"'
             )
             boxes.append(f'<rect {place} fill="{colour(v)[0]}"><title>{html.escape(said)}</title></rect>')
-    bottom = len(nodes) * tall
+    bottom = len(nodes) * tall + 10 * (not first)
+    if not first:
+        at = left + (int(result.lengths[row]) - 0.5) * scale_x
+        points = f"{at:.1f},{bottom - 10} {at - 5:.1f},{bottom - 1} {at + 5:.1f},{bottom - 1}"
+        boxes.append(f'<polygon points="{points}"><title>{html.escape(outcome_of(result, row))}</title></polygon>')
     ticks = [round(result.steps * q / 4) for q in range(5)]
     places: list[tuple[float, int, str]] = [
         (t, t, ("start", "middle", "middle", "middle", "end")[q]) for q, t in enumerate(ticks)
@@ -90,13 +108,13 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
     boxes.append(f'<text x="{(width + left) / 2}" y="{bottom + 30}" text-anchor="middle">{name}</text>')
     style = (
         ".hbll rect{stroke:#fff;stroke-width:1}.hbll rect:hover{stroke:#000;stroke-width:2}"
-        ".hbll text{font:12px sans-serif}"
+        ".hbll text{font:12px sans-serif}@media(max-width:600px){.hbll text{font-size:20px}}"
     )
     svg = (
-        f'<svg class="hbll" viewBox="0 0 {width} {bottom + 36}" width="{width}" role="img" '
+        f'<svg class="hbll" viewBox="0 0 {width} {bottom + 36}" style="width:100%;max-width:{width}px" role="img" '
         f'xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{"".join(boxes)}</svg>'
     )
-    return Html(f"<div>{svg}{_legend(nodes, result)}</div>")
+    return Html(f"<div>{svg}{_legend(nodes, result, row)}</div>")
 
 
 def _shorten(text: str, most: int = 120) -> str:
@@ -119,7 +137,7 @@ def _colours(values: np.ndarray, signed: bool) -> Callable[[float], tuple[str, s
     return colour
 
 
-def _legend(nodes: list[np.ndarray], result: Credit) -> str:
+def _legend(nodes: list[np.ndarray], result: Credit, row: int) -> str:
     values = np.concatenate(nodes)
     signed = result.kind == "knockout"
     norm, _ = scale(values, signed)
@@ -129,4 +147,5 @@ def _legend(nodes: list[np.ndarray], result: Credit) -> str:
     box = f"display:inline-block;width:160px;height:10px;background:linear-gradient(to right,{stops})"
     bar = f'<span style="{box}"></span>'
     style = "font:12px sans-serif;margin-top:6px"
-    return f'<div style="{style}">{low:.3g} {bar} {high:.3g} &nbsp; {html.escape(label_of(result))}, logarithmic</div>'
+    said = html.escape(f"{label_of(result)}, logarithmic; {outcome_of(result, row)}")
+    return f'<div style="{style}">{low:.3g} {bar} {high:.3g} &nbsp; {said}</div>'

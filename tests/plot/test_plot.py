@@ -30,6 +30,7 @@ FIGURES = {
     "history": lambda run, found, ax: run.plot(ax=ax),
     "tree": lambda run, found, ax: hs.plot.tree([1.0, 2.0, float("nan"), 0.5, 0.1], ax=ax, block_size=8),
     "knockout": lambda run, found, ax: hs.plot.credit(found["knockout"], row=1, ax=ax),
+    "stacked": lambda run, found, ax: hs.plot.credit(found["knockout"], row=[0, 1], ax=ax),
     "posterior": lambda run, found, ax: hs.plot.credit(found["posterior"], text=TEXT, ax=ax),
     "gradient": lambda run, found, ax: hs.plot.credit(found["gradient"], log=False, per_second=8000.0, ax=ax),
     "depth": lambda run, found, ax: hs.plot.credit(found["depth"], ax=ax),
@@ -89,7 +90,9 @@ def test_the_text_figure_has_every_character_on_its_blocks_colour(attributions):
     figure = Figure()
     ax = hs.plot.credit_text(attributions["knockout"], TEXT, width=20, ax=figure.subplots())
     assert "".join(t.get_text() or " " for t in ax.texts) == TEXT[:49]
-    colours = [p.get_facecolor() for p in ax.patches]
+    colours, frame = [p.get_facecolor() for p in ax.patches[:-1]], ax.patches[-1]
+    assert (frame.get_x(), frame.get_y()) == (48 % 20, pytest.approx(48 // 20 + 0.04)) and frame.get_facecolor()[3] == 0
+    assert f"{float(attributions['knockout'].loss[0]):.3g} nats" in ax.get_title() and "step 48" in ax.get_title()
     assert all(len(set(colours[i : i + 8])) == 1 for i in range(0, 49, 8)) and len(set(colours)) > 3
     figure.canvas.draw()
 
@@ -98,6 +101,26 @@ def test_the_tree_of_credit_has_a_box_a_node(attributions):
     ax = hs.plot.credit(attributions["posterior"], ax=Figure().subplots())
     assert len(ax.patches) == 7 + 4 + 2 + 1
     assert ax.get_yticklabels()[-1].get_text() == "all 7"
+
+
+def test_colours_have_a_floor_and_stacked_trees_share_them(attributions):
+    found = attributions["knockout"]
+    small = found._replace(nodes=tuple(1e-5 * v for v in found.nodes))
+    pale = [p.get_facecolor() for p in hs.plot.credit(small, ax=Figure().subplots()).patches]
+    assert all(min(c[:3]) > 0.9 for c in pale), "nothing matters: nearly white"
+    first = [v.clone() for v in found.nodes]
+    for v in first:
+        v[1] *= 100.0
+    ax = hs.plot.credit(found._replace(nodes=tuple(first)), row=[0, 1], ax=Figure().subplots())
+    alone = [p.get_facecolor() for p in hs.plot.credit(found, ax=Figure().subplots()).patches]
+    both = [p.get_facecolor() for p in ax.patches]
+    assert len(both) == 28 and both[:14] != alone  # on the second one's scale
+    top = float(max(v.abs().max() for v in first))
+    same = [p.get_facecolor() for p in hs.plot.credit(found, top=top, ax=Figure().subplots()).patches]
+    assert both[:14] == same
+    assert [t.get_text()[:10] for t in ax.texts] == ["sequence 0", "sequence 1"]
+    ends = [line.get_xdata()[0] for line in ax.lines]
+    assert ends == [48.5, 48.5], "the outcome is marked"
 
 
 def test_hover_views_are_well_formed_and_say_the_numbers(attributions):
@@ -109,7 +132,9 @@ def test_hover_views_are_well_formed_and_say_the_numbers(attributions):
     tree = hs.plot.tree_html(result, text=TEXT, row=1)
     root = ElementTree.fromstring(tree.replace("&nbsp;", " "))
     titles = [e.text for e in root.iter() if e.tag.endswith("title")]
-    assert len(titles) == 14 and titles[-1].startswith("steps 0 to 48: ")
+    assert len(titles) == 15 and titles[13].startswith("steps 0 to 48: ")
+    assert titles[14] == f"outcome at step 48: loss {float(result.loss[1]):.3g} nats" and titles[14] in tree
+    assert "".join(e.text for e in root.iter() if e.tag == "b") == "" and '<b style="outline' in page
     assert not re.search(r"<script|https?://(?!www\.w3\.org)", tree + page)
 
 
@@ -130,6 +155,8 @@ def test_the_tree_figure_shows_means_over_nodes():
     [
         (lambda run, found: hs.plot.tree([]), "values"),
         (lambda run, found: hs.plot.credit(found["knockout"], row=2), "row: got 2"),
+        (lambda run, found: hs.plot.credit(found["knockout"], row=[]), "row: got none"),
+        (lambda run, found: hs.plot.credit(found["knockout"], top=0), "top: got 0"),
         (lambda run, found: hs.plot.credit_text(found["knockout"], "short"), "text: got 5 characters"),
         (lambda run, found: hs.plot.credit_html(found["knockout"], "short"), "text: got 5 characters"),
         (lambda run, found: hs.plot.learning_curves({}), "runs"),
