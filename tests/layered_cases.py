@@ -4,6 +4,7 @@ import torch
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.models import GPT, MLP, ViT
+from hbll_seq.rules.depth.bank import Bank
 
 SYMBOLS = 7
 
@@ -36,3 +37,14 @@ def gradients(rule, net, batch):
     net.zero_grad()
     result = rule.step(net, batch)
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()], result
+
+
+def noted(calls):
+    """`Bank.__call__` that also appends the nodes of every call to `calls`."""
+    run = Bank.__call__
+
+    def call(self, nodes, x):
+        calls.append(list(nodes))
+        return run(self, nodes, x)
+
+    return call

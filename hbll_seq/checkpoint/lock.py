@@ -65,7 +65,8 @@ class WriterLock:
     """
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
-        self._path = pathlib.Path(target).with_name(f".{pathlib.Path(target).name}.lock")
+        real = pathlib.Path(target).resolve()  # two names of one file share a lock
+        self._path = real.with_name(f".{real.name}.lock")
         self._file: IO[bytes] | None = None
         name = os.fspath(target)
         for _ in range(100):

@@ -18,7 +18,7 @@ def replace_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryvie
     Raises:
         OSError: the file could not be written; the target is as it was.
     """
-    target = pathlib.Path(path)
+    target = pathlib.Path(path).resolve()  # a link stays one, and its file is replaced
     remove_stale(target)
     file, beside = _open_beside(target)
     try:

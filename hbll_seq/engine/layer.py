@@ -27,6 +27,8 @@ from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
 from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
 
+TWICE = "this layer was differentiated already, and its activations are gone: call the model again"
+
 
 def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record) -> Tensor:
     """Run a layer from inputs `(B, T, D)` and start `(B, S)`: outputs `(B, T, d)`, differentiated block by block."""
@@ -136,6 +138,8 @@ class _BlocksNode(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         plan, states, record, (x, state) = ctx.plan, ctx.states, ctx.record, ctx.given
+        if states is None:
+            raise RuntimeError(TWICE)
         steps, inputs = x.shape[1], ctx.needs_input_grad[0]
         dout = to_blocks(grads[0], plan.block)
         ctx.states = None  # activations are not needed again
@@ -169,6 +173,8 @@ class _InOrderNode(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        if ctx.in_order is None:
+            raise RuntimeError(TWICE)
         start, dx, parameters = _pull_back(ctx.in_order, grads[0], ctx.needs_input_grad[0])
         ctx.in_order = None
         return (dx, start, None, None, None, None, *parameters)

@@ -246,3 +246,18 @@ def test_a_batch_of_different_lengths_equals_each_alone(cell):
         one = data._replace(x=data.x[i : i + 1, :length], lengths=data.lengths[i : i + 1], y=data.y[i : i + 1])
         alone += gradient(make("hbll", **options), net, one) / 3
     torch.testing.assert_close(together, alone, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("execution", ["sequential", "parallel"])
+def test_a_layer_is_differentiated_once(execution):
+    rule = make("hbll", block_size=4, execution=execution)
+    net, data = model("gru", layers=2), batch(2, 13)
+    rule.engine.begin()
+
+    def execute(layer, cell, x, state, lengths):
+        return rule.engine.layer(layer, cell, x, state, lengths, 4)
+
+    out = net(data.x, data.lengths, execute=execute).sum()
+    out.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated already"):
+        out.backward()

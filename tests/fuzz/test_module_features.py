@@ -272,6 +272,38 @@ CHANGES = {
 }
 
 
+class Counting(Block):
+    """Its forward changes it: what it computes depends on how often it was called."""
+
+    def forward(self, z):
+        self.scale += 1
+        return super().forward(z)
+
+
+class Branching(Block):
+    """Its code depends on its input."""
+
+    def forward(self, z):
+        return super().forward(z) if float(z.detach().sum()) > 0 else z
+
+
+@pytest.mark.parametrize("kind", [Counting, Branching])
+def test_blocks_that_one_call_cannot_compute_run_one_by_one(kind):
+    def network():
+        torch.manual_seed(0)
+        return hs.Layered([kind(1) for _ in range(5)], embed=nn.Linear(5, 8), head=nn.Linear(8, 3), output_size=3,
+                          input_shape=(5,))  # fmt: skip
+
+    x, y = torch.randn(9, 5), torch.randint(0, 3, (9,))
+    one, other = network(), network()
+    runs = [
+        hs.fit(net, x, y, rule="hbll", batched=batched, steps=4, batch_size=9, progress=False)
+        for net, batched in ((one, True), (other, False))
+    ]
+    assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-5)
+    assert set(runs[0].history["modules"]) == {"one by one"}
+
+
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_blocks_keep_their_own_code_and_attributes(kind, change):

@@ -7,7 +7,8 @@ from torch import nn
 import hbll_seq as hs
 from hbll_seq.data.batch import Batch
 from hbll_seq.models import MLP
-from tests.layered_cases import KINDS, data, gradients, networks
+from hbll_seq.rules.depth.bank import Bank
+from tests.layered_cases import KINDS, data, gradients, networks, noted
 
 
 def make(rule="hbll-v1", **options):
@@ -90,12 +91,11 @@ def test_no_credit_crosses_a_node(kind):
 
 
 @pytest.mark.parametrize("layers", [2, 3, 4, 7, 8, 16])
-def test_right_arcs_take_one_more_call_a_height(layers):
+def test_right_arcs_take_one_more_call_a_height(layers, monkeypatch):
     net = MLP(6, 3, hidden=5, layers=layers)
     batch = Batch(torch.randn(4, 6), torch.full((4,), 1), torch.tensor([0, 1, 2, 0]), None)
     rule, calls = make(step=0.0), []
-    bank = rule._modules(net)
-    rule._bank = (net, lambda nodes, x: calls.append(list(nodes)) or bank(nodes, x))
+    monkeypatch.setattr(Bank, "__call__", noted(calls))
     rule.step(net, batch)
     levels = (layers - 1).bit_length()
     assert levels <= len(calls) <= 2 * levels

@@ -10,7 +10,7 @@ from hbll_seq.losses import objective
 from hbll_seq.models import GPT, MLP, ViT, depth_tree
 from hbll_seq.models.gpt import Decoder
 from hbll_seq.rules.depth.bank import Bank
-from tests.layered_cases import KINDS, SYMBOLS, data, gradients, networks
+from tests.layered_cases import KINDS, SYMBOLS, data, gradients, networks, noted
 
 
 def make(**options):
@@ -82,14 +82,13 @@ def test_no_credit_crosses_a_node(kind):
 
 
 @pytest.mark.parametrize("layers", [2, 3, 4, 6, 7, 8, 16])
-def test_the_depth_is_logarithmic(layers):
+def test_the_depth_is_logarithmic(layers, monkeypatch):
     """The tree takes ceil(log2 N) calls one after the other, whatever the width of a level."""
     net = MLP(6, 3, hidden=5, layers=layers)
     batch = Batch(torch.randn(4, 6), torch.full((4,), 1), torch.tensor([0, 1, 2, 0]), None)
     calls = []
     rule = make(sweeps=0)
-    bank = rule._modules(net)
-    rule._bank = (net, lambda nodes, x: calls.append(list(nodes)) or bank(nodes, x))
+    monkeypatch.setattr(Bank, "__call__", noted(calls))
     assert rule.step(net, batch).metrics["depth"] == (layers - 1).bit_length()
     levels = depth_tree.level_nodes(layers)
     assert len(levels) == (layers - 1).bit_length() and calls == levels

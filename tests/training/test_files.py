@@ -382,3 +382,13 @@ def test_many_writers_of_one_file_leave_a_whole_one(tmp_path):
             assert tensors["a"].unique().tolist() == [facts["k"]]
             reads += 1
     assert reads and [p.name for p in pathlib.Path(tmp_path).iterdir()] == ["f"]
+
+
+def test_a_link_stays_a_link_and_shares_the_lock(tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there" / "run")
+    hs.fit(lm(), TEXT, checkpoint=link, **QUICK)
+    assert link.is_symlink() and (tmp_path / "there" / "run").stat().st_size > 0
+    run = hs.fit(lm(), TEXT, checkpoint=tmp_path / "there" / "run", resume=True, **QUICK)
+    assert len(run.history["loss"]) == QUICK["steps"]

@@ -27,47 +27,50 @@ class Bank:
     Args:
         modules: one a node; node n is `modules[n - 1]`.
         batched: False runs them one by one even where they are alike (the reference).
+
+    Attributes:
+        alike: True if several modules run as one batched call.
     """
 
     def __init__(self, modules: Sequence[nn.Module], batched: bool = True) -> None:
         self._modules, self._batched = list(modules), batched
-        self._shell: nn.Module | None = None
+        self._names: list[str] = []
+        self._shell: nn.Module | None = None  # without weights; stands for any of the modules
+        self.alike = False
+        self.look()
 
-    @property
-    def alike(self) -> bool:
-        """True if all modules, as they are now, run as one batched call."""
-        return self._batched and self._shell_of(self._modules) is not None
+    def look(self) -> None:
+        """Compare the modules as they are now. Call it before every update: a user may hook or change them any time."""
+        first = self._modules[0]
+        self.alike = self._batched and all(alike(first, m) for m in self._modules)
+        if not self.alike:
+            return
+        names = [[name for name, _ in m.named_parameters()] for m in self._modules]
+        self._names = names[0]
+        self.alike = all(one == names[0] for one in names)  # parameters that two parts share have one name
+        if self.alike and (self._shell is None or not alike(first, self._shell)):
+            self._shell = copy.deepcopy(first).to("meta")
 
     def __call__(self, nodes: Sequence[int], x: Tensor) -> Tensor:
         """Run module `nodes[i]` on `x[i]`: `(m, B, ...) -> (m, B, ...)`."""
         chosen = [self._modules[n - 1] for n in nodes]
-        shell = self._shell_of(chosen) if self._batched and len(chosen) > 1 else None
-        if shell is None:
-            return torch.stack([module(one) for module, one in zip(chosen, x, strict=True)])
-        names = _names(chosen[0])
+        if self.alike and self._shell is not None and len(chosen) > 1:
+            try:
+                result = self._at_once(self._shell, chosen, x)
+            except RuntimeError:  # code that `vmap` cannot batch; an error of the modules' own comes again below
+                result = None
+            if result is not None and alike(chosen[0], self._shell):
+                return result
+            # a forward that changes its module's attributes has changed the shell's instead
+            self._batched = self.alike = False
+        return torch.stack([module(one) for module, one in zip(chosen, x, strict=True)])
+
+    def _at_once(self, shell: nn.Module, chosen: list[nn.Module], x: Tensor) -> Tensor:
         parameters = [dict(module.named_parameters()) for module in chosen]
-        stacked = {name: torch.stack([p[name] for p in parameters]) for name in names}
+        stacked = {name: torch.stack([p[name] for p in parameters]) for name in self._names}
         result = vmap(lambda weights, one: functional_call(shell, weights, (one,)), randomness="different")(stacked, x)
         assert isinstance(result, Tensor)
         return result
-
-    def _shell_of(self, chosen: list[nn.Module]) -> nn.Module | None:
-        """Return a module without weights that stands for all of `chosen`, or None where they are not alike.
-
-        Checked at every call: attributes and hooks of a user's modules may change at any time.
-        """
-        names = _names(chosen[0])  # parameters that two parts share have one name
-        if not all(alike(chosen[0], other) and _names(other) == names for other in chosen[1:]):
-            return None
-        if self._shell is None or not alike(chosen[0], self._shell):
-            if not alike(chosen[0], chosen[0]):  # one alone, with hooks or buffers
-                return None
-            self._shell = copy.deepcopy(chosen[0]).to("meta")
-        return self._shell
-
-
-def _names(module: nn.Module) -> list[str]:
-    return [name for name, _ in module.named_parameters()]
 
 
 def alike(one: nn.Module, other: nn.Module) -> bool:

@@ -118,6 +118,8 @@ class LayeredHBLL(Rule[Layered]):
             if self._bank is not None:
                 self._pipeline = Pipeline()  # the stored states are another model's
             self._bank = (model, Bank(list(model.layers), self.batched))
+        else:
+            self._bank[1].look()
         return self._bank[1]
 
     def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
@@ -134,13 +136,15 @@ class LayeredHBLL(Rule[Layered]):
             per_node = torch.stack(each).detach().cpu()
             loss = float(per_node[-1])
         total.backward()
-        metrics["objective"] = float(total.detach())
+        whole = float(total.detach())
+        metrics["objective"] = whole
+        metrics["modules"] = "at once" if bank.alike else "one by one"
         metrics["depth"] = float(Tree(model.depth, 1).levels + calls)  # batched calls one after the other
-        return StepResult(loss if calls else metrics["objective"], metrics, per_node)
+        return StepResult(loss if calls else whole, metrics, per_node)
 
     def _tree(
         self, model: Layered, bank: Bank, start: Tensor, batch: Batch
-    ) -> tuple[dict[int, Tensor], Tensor, dict[str, float]]:
+    ) -> tuple[dict[int, Tensor], Tensor, dict[str, float | str]]:
         """Visit the tree: states of all nodes (constants), the sum of their losses, means of what was measured."""
         tree, z, total = Tree(model.depth, 1), {0: start}, start.new_zeros(())
         measured: dict[str, list[float]] = {}
