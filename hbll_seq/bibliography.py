@@ -1,4 +1,4 @@
-"""`citation`: what to cite, as BibTeX or as text."""
+"""`citation`: the references to cite, as BibTeX or as text."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,13 +17,13 @@ _PAPER = {
 
 
 def citation(style: str = "bibtex") -> str:
-    """How to cite the method and this package.
+    """Return the references for the method and this package.
 
     Args:
         style: "bibtex" for two entries, "text" for two lines.
 
     Returns:
-        The entries of the paper the method comes from and of this package with its version.
+        The entries for the method's paper and for this package with its version.
 
     Raises:
         InputError: another style.

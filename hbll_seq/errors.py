@@ -1,8 +1,8 @@
-"""The two ways a call of this package fails on purpose.
+"""The errors of this package: a call fails on purpose in one of two ways.
 
-`InputError` is raised before any work starts and names the argument, what came and
-what was expected. `DivergenceError` is raised during training and names the block, the
-step and a remedy; the model then holds its last good weights.
+`InputError` is raised before any work starts and names the argument, the value given and the value expected.
+`DivergenceError` is raised during training and names the block, the step and a remedy; the model then holds its last
+good weights.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """An argument cannot be used: says which, what came, and what was expected."""
+    """An argument that cannot be used: its name, the value given, and the value expected."""
 
     def __init__(self, argument: str, got: object, expected: str) -> None:
         """Build the message ``argument: got ..., expected ...``."""
@@ -20,7 +20,7 @@ class InputError(ValueError):
 
 
 class DivergenceError(RuntimeError):
-    """Training left the finite numbers: says at which step, in which block, and what to try.
+    """A loss or gradient that is not finite: the update, the block, and a remedy.
 
     Attributes:
         history: the `History` of the run so far.
@@ -30,11 +30,11 @@ class DivergenceError(RuntimeError):
 
 
 class EngineWarning(UserWarning):
-    """Said once a run: it goes on by another schedule than asked for, or rounding decides its gradients."""
+    """A warning, once a run: the schedule is not the one asked for, or rounding decides the gradients."""
 
 
 def warn(message: str, category: type[Warning] = EngineWarning) -> None:
-    """Warn, pointing to the line outside this package which led here."""
+    """Warn at the line outside this package that led here."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("hbll_seq"):
         frame, level = frame.f_back, level + 1

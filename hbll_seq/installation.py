@@ -1,4 +1,4 @@
-"""What this installation runs on: versions, device, threads, and which kernels do the work."""
+"""Facts about this installation: versions, device, threads, and the kernels in use."""
 
 import importlib.metadata
 import os
@@ -11,13 +11,13 @@ from hbll_seq.kernels import machine, scan
 
 
 class About(NamedTuple):
-    """See `about`. Printing it gives a table.
+    """The result of `about`. Printing it gives a table.
 
     Attributes:
-        versions: of hbll_seq, Python and the packages that compute.
-        device: what `device="auto"` trains on.
+        versions: versions of hbll_seq, Python and the packages that compute.
+        device: the device that `device="auto"` trains on.
         threads: CPU threads torch may use.
-        rolls: how the blocks of the named cells are rolled there.
+        rolls: the implementation of block rolls on that device, by cell.
         scans: kernels for the scans over boundaries, "auto"'s choice first.
     """
 
@@ -28,19 +28,19 @@ class About(NamedTuple):
     scans: list[str]
 
     def __str__(self) -> str:
-        """A table of two columns."""
+        """Return a table of two columns."""
         rows = [*self.versions.items(), ("device", self.device), ("CPU threads", str(self.threads))]
         rows += [("rolls", self.rolls), ("scans", ", ".join(self.scans))]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
     def __repr__(self) -> str:
-        """The same table."""
+        """Return the same table."""
         return str(self)
 
 
 def about() -> About:
-    """Versions, device and the kernels in use, to paste into a report."""
+    """Return versions, device and kernels in use, to paste into a report."""
     names = ("hbll_seq", "torch", "torchaudio", "numpy", "numba", "llvmlite", "triton")
     versions = {"python": platform.python_version()}
     for name in names:

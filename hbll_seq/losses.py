@@ -1,7 +1,7 @@
-"""What is minimised: cross-entropy in nats, or mean squared error, over the steps that count.
+"""Losses to minimise: cross-entropy in nats, or mean squared error, over the targets that count.
 
-`_loss` is the only place that tells the kinds apart; the other functions say over what it is taken. A target counts
-where a batch's mask is True, or everywhere without a mask.
+Only `_loss` distinguishes the kinds; the other functions choose the targets. A target counts where a batch's mask is
+True, or everywhere without a mask.
 """
 
 from typing import Literal
@@ -14,10 +14,9 @@ from hbll_seq.data.batch import Batch
 
 
 def _loss(kind: str, out: Tensor, y: Tensor, reduction: Literal["none", "mean", "sum"]) -> Tensor:
-    """Loss of predictions `(..., V)` for classes `(...)`, or of values `(..., C)` for values `(..., C)`.
+    """Return the loss of predictions `(..., V)` for classes `(...)`, or of values `(..., C)` for values `(..., C)`.
 
-    Reduced in the same call: the mean of the losses of all predictions, taken afterwards, has the same gradient and
-    differs in the last bit.
+    The reduction is in the same call: a mean taken afterwards has the same gradient and differs in the last bit.
     """
     if kind == "mse":
         if reduction == "mean":
@@ -29,7 +28,7 @@ def _loss(kind: str, out: Tensor, y: Tensor, reduction: Literal["none", "mean", 
 
 
 def each(kind: str, out: Tensor, y: Tensor) -> Tensor:
-    """Loss of every prediction, with gradient.
+    """Return the loss of every prediction, with gradient.
 
     Args:
         kind: "cross_entropy" or "mse".
@@ -43,29 +42,29 @@ def each(kind: str, out: Tensor, y: Tensor) -> Tensor:
 
 
 def mean(kind: str, out: Tensor, y: Tensor) -> Tensor:
-    """Mean loss of all predictions, with gradient. Arguments as for `each`."""
+    """Return the mean loss of all predictions, with gradient. Arguments as for `each`."""
     return _loss(kind, out, y, "mean")
 
 
 def total(kind: str, out: Tensor, y: Tensor) -> Tensor:
-    """Sum of the losses of all predictions, with gradient. Arguments as for `each`."""
+    """Return the summed loss of all predictions, with gradient. Arguments as for `each`."""
     return _loss(kind, out, y, "sum")
 
 
 def only_counted(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` where the mask of the same shape is True, 0 elsewhere.
+    """Return `values` where the mask of the same shape is True, 0 elsewhere.
 
-    A selection, not a product: a step that does not count may hold anything, and 0 * inf is not 0.
+    A selection, not a product: values that do not count may be anything, and 0 * inf is not 0.
     """
     return torch.where(mask, values, values.new_zeros(()))
 
 
 def counted(kind: str, out: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """Loss of every prediction, with gradient, 0 where the target does not count.
+    """Return the loss of every prediction, with gradient, 0 where the target does not count.
 
     Args:
         kind, out, y: as for `each`; a class that does not count may be any number.
-        mask: `(...)` bool, True where a target counts; None where all do.
+        mask: `(...)` bool, True where a target counts; None if all do.
     """
     if mask is None:
         return each(kind, out, y)
@@ -75,7 +74,7 @@ def counted(kind: str, out: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def objective(kind: str, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Mean loss of a batch.
+    """Return the mean loss of a batch, and the loss per time step.
 
     Args:
         kind: "cross_entropy" or "mse".
@@ -83,8 +82,8 @@ def objective(kind: str, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor | No
         batch: targets and mask.
 
     Returns:
-        The mean over sequences, or over all counted steps of all sequences, with gradient; and for targets per
-        step the loss of each step `(B, T)` without gradient, zero where not counted (None otherwise).
+        The mean over sequences, or over all counted time steps of all sequences, with gradient. For targets per time
+        step also the loss of each step `(B, T)` without gradient, zero where not counted (None otherwise).
     """
     if out.ndim == 2:
         return mean(kind, out, batch.y), None
@@ -95,7 +94,9 @@ def objective(kind: str, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor | No
 
 
 def per_sequence(kind: str, out: Tensor, batch: Batch) -> Tensor:
-    """Loss of each sequence, summed over its counted steps, `(B,)`, with gradient. Arguments as for `objective`."""
+    """Return the loss of each sequence, summed over its counted time steps, `(B,)`, with gradient. Arguments as for
+    `objective`.
+    """
     if out.ndim == 2:
         return each(kind, out, batch.y)
     return counted(kind, out, batch.y, batch.mask).sum(1)

@@ -1,7 +1,7 @@
 """The tree of temporal blocks: integers only, no tensors.
 
-T steps are cut into n = ceil(T/K) blocks of K steps, the last one shorter. A node of height h covers
-2^h blocks; height 0 are the blocks, the top is the root. Boundary i (1 <= i < n) lies between block
+T time steps are cut into n = ceil(T/K) blocks of K steps; the last may be shorter. A node of height h covers
+2^h blocks; nodes of height 0 are the blocks, the top is the root. Boundary i (1 <= i < n) lies between block
 i-1 and block i and is the midpoint of exactly one node, whose two ends are its parents in the
 factorisation of Theorem 1 (the paper, section 1).
 """
@@ -16,7 +16,7 @@ ROWS = 128  # rows of a roll that keep a CPU's matrix products busy; more blocks
 
 @dataclass(frozen=True)
 class Tree:
-    """Blocks and nodes over T steps.
+    """The blocks and nodes over T time steps.
 
     Args:
         steps: T >= 1.
@@ -35,45 +35,45 @@ class Tree:
 
     @property
     def blocks(self) -> int:
-        """Number of blocks n."""
+        """The number of blocks n."""
         return -(-self.steps // self.block)
 
     @property
     def levels(self) -> int:
-        """Levels of a scan over the blocks, ceil(log2 n); also the height of the root."""
+        """The number of levels of a scan over the blocks, ceil(log2 n); also the height of the root."""
         return (self.blocks - 1).bit_length()
 
     def span(self, height: int, index: int) -> tuple[int, int]:
-        """First step and step after the last of node `index` of `height`."""
+        """Return the first time step of node `index` of `height`, and the time step after its last."""
         self._known(height, index)
         width = self.block << height
         return index * width, min((index + 1) * width, self.steps)
 
     def nodes(self, height: int) -> int:
-        """Number of nodes of `height`."""
+        """Return the number of nodes of `height`."""
         return -(-self.blocks // (1 << height))
 
     def height(self, boundary: int) -> int:
-        """Height of the node whose midpoint is `boundary` (1 <= boundary < n), at least 1."""
+        """Return the height of the node whose midpoint is `boundary` (1 <= boundary < n), at least 1."""
         if not 1 <= boundary < self.blocks:
             raise InputError("boundary", boundary, f"an integer in 1..{self.blocks - 1}")
         return (boundary & -boundary).bit_length()
 
     def parents(self, boundary: int) -> tuple[int, int]:
-        """Boundaries at the two ends of the node whose midpoint is `boundary`; the right one is at most n."""
+        """Return the boundaries at the ends of the node whose midpoint is `boundary`; the right one is at most n."""
         half = 1 << (self.height(boundary) - 1)
         return boundary - half, min(boundary + half, self.blocks)
 
     def path(self, block: int) -> list[tuple[int, int]]:
-        """`(height, index)` of the nodes that contain `block`, from the block up to the root."""
+        """Return `(height, index)` of the nodes that contain `block`, from the block up to the root."""
         self._known(0, block)
         return [(h, block >> h) for h in range(self.levels + 1)]
 
     def depth(self, sweeps: int, corrections: int) -> int:
-        """Sequential depth of one `hbll` step of one layer: (S + c + 3) K + (S + c + 1) ceil(log2 n).
+        """Return the sequential depth of one `hbll` update of one layer: (S + c + 3) K + (S + c + 1) ceil(log2 n).
 
-        Rolled one after the other: S sweeps, the local pass, two feedback passes, c corrections; a scan after
-        each sweep and after each feedback pass but the last. Backpropagation through time takes 2 T.
+        The rolls are S sweeps, the local pass, two feedback passes and c corrections. A scan follows each sweep and
+        each feedback pass but the last. Backpropagation through time takes 2 T.
         """
         if self.blocks == 1:
             return 2 * self.steps
@@ -87,11 +87,13 @@ class Tree:
 
 
 def auto_block(steps: int, batch: int) -> int:
-    """Block size for `batch` sequences of `steps` steps: a power of two, at least 16 (or T), at least 4 blocks.
+    """Return the block size for `batch` sequences of `steps` time steps.
 
-    The fewer the blocks, the fewer the sweeps and corrections; what is needed is enough rows, blocks times
-    sequences, to fill the machine. So blocks are as long as `ROWS` rows allow, and half as many rows from `LONG` steps
-    on, where a sweep saved is worth more than full tiles (docs/notes/2026-11-24-speed.md).
+    It is a power of two, at least 16 (or T), with at least 4 blocks.
+
+    Fewer blocks need fewer sweeps and corrections, but the machine needs enough rows (blocks times sequences). So
+    blocks are as long as `ROWS` rows allow. From `LONG` time steps on half as many rows do: there a saved sweep is
+    worth more than full tiles (docs/notes/2026-11-24-speed.md).
     """
     rows = ROWS if steps < LONG else ROWS // 2
     block = 16

@@ -1,6 +1,6 @@
-"""Sound in: reading files, front ends from waves to the steps a network sees, mu-law.
+"""Sound input: files, front ends from waves to a network's time steps, mu-law.
 
-The front ends are torch operations and equal torchaudio's numbers (a test says so where it can be imported);
+The front ends are torch operations with the same numbers as torchaudio's (a test compares them if it can be imported).
 torchaudio itself is not needed, and never imported here.
 """
 

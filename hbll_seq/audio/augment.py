@@ -1,4 +1,4 @@
-"""Copies of training sounds that differ in what should not matter."""
+"""Augmentation: copies of training sounds that differ in irrelevant properties."""
 
 import math
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ MOST_COLOUR = 20.0  # nats: 86 dB, beyond which float32 overflows
 def vary(
     waves: Sequence[Tensor], *, copies: int = 1, speed: float = 0.0, colour: float = 1.0, seed: int = 0
 ) -> list[Tensor]:
-    """Copies of every wave through another microphone, and at another speed if wanted.
+    """Copy every wave through another microphone, and at another speed if wanted.
 
-    What sets unknown speakers apart is their pitch and tempo and the frequency response of their room and microphone;
-    a network that heard few of them takes both for part of the word.
+    Unknown speakers differ in pitch, tempo, and the frequency response of room and microphone. A network that heard few
+    speakers takes these for part of the word.
 
     Args:
         waves: each `(samples,)`; integers are scaled by their full range (`audio.samples`).
-        copies: of every wave.
-        speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times. It moves the pitch too, which on
-            digits of unknown speakers helped one and harmed two of four.
+        copies: copies of every wave.
+        speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times. It changes the pitch too; on
+            digits of four unknown speakers that helped one and harmed two.
         colour: standard deviation of each of four smooth curves over log frequency (flat, tilt, one period of cosine
             and of sine) that are added to the log power spectrum, in nats (1 nat is 4.3 dB).
         seed: same seed, same copies; the global random state is not touched.
@@ -55,7 +55,7 @@ def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
 
 def _coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
     spectrum = torch.fft.rfft(wave)
-    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, as ears and mel filters have it
+    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, like ears and mel filters
     k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
     curves = torch.stack([torch.ones_like(k), k, torch.cos(math.pi * k), torch.sin(math.pi * k)])
     nats = most * torch.randn(4, generator=g) @ curves
@@ -65,18 +65,18 @@ def _coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
 def spec_augment(
     x: Tensor, lengths: Tensor, *, bands: int = 4, steps: int = 8, masks: int = 1, seed: int = 0
 ) -> Tensor:
-    """SpecAugment (Park et al. 2019) without its time warping: bands and spans set to zero, which should be the mean.
+    """Set bands and spans to zero, which should be the mean: SpecAugment (Park et al. 2019) without its time warping.
 
     Args:
         x: `(n, T, D)` normalised spectra, zero after each length.
         lengths: `(n,)`.
         bands: widest run of features to hide, below D.
-        steps: longest span to hide; at most a quarter of a recording.
-        masks: of each kind.
+        steps: longest span to hide, in time steps; at most a quarter of a recording.
+        masks: number of masks of each kind.
         seed: same seed, same masks; the global random state is not touched.
 
     Returns:
-        A copy of x; of each recording `masks` runs of 0..`bands` features and of 0..`steps` steps are zero.
+        A copy of x; in each recording `masks` runs of 0..`bands` features and of 0..`steps` time steps are zero.
     """
     x = plain(x, "x") if isinstance(x, Tensor) else as_tensor(x, "x")
     lengths = as_tensor(lengths, "lengths")
@@ -95,7 +95,7 @@ def spec_augment(
 
 
 def _run(size: int, most: Tensor, ends: Tensor, g: torch.Generator) -> Tensor:
-    """`(n, size)` bool: in each row a run of 0..most places that ends by `ends`, True."""
+    """Return `(n, size)` bool: True in a run of 0..most places per row that ends by `ends`."""
     width = (torch.rand(len(most), generator=g) * (most + 1)).long()
     first = (torch.rand(len(most), generator=g) * (ends - width + 1)).long()
     place = torch.arange(size)

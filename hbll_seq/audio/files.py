@@ -1,4 +1,4 @@
-"""Sound files: read by soundfile where it is installed, else by SciPy (PCM and float WAV)."""
+"""Sound files, read by soundfile if it is installed, else by SciPy (PCM and float WAV)."""
 
 import os
 import struct
@@ -18,11 +18,11 @@ KINDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
 
 
 def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor, int]:
-    """A sound file as one channel.
+    """Read a sound file as one channel.
 
     Args:
         path: the file. Channels are averaged; integers of any width become -1..1.
-        rate: samples a second wanted, or None for the file's own; resampled by a polyphase filter (SciPy).
+        rate: samples per second to resample to, by a polyphase filter (SciPy); None for the file's own.
 
     Returns:
         `(samples,)` float32 and the rate.
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
 
 
 def _decode(file: Path) -> tuple[np.ndarray, int]:
-    """Samples `(n,)` or `(n, channels)` float32, and the rate."""
+    """Return samples `(n,)` or `(n, channels)` float32, and the rate."""
     wanted = f"a readable sound file ({', '.join(KINDS)})"
     try:
         import soundfile
@@ -88,7 +88,7 @@ def write(path: str | os.PathLike[str], wave: Tensor, rate: int) -> None:
     """Write `(samples,)` in -1..1 as a 16-bit WAV file; louder floats are clipped, integers scaled.
 
     Raises:
-        InputError: see `audio.samples.as_samples`, or a rate that is no whole number.
+        InputError: see `audio.samples.as_samples`, or a rate that is not a whole number.
     """
     wave, rate = as_samples(wave), integer("rate", rate, most=2**32 - 1)
     if not isinstance(path, str | os.PathLike):

@@ -1,4 +1,4 @@
-"""A folder of recordings with their labels: from folders, from names, or from a table."""
+"""A folder of recordings with labels: from its folders, from file names, or from a table."""
 
 import csv
 import os
@@ -19,21 +19,21 @@ Labels = str | os.PathLike[str] | Callable[[str], str]
 def read_folder(
     path: str | os.PathLike[str], rate: int, *, labels: Labels = "folders", on_error: Literal["raise", "skip"] = "raise"
 ) -> tuple[list[Tensor], Tensor, list[str]]:
-    """Every sound file in a folder, with its label.
+    """Read every sound file in a folder, with its label.
 
     Args:
         path: the folder.
-        rate: samples a second of the result.
-        labels: "folders", where `path` has a folder for each label; a function from a file's name without its
+        rate: samples per second of the result.
+        labels: "folders", if `path` has a folder for each label; a function from a file's name without its
             ending to its label; or a CSV file with a header and the columns `file` (relative to `path`) and `label`.
-        on_error: what to do with files that cannot be read: "raise" names all of them after all were tried; "skip"
-            leaves them out with a warning that names them.
+        on_error: "raise" tries all files, then raises an error that names the unreadable ones; "skip" leaves them out
+            with a warning that names them.
 
     Returns:
         Waves of unequal lengths, labels `(n,)` int64, and the labels' names in order. Files sorted by name.
 
     Raises:
-        InputError: no labels, no files, files in the table that are not there, or a file that cannot be read.
+        InputError: no labels, no files, missing files in the table, or a file that cannot be read.
     """
     if on_error not in ("raise", "skip"):
         raise InputError("on_error", repr(on_error), "'raise' or 'skip'")

@@ -1,7 +1,7 @@
-"""Front ends: a wave `(samples,)` becomes the steps `(T, D)` a network sees.
+"""Front ends: a wave `(samples,)` becomes a network's time steps `(T, D)`.
 
-All are causal: who gets the sound in chunks sees the same steps (`Front.stream`), left-over
-samples wait for the next chunk.
+All are causal. A sound in chunks gives the same time steps as the whole (`Front.stream`); left-over samples wait for
+the next chunk.
 """
 
 import inspect
@@ -20,12 +20,12 @@ from hbll_seq.errors import InputError
 
 
 class Front(ABC):
-    """What every front end has.
+    """The base class of front ends.
 
     Attributes:
         size: D.
-        window: samples a step sees.
-        hop: samples between two steps.
+        window: samples per time step.
+        hop: samples between two time steps.
     """
 
     size: int
@@ -34,20 +34,20 @@ class Front(ABC):
 
     @abstractmethod
     def steps(self, wave: Tensor) -> Tensor:
-        """`(T, D)` of all whole windows of `(samples,)`; T may be 0."""
+        """Return the time steps `(T, D)` of all whole windows of `(samples,)`; T may be 0."""
 
     @abstractmethod
     def config(self) -> dict[str, int | str]:
-        """Constructor arguments."""
+        """Return the constructor arguments."""
 
     def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Steps of unequal waves, padded with zeros: `(n, T, D)` float32 and lengths `(n,)` int64.
+        """Return the time steps of unequal waves, padded with zeros: `(n, T, D)` float32 and lengths `(n,)` int64.
 
-        The end of a wave is filled up with zeros to a whole step, so no sample is lost. Integers are scaled by their
+        The end of a wave is filled with zeros to a whole time step, so no sample is lost. Integers are scaled by their
         full range (`audio.samples`).
 
         Raises:
-            InputError: a wave that is empty, not finite, or not one-dimensional; its position is named.
+            InputError: a wave that is empty, not finite, or not one-dimensional; names its position.
         """
         found = []
         for wave in as_waves(waves):
@@ -59,7 +59,7 @@ class Front(ABC):
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True), lengths
 
     def stream(self, chunk: Tensor, waiting: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Steps `(m, D)` that `chunk` completes, m >= 0, and the samples that wait for more."""
+        """Return the time steps `(m, D)` that `chunk` completes, m >= 0, and the samples that wait for more."""
         samples = as_samples(chunk, "chunk", least=0).float()
         if waiting is not None:
             samples = torch.cat([as_samples(waiting, "waiting", least=0).to(samples), samples])
@@ -68,7 +68,7 @@ class Front(ABC):
 
 
 class Frames(Front):
-    """Raw samples, `samples` at a step."""
+    """A front end of raw samples, `samples` per time step."""
 
     def __init__(self, samples: int = 16) -> None:
         self.size = self.window = self.hop = integer("samples", samples)
@@ -83,13 +83,13 @@ class Frames(Front):
 
 
 class LogMel(Front):
-    """ln(mel spectrogram + 1e-6): Hann window, power, triangular filters on the HTK mel scale.
+    """A front end of ln(mel spectrogram + 1e-6): Hann window, power, triangular filters on the HTK mel scale.
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
         mels: D.
-        window: milliseconds that a step sees.
-        hop: milliseconds between two steps.
+        window: milliseconds per time step.
+        hop: milliseconds between two time steps.
     """
 
     def __init__(self, rate: int, mels: int = 40, window: int = 32, hop: int = 16) -> None:
@@ -117,14 +117,14 @@ class LogMel(Front):
 
 
 class MFCC(LogMel):
-    """Mel-frequency cepstral coefficients: the orthonormal DCT-II of `LogMel`'s steps.
+    """A front end of mel-frequency cepstral coefficients: the orthonormal DCT-II of `LogMel`'s time steps.
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
         coefficients: D, at most `mels`.
-        mels: bands below them.
-        window: milliseconds that a step sees.
-        hop: milliseconds between two steps.
+        mels: mel bands they are computed from.
+        window: milliseconds per time step.
+        hop: milliseconds between two time steps.
     """
 
     def __init__(self, rate: int, coefficients: int = 13, mels: int = 40, window: int = 32, hop: int = 16) -> None:
@@ -145,7 +145,7 @@ class MFCC(LogMel):
 
 
 def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
-    """`(bins, mels)` triangles from 0 to rate/2, evenly spaced in 2595 log10(1 + f / 700)."""
+    """Return `(bins, mels)` triangles from 0 to rate/2, evenly spaced in 2595 log10(1 + f / 700)."""
     top = 2595 * math.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, mels + 2) / 2595) - 1)
     f = torch.linspace(0, rate // 2, bins)
@@ -155,7 +155,7 @@ def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
 
 
 def make(config: dict[str, int | str]) -> Front:
-    """The front end that `Front.config` described."""
+    """Make the front end that `Front.config` described."""
     kinds: dict[str, type[Frames] | type[LogMel]] = {"frames": Frames, "logmel": LogMel, "mfcc": MFCC}
     if not isinstance(config, dict):
         raise InputError("front", type(config).__name__, "a Front, or its config()")

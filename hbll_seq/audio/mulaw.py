@@ -10,7 +10,7 @@ from hbll_seq.data.scalars import integer
 from hbll_seq.data.tensors import as_tensor, plain
 from hbll_seq.errors import InputError
 
-MOST_LEVELS = 2**24  # float32 tells as many apart
+MOST_LEVELS = 2**24  # float32 distinguishes as many
 
 
 def _levels(levels: int) -> float:
@@ -18,9 +18,9 @@ def _levels(levels: int) -> float:
 
 
 def mu_law_encode(wave: Tensor, levels: int = 256) -> Tensor:
-    """Samples in -1..1 to int64 codes 0..levels-1; louder floats are clipped, integers scaled (`audio.samples`).
+    """Turn samples in -1..1 into int64 codes 0..levels-1; louder floats are clipped, integers scaled (`audio.samples`).
 
-    sign(x) ln(1 + mu |x|) / ln(1 + mu), mu = levels - 1, then rounded down from the middle of a step.
+    sign(x) ln(1 + mu |x|) / ln(1 + mu), mu = levels - 1, then rounded to the nearest level.
     """
     mu = _levels(levels)
     x = as_floats(wave, "wave").clamp(-1, 1)
@@ -29,7 +29,7 @@ def mu_law_encode(wave: Tensor, levels: int = 256) -> Tensor:
 
 
 def mu_law_decode(codes: Tensor, levels: int = 256) -> Tensor:
-    """Codes 0..levels-1 to float32 samples in -1..1.
+    """Turn codes 0..levels-1 into float32 samples in -1..1.
 
     Raises:
         InputError: codes that are not integers, or outside 0..levels-1.

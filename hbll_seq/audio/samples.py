@@ -1,7 +1,7 @@
-"""Samples of a sound from whatever holds them: floats as they are, integers scaled by their full range.
+"""Samples of a sound in any type: floats stay, integers are scaled by their full range.
 
-int8 / 128, int16 / 32768, int32 / 2^31, and uint8 (x - 128) / 128, as WAV files have them and as `read` gives them:
--1..1. Other integers have no full range by custom (64 bits are what Python's own become) and are refused.
+int8 / 128, int16 / 32768, int32 / 2^31, and uint8 (x - 128) / 128, as in WAV files and in the result of `read`: -1..1.
+Other integers have no customary full range (Python's own become 64 bits) and are refused.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ SAMPLES = "(samples,): float samples, or int8, int16, int32 or uint8, which are 
 
 
 def as_samples(wave: Any, name: str = "wave", *, least: int = 1) -> Tensor:
-    """A wave `(samples,)` as float32, or float64 where it was; a tensor stays where it is.
+    """Return a wave `(samples,)` as float32, or float64 if it was; a tensor stays on its device.
 
     Raises:
         InputError: not one-dimensional, fewer than `least` samples, not finite, or of a type without a full range.
@@ -31,7 +31,7 @@ def as_samples(wave: Any, name: str = "wave", *, least: int = 1) -> Tensor:
 
 
 def as_floats(wave: Any, name: str) -> Tensor:
-    """Samples of any shape; see `as_samples`."""
+    """Return samples of any shape as floats; see `as_samples`."""
     samples = plain(wave, name) if isinstance(wave, Tensor) else as_tensor(wave, name, SAMPLES)
     if samples.dtype in FULL:
         shift = 128.0 if samples.dtype == torch.uint8 else 0.0
@@ -44,10 +44,10 @@ def as_floats(wave: Any, name: str) -> Tensor:
 
 
 def as_waves(waves: Any) -> list[Tensor]:
-    """Every wave of a list, or row of a `(n, samples)` tensor or array; see `as_samples`.
+    """Return every wave of a list, or row of a `(n, samples)` tensor or array; see `as_samples`.
 
     Raises:
-        InputError: names the wave by its position.
+        InputError: as `as_samples`; names the wave's position.
     """
     if isinstance(waves, Tensor):
         waves = plain(waves, "waves")

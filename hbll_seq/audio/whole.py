@@ -1,6 +1,6 @@
-"""Whether a sound file ends before its header says: decoders take what is there, or the rest for silence.
+"""A check for sound files cut off before the length in their header: decoders would return less, or silence.
 
-WAV (also RF64, for more than 4 GB), AIFF and AU files say in their header how long the sound is. FLAC and OGG files
+WAV (also RF64, for more than 4 GB), AIFF and AU files have the sound's length in their header. FLAC and OGG files
 are checked by their decoder. An MP3 file is a stream of frames without a length: a cut one is a shorter sound.
 """
 
@@ -9,14 +9,14 @@ from typing import IO, Literal
 
 from hbll_seq.errors import InputError
 
-_UNKNOWN = 0xFFFFFFFF  # written to a pipe, or (RF64) said elsewhere
+_UNKNOWN = 0xFFFFFFFF  # written to a pipe, or (RF64) given elsewhere
 
 
 def check_whole(file: Path) -> None:
     """Refuse a file that was cut off.
 
     Raises:
-        InputError: names the file, and how much of the sound is there.
+        InputError: names the file, and the part of the sound that is there.
     """
     size = file.stat().st_size
     with file.open("rb") as f:
@@ -27,7 +27,7 @@ def check_whole(file: Path) -> None:
         elif kind in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
             f.seek(8)
             if f.read(4) not in (b"WAVE", b"AIFF", b"AIFC"):
-                return  # another kind of file: the decoder will say what it thinks of it
+                return  # another kind of file: the decoder checks it
             found = _sound(f, "little" if kind in (b"RIFF", b"RF64") else "big")
         else:
             return
@@ -40,7 +40,7 @@ def check_whole(file: Path) -> None:
 
 
 def _sound(f: IO[bytes], order: Literal["little", "big"]) -> tuple[int, int] | None:
-    """Where the sound starts and how long it is, in bytes; None where no chunk of sound begins."""
+    """Return start and length of the sound, in bytes; None if no chunk of sound begins."""
     long: int | None = None
     while len(head := f.read(8)) == 8:
         name, length, start = head[:4], int.from_bytes(head[4:], order), f.tell()

@@ -1,6 +1,6 @@
 """Recurrent cells: step, roll and carry of each (`base`), as views on ordinary torch modules.
 
-No cell knows blocks of a sequence or a loss; rolls of blocks are put together in `engine`.
+No cell knows blocks of a sequence or a loss; `engine` combines rolls into blocks.
 """
 
 from hbll_seq.cells.adoption import NAMES as NAMES
@@ -17,6 +17,6 @@ from hbll_seq.cells.mingru import MinGRU as MinGRU
 from hbll_seq.cells.mixed import PRECISIONS as PRECISIONS
 from hbll_seq.cells.mixed import MixedCell as MixedCell
 from hbll_seq.cells.mixed import in_precision as in_precision
-from hbll_seq.cells.own_precision import own_precision as own_precision
 from hbll_seq.cells.symbol_cell import SymbolCell as SymbolCell
 from hbll_seq.cells.symbol_cell import check_symbols as check_symbols
+from hbll_seq.cells.weights_precision import own_precision as own_precision

@@ -1,6 +1,6 @@
-"""From a name or a module to the stack of cells this package trains.
+"""The cells of a name or a module: the stack of recurrent layers that this package trains.
 
-The module stays what it is (`nn.GRU` keeps its parameter names), the cells are views on it.
+The module stays as it is (`nn.GRU` keeps its parameter names); the cells are views on it.
 """
 
 import inspect
@@ -21,7 +21,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def build(cell: str, input_size: int, hidden: int, layers: int) -> nn.Module:
-    """A new recurrent module by name: "gru", "lstm", "elman" or "mingru"."""
+    """Make a new recurrent module by name: "gru", "lstm", "elman" or "mingru"."""
     if cell == "gru":
         return nn.GRU(input_size, hidden, layers, batch_first=True)
     if cell == "lstm":
@@ -34,12 +34,12 @@ def build(cell: str, input_size: int, hidden: int, layers: int) -> nn.Module:
 
 
 def adopt(module: nn.Module, input_size: int) -> list[Cell]:
-    """Cells, one a layer, that view the parameters of `module`.
+    """Return cells, one per layer, that view the parameters of `module`.
 
     Args:
         module: `nn.GRU`, `nn.LSTM`, `nn.RNN`, `MinGRU`, a module with `forward(x, h) -> h` and
             `hidden_size`, or an `nn.ModuleList` of such modules (a stack).
-        input_size: width of the first layer's input, where the module does not say.
+        input_size: width of the first layer's input, if the module has no such attribute.
 
     Raises:
         InputError: bidirectional or projecting modules, dropout between layers, hooks, wrong signatures.
@@ -72,7 +72,7 @@ def _refuse(module: nn.RNNBase, input_size: int) -> None:
 
 
 def _refuse_changed(module: nn.RNNBase | MinGRU) -> None:
-    """Refuse what would never be called: layers are run from their weights, block by block, not by their `forward`."""
+    """Refuse hooks and overrides that would never be called: layers run from their weights, not through `forward`."""
     kind: type[nn.Module] = MinGRU
     if isinstance(module, nn.RNNBase):
         kind = {"GRU": nn.GRU, "LSTM": nn.LSTM}.get(module.mode, nn.RNN)

@@ -1,4 +1,4 @@
-"""Rolls whose products autograd takes: of any cell step by step, or in one call of PyTorch's.
+"""Rolls differentiated by autograd: of any cell step by step, or in one call of PyTorch.
 
 `AutogradRoll` is the reference for every other roll.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _GraphRoll(Borrower):
-    """What rolls by autograd share: products taken on a graph of the K steps, kept until the release."""
+    """The shared part of rolls by autograd: products on a graph of the K time steps, kept until the release."""
 
     _cell: "Cell"
     _x: Tensor
@@ -62,7 +62,7 @@ class _GraphRoll(Borrower):
 
 
 class AutogradRoll(_GraphRoll):
-    """The reference roll, of any cell: step by step. All other rolls are tested against it."""
+    """The reference roll of any cell, step by step; all other rolls are tested against it."""
 
     step_by_step = True
 
@@ -88,8 +88,8 @@ class AutogradRoll(_GraphRoll):
 class SequenceRoll(_GraphRoll):
     """The roll of a cell whose whole sequence PyTorch runs in one call (oneDNN where it can).
 
-    The carry is not among what such a call gives back; the cell works it out afterwards, for all steps at
-    once, from the outputs (`block_carry`).
+    Such a call does not return the carry. The cell computes it afterwards from the outputs, for all time steps at once
+    (`block_carry`).
     """
 
     step_by_step = False

@@ -1,16 +1,16 @@
-"""What a recurrent cell is to this package: step, roll and carry.
+"""The interface of a recurrent cell: step, roll and carry.
 
-A cell maps one step's input and the state before it to the state after it. The state is one
+A cell maps the input of one time step and the old state to the new state. The state is one
 vector of S numbers, laid out as `[memory | visible]`:
 
 * GRU, Elman, minGRU, user cells: everything is memory, and the hidden output *is* the state (S = d).
 * LSTM: the memory is the cell state c, the visible part the hidden output h (S = 2d).
 
-The *carry* is the diagonal of one step's Jacobian on the memory, dm'_j/dm_j; its product over a
-block, G, says how much of a change at the block's start survives to its end. The *link* is how a
-change of memory at a step's end shows in the visible part (LSTM: o * (1 - tanh(c)^2)).
-Together they are the linear model of a block that the consistency sweeps and the feedback
-messages use (docs/method.md#solving-for-the-states-consistency-sweeps); a poor carry costs sweeps, never correctness.
+The *carry* is the diagonal of one time step's Jacobian on the memory, dm'_j/dm_j. Its product over a
+block, G, is the fraction of a change at the block's start that survives to its end. The *link* is the
+derivative of the visible part by the memory after a time step (LSTM: o * (1 - tanh(c)^2)).
+Together they are the linear model of a block for the consistency sweeps and the feedback
+messages (docs/method.md#solving-for-the-states-consistency-sweeps); a poor carry costs sweeps, never correctness.
 
 A cell is a light view on parameters that live in an ordinary module (`nn.GRU` and the like), so a
 trained model is a plain torch module and nothing needs copying back.
@@ -31,11 +31,11 @@ from hbll_seq.kernels.roll import fused
 if TYPE_CHECKING:
     from hbll_seq.cells.fused import CellRoll
 
-CHUNK = 4096  # steps whose activations the deployed chain may hold at a time
+CHUNK = 4096  # time steps whose activations the deployed chain may hold at a time
 
 
 class Advance(NamedTuple):
-    """One step: the new state `(N, S)`, its carry `(N, M)` and link `(N, d)` (None without visible part)."""
+    """The result of one time step: new state `(N, S)`, carry `(N, M)` and link `(N, d)` (None without visible part)."""
 
     state: Tensor
     carry: Tensor
@@ -43,17 +43,17 @@ class Advance(NamedTuple):
 
 
 class Roll(Protocol):
-    """K steps of N independent rows, and the vector-Jacobian products of those K steps.
+    """A roll of K time steps of N independent rows, with its vector-Jacobian products.
 
-    Whoever makes one releases it when done, or takes it `with` a block. Its work buffers are then another roll's, and
-    any further use is a `RuntimeError`; end, carry and link that were read before stay.
+    The maker of a roll must release it when done, or use it in a `with` block. The release gives its work buffers to
+    other rolls. Any later use is a `RuntimeError`; end, carry and link that were read before stay valid.
 
     Attributes:
         outputs: `(K, N, d)` hidden outputs, gone with the release, or None when rolled with `keep=False`.
         end: `(N, S)` state after the last step.
         carry: `(N, M)` product of the steps' carries, G.
         link: `(N, d)` link of the last step, or None.
-        step_by_step: whether every step of it starts work on the device, which is what recording it saves (`captured`).
+        step_by_step: True if each time step launches its own kernels; then a CUDA graph saves time (`captured`).
     """
 
     step_by_step: bool
@@ -63,28 +63,30 @@ class Roll(Protocol):
     link: Tensor | None
 
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
-        """Gradient `(N, S)` on the start state, given those on outputs and end; may be called again."""
+        """Return the gradient `(N, S)` on the start state from those on outputs and end; may be called again."""
         ...
 
     def gradients(self, inputs: bool = True) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Gradients on the input `(K, N, D)` (if wanted) and on the parameters, for the latest `backward_state`."""
+        """Return the gradients on the input `(K, N, D)` (if wanted) and on the parameters, for the latest
+        `backward_state`.
+        """
         ...
 
     def release(self) -> None:
-        """Hand work buffers and activations back; see `kernels.buffers.Borrower`."""
+        """Give back work buffers and activations; see `kernels.buffers.Borrower`."""
         ...
 
     def __enter__(self) -> Self:
-        """The roll; it is released at the end of the block."""
+        """Return the roll; it is released at the end of the `with` block."""
         ...
 
     def __exit__(self, *error: object) -> None:
-        """Release."""
+        """Release the roll."""
         ...
 
 
 class Cell(ABC):
-    """One recurrent layer's cell: a view on the parameters of an ordinary torch module.
+    """The cell of one recurrent layer: a view on the parameters of an ordinary torch module.
 
     Attributes:
         input_size: D.
@@ -92,10 +94,10 @@ class Cell(ABC):
         state_size: S; M + d for an LSTM, d otherwise.
         memory_size: M, which is d in every cell of the package.
         bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
-        recipe: formulas of the compiled roll, or None where there is none.
+        recipe: formulas of the compiled roll, or None without one.
         bf16: whether the compiled roll rounds the factors of its products to bfloat16.
         compiled_roll: the class of its compiled rolls, or None.
-        product: `W x + b` of `project` and `advance`; `mixed` puts another in its place.
+        product: function for `W x + b` in `project` and `advance`; `mixed` replaces it.
     """
 
     input_size: int
@@ -110,39 +112,39 @@ class Cell(ABC):
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """The layer's parameters, in a fixed order."""
+        """Return the layer's parameters in a fixed order."""
 
     @abstractmethod
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """One differentiable step from `project`ed input `(N, P)` and state `(N, S)`."""
+        """Make one differentiable time step from a projected input `(N, P)` and state `(N, S)`."""
 
     def project(self, x: Tensor) -> Tensor:
-        """The part of a step that needs no state, for any leading shape: `(..., D) -> (..., P)`."""
+        """Compute the part of a time step that needs no state, for any leading shape: `(..., D) -> (..., P)`."""
         return x
 
     def projected(self, x: Tensor) -> Tensor:
-        """`project(x)` without gradient, where possible in a work buffer (`kernels.buffers`)."""
+        """Return `project(x)` without gradient, if possible in a work buffer (`kernels.buffers`)."""
         with torch.no_grad():
             return self.project(x)
 
     def projects_first(self) -> bool:
-        """Whether to project a whole layer's input once, before it is rolled (again and again)."""
+        """Return whether to project a whole layer's input once, before repeated rolls."""
         return True
 
     def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
-        """Recurrent weights `(gates * d, d)` and bias, for cells with a recipe."""
+        """Return the recurrent weights `(gates * d, d)` and bias of a cell with a recipe."""
         return None, None
 
     def output(self, state: Tensor) -> Tensor:
-        """The hidden output `(..., d)` inside a state `(..., S)`."""
+        """Return the hidden output `(..., d)` of a state `(..., S)`."""
         return state[..., self.state_size - self.hidden_size :]
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """State after input `x` `(N, D)` at `state` `(N, S)`."""
+        """Return the new state from input `x` `(N, D)` and `state` `(N, S)`."""
         return self.advance(self.project(x), state).state
 
     def clamp(self, state: Tensor) -> Tensor:
-        """`state` brought back into the range the cell can produce."""
+        """Return `state` limited to the range that the cell can produce."""
         if self.bound is None:
             return state
         m = self.state_size - self.hidden_size
@@ -151,11 +153,11 @@ class Cell(ABC):
         return torch.cat([state[..., :m], state[..., m:].clamp(-self.bound, self.bound)], -1)
 
     def initial(self, rows: int, like: Tensor) -> Tensor:
-        """The zero state `(rows, S)` with the dtype and device of `like`."""
+        """Return the zero state `(rows, S)` with the dtype and device of `like`."""
         return like.new_zeros(rows, self.state_size)
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs `(B, T, d)` and final state of the sequential chain, differentiable: plain BPTT."""
+        """Return outputs `(B, T, d)` and final state of the sequential chain, differentiable: plain BPTT."""
         outputs = []
         # unbind, not indexing: the backward of p[:, t] fills a whole (B, T, P) with zeros for every t
         for one in self.project(x).unbind(1):
@@ -164,9 +166,9 @@ class Cell(ABC):
         return torch.stack(outputs, 1), state
 
     def deployed(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`sequence` without gradient: by compiled rolls where there are any, `CHUNK` steps at a time."""
+        """Do `sequence` without gradient: by compiled rolls if the cell has them, `CHUNK` time steps at a time."""
         with torch.no_grad():
-            real = type(x) is Tensor and type(state) is Tensor  # not what an exporter traces with
+            real = type(x) is Tensor and type(state) is Tensor  # not the tensors of an exporter's trace
             traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
             if traced or not real or not self.compiled(state) or x.dtype != state.dtype:
                 return self.sequence(x, state)
@@ -180,12 +182,14 @@ class Cell(ABC):
             return outputs, state
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`sequence` with time first: x `(K, N, D)` -> outputs `(K, N, d)`, final state; for cells with a fast one."""
+        """Do `sequence` with time first, x `(K, N, D)` -> outputs `(K, N, d)`, final state; for cells with a fast
+        version.
+        """
         out, end = self.sequence(x.transpose(0, 1), state)
         return out.transpose(0, 1), end
 
     def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Carry `(N, M)` and link of a block already rolled, for cells whose `roll` is a `SequenceRoll`.
+        """Return carry `(N, M)` and link of a rolled block, for cells whose `roll` is a `SequenceRoll`.
 
         Args:
             p: `(K, N, P)` projected inputs.
@@ -198,29 +202,30 @@ class Cell(ABC):
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
     ) -> Roll:
-        """Roll K steps of N rows: compiled where the cell has it, else as its module says.
+        """Roll K time steps of N rows: compiled if the cell has it, else through its module.
 
         Args:
             x: `(K, N, D)`.
             state: `(N, S)`.
-            keep: False when only ends are wanted.
-            projected: `project(x)` `(K, N, P)` without gradient, where the caller rolls the same x again and again.
-            carry: False when the roll's carry and link are not looked at (they may then be anything).
+            keep: False if only ends are wanted.
+            projected: `project(x)` `(K, N, P)` without gradient, if the caller rolls the same x repeatedly.
+            carry: False if the roll's carry and link are not read (they may then be anything).
         """
         if self.compiled_roll is not None and self.compiled(state):
             return self._roll_compiled(x, state, keep=keep, projected=projected, carry=carry)
         return self._roll_uncompiled(x, state, keep=keep, projected=projected, carry=carry)
 
     def compiled(self, like: Tensor) -> bool:
-        """Whether rolls of tensors like `like` are compiled."""
+        """Return whether rolls of tensors like `like` are compiled."""
         return self.recipe is not None and fused(like)
 
     def whole(
         self, x: Tensor, state: Tensor, *, keep: bool, every: int, projected: Tensor | None = None
     ) -> "CellRoll | None":
-        """T steps in order in one compiled call, with the states after every `every` steps; None where there is none.
+        """Roll T time steps in order in one compiled call, with the state after every `every` steps; None without such
+        a call.
 
-        Arguments as for `roll`. Its backward can discount what crosses these states (`FusedRoll.backward_state`).
+        Arguments as for `roll`. Its backward can discount the gradients on these states (`FusedRoll.backward_state`).
         """
         if self.compiled_roll is None or not self.compiled(state):
             return None
@@ -229,10 +234,10 @@ class Cell(ABC):
     def _roll_compiled(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool, every: int | None = None
     ) -> "CellRoll":
-        """For cells with a `compiled_roll`."""
+        """Roll by the cell's `compiled_roll`."""
         assert self.compiled_roll is not None
         return self.compiled_roll(self, x, projected, state, keep=keep, carry=carry, every=every)
 
     def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
-        """On any device and in any dtype."""
+        """Roll on any device and in any dtype."""
         return AutogradRoll(self, x, state, keep=keep, projected=projected)

@@ -1,9 +1,9 @@
-"""A cell whose rolls are CUDA graphs: K steps of all blocks are one launch (`capture=True` of the rule `hbll`).
+"""A cell whose rolls are CUDA graphs: K time steps of all blocks are one launch (`capture=True` of the rule `hbll`).
 
-A cell of your own, minGRU, and a GRU too wide for the Triton roll are rolled step by step, a dozen launches each. A GPU
-finishes small ones faster than Python starts them. Here a roll is recorded once per shape, forward, and back from any
-gradients, and then replayed. Cells that are rolled in one launch anyway (LSTM and Elman by cuDNN, GRU by Triton) are
-left as they are. Weights are read where they are: an optimizer's in-place updates need no new recording.
+A cell of your own, minGRU, and a GRU too wide for the Triton roll are rolled step by step, with a dozen launches each.
+A GPU finishes small launches faster than Python starts them. Here a roll is recorded once per shape, forward and
+backward, and then replayed. Cells already rolled in one launch (LSTM and Elman by cuDNN, GRU by Triton) stay as they
+are. Weights are read in place: an optimizer's in-place updates need no new recording.
 """
 
 from collections import OrderedDict
@@ -19,21 +19,21 @@ from hbll_seq.errors import InputError
 from hbll_seq.kernels import buffers, graphs
 from hbll_seq.kernels.buffers import Borrower
 
-KEPT = 8  # recordings kept; each holds the activations of a roll
+KEPT = 8  # recordings in memory; each holds the activations of a roll
 
 
 class Captures:
-    """Recordings by cell, shape and kind of roll; the one not used for longest goes first."""
+    """Recordings by cell, shape and kind of roll; the least recently used one is dropped first."""
 
     def __init__(self) -> None:
         self._by_key: OrderedDict[tuple[Any, ...], _Recording | None] = OrderedDict()
 
     def __len__(self) -> int:
-        """Recordings in memory."""
+        """Return the number of recordings in memory."""
         return sum(one is not None for one in self._by_key.values())
 
     def get(self, cell: Cell, x: Tensor, state: Tensor, projected: Tensor | None, keep: bool) -> "_Recording | None":
-        """The recording of such a roll, made now if need be; None where rolls are one launch already."""
+        """Return the recording of such a roll, made now if necessary; None if rolls are one launch already."""
         where = tuple(p.data_ptr() for p in cell.parameters())
         given = None if projected is None else projected.shape
         key = (type(cell), where, x.shape, x.dtype, state.shape, state.dtype, given, keep)
@@ -46,11 +46,11 @@ class Captures:
 
 
 class CapturedCell(WrappedCell):
-    """`inner`, rolled by recordings.
+    """A cell that rolls `inner` by recordings.
 
     Args:
         inner: any cell.
-        captures: where the recordings are; they outlive the cell, which is made anew every step.
+        captures: the recordings; they outlive the cell, which is made anew every update.
     """
 
     def __init__(self, inner: Cell, captures: Captures) -> None:
@@ -58,17 +58,17 @@ class CapturedCell(WrappedCell):
         self.captures = captures
 
     def projected(self, x: Tensor) -> Tensor:
-        """The inner cell's."""
+        """Return the inner cell's projection."""
         return self.inner.projected(x)
 
     def projects_first(self) -> bool:
-        """The inner cell's."""
+        """Ask the inner cell."""
         return self.inner.projects_first()
 
     def roll(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None = None, carry: bool = True
     ) -> Roll:
-        """A replay, or the inner cell's own roll where that is one launch."""
+        """Replay a recording, or use the inner cell's own roll if that is one launch."""
         recording = self.captures.get(self.inner, x, state, projected, keep)
         if recording is None:
             return self.inner.roll(x, state, keep=keep, projected=projected, carry=carry)
@@ -76,7 +76,7 @@ class CapturedCell(WrappedCell):
 
 
 class CapturedRoll(Borrower):
-    """`Roll` by replays, tested against the roll that was recorded. `outputs` is good until the next roll's replay."""
+    """A `Roll` by replays, tested against the recorded roll. `outputs` is valid until the next roll's replay."""
 
     step_by_step = False
 
@@ -91,7 +91,7 @@ class CapturedRoll(Borrower):
 
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
         """See `Roll.backward_state`."""
-        if self._turn != self._recording.turn:  # another roll was here since: its activations are in our memory
+        if self._turn != self._recording.turn:  # another roll has used this memory since
             self._turn = self._recording.forward(*self._given)
         return self._recording.backward(dout, dend).clone()
 
@@ -99,26 +99,26 @@ class CapturedRoll(Borrower):
         """See `Roll.gradients`."""
         assert self._turn == self._recording.turn, "backward_state comes first"
         dx, parameters = self._recording.gradients(inputs)
-        # copies: what is summed over groups or left in `.grad` must outlast the next replay
+        # copies: sums over groups and `.grad` must outlast the next replay
         return None if dx is None else dx.clone(), [None if p is None else p.clone() for p in parameters]
 
 
 class _Recording:
-    """One roll with its memory: forward, backward to the start, gradients.
+    """One recorded roll with its memory: forward, backward to the start, gradients.
 
     Attributes:
-        roll: the roll that was recorded; its tensors are written by every replay.
-        turn: counts forward replays.
+        roll: the recorded roll; every replay writes its tensors.
+        turn: number of forward replays.
     """
 
     def __init__(self, tools: graphs.Recorder, cell: Cell, x: Tensor, state: Tensor, projected: Tensor | None) -> None:
         self._tools, self.turn = tools, 0
         self._x, self._state = x.detach().clone(), state.detach().clone()
         self._projected = None if projected is None else projected.detach().clone()
-        self._cell = cell  # what it made while warming up has to stay
+        self._cell = cell  # keeps the tensors it made while warming up
 
     def record(self, keep: bool) -> bool:
-        """Warm up and record; False where the roll is one launch already."""
+        """Warm up and record; return False if the roll is one launch already."""
         with self._plain(keep) as plain:
             if not plain.step_by_step:
                 return False
@@ -133,7 +133,7 @@ class _Recording:
                 self._finals: dict[bool, tuple[graphs.Replay, Any]] = {}
                 for inputs in (True, False):
                     self._finals[inputs] = self._tools.record(partial(self.roll.gradients, inputs))
-                    self._tools.record(self._to_start)  # not kept: a roll by hand takes gradients once a backward
+                    self._tools.record(self._to_start)  # not kept: a roll by hand takes gradients once per backward
         return True
 
     def _plain(self, keep: bool) -> Roll:
@@ -150,7 +150,7 @@ class _Recording:
         return self.roll.backward_state(self._dout, self._dend)
 
     def forward(self, x: Tensor, state: Tensor, projected: Tensor | None) -> int:
-        """Replay from new inputs; the number of this turn."""
+        """Replay with new inputs; return the number of this turn."""
         self._x.copy_(x)
         self._state.copy_(state)
         if self._projected is not None and projected is not None:
@@ -160,7 +160,7 @@ class _Recording:
         return self.turn
 
     def backward(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
-        """Replay the way back; the gradient on the start state."""
+        """Replay the backward pass; return the gradient on the start state."""
         for memory, given in ((self._dout, dout), (self._dend, dend)):
             memory.zero_() if given is None else memory.copy_(given)
         self._backward()
@@ -190,5 +190,5 @@ def _record(cell: Cell, x: Tensor, state: Tensor, projected: Tensor | None, keep
 
 
 def captured(cell: Cell, captures: Captures | None) -> Cell:
-    """`cell` rolled by recordings kept in `captures`, or `cell` itself for None."""
+    """Return `cell` rolled by recordings in `captures`, or `cell` itself for None."""
     return cell if captures is None else CapturedCell(cell, captures)

@@ -1,7 +1,7 @@
-"""What the cells of `nn.GRU`, `nn.LSTM` and `nn.RNN` share: weights, projection, and which roll is taken where.
+"""The shared part of the cells of `nn.GRU`, `nn.LSTM` and `nn.RNN`: weights, projection, and the choice of the roll.
 
-A gate's drive is `W_ih x + b_ih` of the input, which needs no state and is projected first, and `W_hh h + b_hh`. What a
-cell makes of its drives is in a module of its own: equations, carry and recipe.
+A gate's drive is the sum of `W_ih x + b_ih`, which needs no state and is projected first, and `W_hh h + b_hh`. Each
+cell has a module of its own for its equations, carry and recipe.
 """
 
 from abc import abstractmethod
@@ -16,10 +16,10 @@ from hbll_seq.kernels.recipes import Recipe
 
 
 class DenseCell(Cell):
-    """Layer `layer` of one of PyTorch's recurrent modules.
+    """The cell of layer `layer` of one of PyTorch's recurrent modules.
 
     Args:
-        module: with parameters named as in `nn.GRU`.
+        module: a module with parameters named as in `nn.GRU`.
         layer: counted from 0.
     """
 
@@ -36,11 +36,11 @@ class DenseCell(Cell):
         self.state_size = self.recipe.parts * self.hidden_size
 
     def parameters(self) -> list[nn.Parameter]:
-        """W_ih, W_hh, b_ih, b_hh (the biases where the module has them)."""
+        """Return W_ih, W_hh, b_ih, b_hh (the biases if the module has them)."""
         return [p for p in (self.w_ih, self.w_hh, self.b_ih, self.b_hh) if p is not None]
 
     def project(self, x: Tensor) -> Tensor:
-        """`(..., D) -> (..., gates * d)`."""
+        """Map `(..., D) -> (..., gates * d)`."""
         return self.product(x, self.w_ih, self.b_ih)
 
     def projected(self, x: Tensor) -> Tensor:
@@ -52,24 +52,24 @@ class DenseCell(Cell):
         return self.w_hh, self.b_hh
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The sequential chain by PyTorch's own function of that cell."""
+        """Run the sequential chain by PyTorch's own function for that cell."""
         return self._by_torch(x, state, True)
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, time first."""
+        """Do `sequence` with time first."""
         return self._by_torch(x, state, False)
 
     @abstractmethod
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        """Outputs and final state `(N, S)`."""
+        """Return outputs and final state `(N, S)`."""
 
     def _arguments(self, batch_first: bool) -> tuple[list[Tensor], bool, int, float, bool, bool, bool]:
-        """What PyTorch's functions want after input and state.
+        """Return the arguments of PyTorch's functions after input and state.
 
-        Weights, whether there are biases, layers, dropout, training, both directions, batch first.
+        They are weights, has_biases, layers, dropout, training, bidirectional, batch_first.
         """
         return [*self.parameters()], self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, batch_first
 
     def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
-        """All steps in one call of PyTorch's."""
+        """Roll all time steps in one call of PyTorch."""
         return SequenceRoll(self, x, state, keep=keep, projected=projected, carry=carry)

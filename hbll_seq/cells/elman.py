@@ -14,7 +14,7 @@ TANH, RELU = recipes.Elman(), recipes.Elman(relu=True)
 
 
 class ElmanCell(DenseCell):
-    """Layer `layer` of an `nn.RNN`."""
+    """The cell of layer `layer` of an `nn.RNN`."""
 
     def __init__(self, module: nn.RNNBase, layer: int) -> None:
         self.relu = module.mode == "RNN_RELU"
@@ -23,13 +23,13 @@ class ElmanCell(DenseCell):
         super().__init__(module, layer)
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """See the module docstring."""
+        """Make one time step; see the module docstring."""
         drive = p + self.product(state, self.w_hh, self.b_hh)
         new = torch.relu(drive) if self.relu else torch.tanh(drive)
         return Advance(new, (self._slope(new) * self.w_hh.diagonal()).detach(), None)
 
     def _slope(self, new: Tensor) -> Tensor:
-        """Of tanh (or relu), from its result."""
+        """Return the slope of tanh (or relu) from its result."""
         return (new > 0).to(new.dtype) if self.relu else 1 - new * new
 
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
@@ -38,5 +38,5 @@ class ElmanCell(DenseCell):
         return out, end[0]
 
     def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The slope at every output times the diagonal weight."""
+        """Return the product over time steps of slope times diagonal weight."""
         return (self._slope(outputs) * self.w_hh.diagonal()).prod(0), None

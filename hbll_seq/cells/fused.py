@@ -1,6 +1,6 @@
-"""Rolls of cells that have a recipe: K steps in one compiled call (`hbll_seq.kernels`), float32 on the CPU.
+"""Rolls of cells with a recipe: K time steps in one compiled call (`hbll_seq.kernels`), float32 on the CPU.
 
-They differ in how the input reaches the gates, and so in what becomes of the gradient on the projected input.
+They differ in the path of the input to the gates, and so in the use of the gradient on the projected input.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ Gradients = tuple[Tensor | None, list[Tensor | None]]  # on the input, on the pa
 
 
 class CellRoll(FusedRoll, ABC):
-    """A roll of a cell; the projected input is given, or made here and handed back with the release.
+    """The roll of a cell from a given or own projected input; the release gives back its own.
 
     Args:
         cell: a cell with a recipe.
@@ -56,9 +56,9 @@ class CellRoll(FusedRoll, ABC):
         self, dout: Tensor | None, dend: Tensor | None, factors: Tensor | None = None, every: int = 0,
         inputs: bool = True,
     ) -> tuple[Tensor, *Gradients]:  # fmt: skip
-        """`backward_state` and `gradients` in one: less memory, and what is written is used while in the cache.
+        """Do `backward_state` and `gradients` in one: less memory, and results are used while in the cache.
 
-        The same numbers, up to the order in which steps are added up.
+        The numbers are the same, up to the order in which time steps are summed.
         """
         rest = self._rest(dend)
         found = self._gather(self.backward_slices(dout, rest, factors, every), inputs)
@@ -66,18 +66,18 @@ class CellRoll(FusedRoll, ABC):
 
     @abstractmethod
     def _gather(self, slices: Iterator[Slice], inputs: bool) -> Gradients:
-        """What `gradients` gives, from the gradients on the gates, some steps at a time."""
+        """Return the results of `gradients` from the gradients on the gates, some time steps at a time."""
 
 
 class DenseRoll(CellRoll):
-    """The projected input is linear in x: `W_ih x + b_ih`, the first of the cell's parameters."""
+    """A roll whose projected input is linear in x: `W_ih x + b_ih`, the first of the cell's parameters."""
 
     @torch.no_grad()
     def _gather(self, slices: Iterator[Slice], inputs: bool) -> Gradients:
         w_ih, _, *biases = self._cell.parameters()
         x, recurrent = self._x.flatten(0, 1), self.recurrent()
         dw, dx = torch.zeros_like(w_ih), x.new_empty(x.shape) if inputs else None
-        # b_ih and b_hh differ only where a gate stands between them (GRU's n)
+        # the gradients on b_ih and b_hh differ only if a gate stands between them (GRU's n)
         same = len(self.recipe.order) == self.recipe.columns
         bias = None if same or not biases else dw.new_zeros(len(dw))
         for rows, some in slices:
@@ -96,7 +96,7 @@ class DenseRoll(CellRoll):
 
 
 class ProjectedRoll(CellRoll):
-    """No recurrent weights, and a projection that is whatever it is: autograd differentiates it."""
+    """A roll without recurrent weights and with any projection: autograd differentiates the projection."""
 
     def _gather(self, slices: Iterator[Slice], inputs: bool) -> Gradients:
         x, wanted = self._x.detach().flatten(0, 1), self._cell.parameters()

@@ -17,13 +17,13 @@ from hbll_seq.kernels import recipes
 
 
 class GRUCell(DenseCell):
-    """Layer `layer` of an `nn.GRU`."""
+    """The cell of layer `layer` of an `nn.GRU`."""
 
     bound = 1.0
     recipe = recipes.GRU()
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """See the module docstring."""
+        """Make one time step; see the module docstring."""
         d = self.hidden_size
         gh = self.product(state, self.w_hh, self.b_hh)  # (N, 3d)
         r = torch.sigmoid(p[:, :d] + gh[:, :d])
@@ -41,5 +41,5 @@ class GRUCell(DenseCell):
         return out, end[0]
 
     def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
-        """By hand: torch's own function has no carry, and that of all steps from the outputs is as much work again."""
+        """Roll by hand: torch's function returns no carry, and computing it from the outputs doubles the work."""
         return GRURoll(self, self, x, state, keep=keep, projected=projected)

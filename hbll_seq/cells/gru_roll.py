@@ -1,4 +1,4 @@
-"""The roll of a GRU where none is compiled: by hand in plain torch (the reference), or by Triton on a GPU."""
+"""The uncompiled roll of a GRU: by hand in plain torch (the reference), or by Triton on a GPU."""
 
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from hbll_seq.cells.gru import GRUCell
     from hbll_seq.kernels.triton_gru import TritonGRURoll
 
-WIDEST = 512  # units up to which a program of the Triton roll reads all weights every step
+WIDEST = 512  # most units: a program of the Triton roll reads all weights every time step
 
 
 def _kind(state: Tensor, units: int) -> "type[ReferenceGRURoll] | type[TritonGRURoll]":
-    """Triton's roll on a GPU, where it is installed; wider layers fill the GPU step by step."""
+    """Choose Triton's roll on a GPU, if it is installed; wider layers fill the GPU step by step."""
     if state.dtype != torch.float32 or units > WIDEST or not scan.runs_on("triton", state.device.type):
         return ReferenceGRURoll
     from hbll_seq.kernels.triton_gru import TritonGRURoll  # not installed everywhere
@@ -27,15 +27,15 @@ def _kind(state: Tensor, units: int) -> "type[ReferenceGRURoll] | type[TritonGRU
 
 
 class GRURoll(Borrower):
-    """`Roll` of a GRU on any device and in any dtype.
+    """The `Roll` of a GRU on any device and in any dtype.
 
     Args:
         gru: its weights.
-        cell: the cell whose roll it is, which projects the input: `gru` itself or one around it.
+        cell: the cell that projects the input: `gru` itself or a wrapper.
         x: `(K, N, D)`.
         state: `(N, d)`.
-        keep: False when only ends are wanted.
-        projected: `(K, N, 3d)`, or None to have it made here.
+        keep: False if only ends are wanted.
+        projected: `(K, N, 3d)`, or None to compute it here.
         bf16: see `cells.mixed`.
     """
 
@@ -54,7 +54,7 @@ class GRURoll(Borrower):
             self.step_by_step = kind is ReferenceGRURoll
             self._roll = kind(given, gru.w_hh.detach(), b_hh.detach(), state.detach(), keep=keep, bf16=bf16)
         if projected is None:
-            give(given)  # the way back does not read it
+            give(given)  # the backward pass does not read it
         self.outputs: Tensor | None = self._roll.outputs
         self.end: Tensor = self._roll.end
         self.carry: Tensor = self._roll.carry

@@ -1,9 +1,9 @@
 """Chrono-style initialisation: gate biases spread over time scales.
 
-A gate that keeps a fraction a of its unit per step forgets with time constant 1/(1-a). Biases drawn
-so that the time constants are log-uniform between 1 and `timescale` steps give every unit a memory
-of its own length from the first update on (after Tallec & Ollivier 2018, who draw them uniform,
-which leaves few short memories). Used for every learning rule alike.
+A gate that keeps a fraction a of its unit per time step forgets with time constant 1/(1-a). The biases are
+drawn so that the time constants are log-uniform between 1 and `timescale`. So every unit has a memory of its
+own length from the first update on (after Tallec & Ollivier 2018, whose uniform draw leaves few short
+memories). All learning rules share it.
 """
 
 import math
@@ -15,11 +15,11 @@ from hbll_seq.cells.mingru import MinGRU
 
 
 def chrono_(module: nn.Module, timescale: float, generator: torch.Generator | None = None) -> None:
-    """Set the gate biases of an `nn.GRU`, `nn.LSTM` or `MinGRU` in place; others have no gates and stay.
+    """Set the gate biases of an `nn.GRU`, `nn.LSTM` or `MinGRU` in place; modules without gates stay as they are.
 
     Args:
         module: the recurrent module.
-        timescale: the longest time constant, in steps (> 1).
+        timescale: the longest time constant, in time steps (> 1).
         generator: source of the random time constants.
     """
     if not isinstance(module, nn.GRU | nn.LSTM | MinGRU) or getattr(module, "bias", True) is False:

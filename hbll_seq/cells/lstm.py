@@ -2,8 +2,8 @@
 
     c' = f * c + i * g        h' = o * tanh(c')
 
-Carry: the forget gate f on the cell state. Link: o * (1 - tanh(c')^2), by which a change of the
-cell state shows in the hidden output.
+Carry: the forget gate f on the cell state. Link: o * (1 - tanh(c')^2), the derivative of the
+hidden output by the cell state.
 """
 
 import torch
@@ -16,13 +16,13 @@ from hbll_seq.kernels import recipes
 
 
 class LSTMCell(DenseCell):
-    """Layer `layer` of an `nn.LSTM`."""
+    """The cell of layer `layer` of an `nn.LSTM`."""
 
     bound = 1.0  # of the visible part only
     recipe = recipes.LSTM()
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """See the module docstring."""
+        """Make one time step; see the module docstring."""
         d = self.hidden_size
         c, h = state[:, :d], state[:, d:]
         i, f, g, o = (p + self.product(h, self.w_hh, self.b_hh)).chunk(4, 1)
@@ -39,7 +39,7 @@ class LSTMCell(DenseCell):
         return out, torch.cat([c[0], h[0]], 1)
 
     def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Forget gates of all steps from one product; output gate of the last."""
+        """Return carry and link: forget gates of all time steps from one product, output gate of the last."""
         d = self.hidden_size
         before = torch.cat([start[None, :, d:], outputs[:-1]])  # (K, N, d)
         bias = self.b_hh if self.b_hh is not None else p.new_zeros(4 * d)

@@ -1,4 +1,4 @@
-"""minGRU (Feng et al. 2024, "Were RNNs all we needed?"): gates that see the input only.
+"""minGRU (Feng et al. 2024, "Were RNNs all we needed?"): a cell whose gates see only the input.
 
     z = sigmoid(W_z x + b_z)     c = W_c x + b_c     h' = (1 - z) * h + z * c
 
@@ -28,7 +28,7 @@ class MinGRU(nn.Module):
 
 
 class MinGRUCell(Cell):
-    """Layer `layer` of a `MinGRU`."""
+    """The cell of layer `layer` of a `MinGRU`."""
 
     compiled_roll = ProjectedRoll
     recipe = recipes.MinGRU()
@@ -40,16 +40,16 @@ class MinGRUCell(Cell):
         self.hidden_size = self.state_size = self.memory_size = self.w_ih.shape[0] // 2
 
     def parameters(self) -> list[nn.Parameter]:
-        """W_ih `(2d, D)` (gate, candidate) and b_ih."""
+        """Return W_ih `(2d, D)` (gate, candidate) and b_ih."""
         return [self.w_ih, self.b_ih]
 
     def project(self, x: Tensor) -> Tensor:
-        """`(..., D) -> (..., 2d)`: keep gate 1 - z and write z * c."""
+        """Return keep gate 1 - z and write z * c: `(..., D) -> (..., 2d)`."""
         gate, candidate = self.product(x, self.w_ih, self.b_ih).chunk(2, -1)
         z = torch.sigmoid(gate)
         return torch.cat([1 - z, z * candidate], -1)
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """See the module docstring."""
+        """Make one time step; see the module docstring."""
         keep, write = p.chunk(2, -1)
         return Advance(keep * state + write, keep.detach(), None)

@@ -1,8 +1,8 @@
 """A cell that reads symbols: the embedding moved behind the input projection.
 
-A symbol's projected input is a row of `project(table)`, `(V, P)`, which is one small product a step instead of one over
-all B*T embedded steps; backwards, gradients on the projected input are first added up by symbol. The same
-numbers as embedding first, up to rounding. The compiled rolls look the rows up themselves.
+A symbol's projected input is a row of `project(table)`, `(V, P)`. That is one small product per update instead of one
+over all B*T embedded inputs. In the backward pass, gradients on the projected input are first summed by symbol. The
+numbers equal those of embedding first, up to rounding. The compiled rolls look the rows up themselves.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from hbll_seq.kernels.weight_sums import Slice
 
 
 def check_symbols(x: Tensor, count: int) -> None:
-    """Refuse symbols that a table of `count` rows does not have: a compiled roll would read beside it.
+    """Refuse symbols outside a table of `count` rows: a compiled roll would read past its end.
 
     Raises:
         InputError: a symbol outside 0..count-1.
@@ -30,12 +30,12 @@ def check_symbols(x: Tensor, count: int) -> None:
 
 
 class SymbolRoll(CellRoll):
-    """The projected input is looked up by symbol."""
+    """A roll whose projected input is looked up by symbol."""
 
     _cell: "SymbolCell"
 
     def _gather(self, slices: Iterator[Slice], inputs: bool) -> Gradients:
-        """See `CellRoll`; there is none on the symbols."""
+        """See `CellRoll`; symbols get no gradient."""
         inner, recurrent, by_symbol = self._cell.inner, self.recurrent(), self.by_index()
         with torch.no_grad():
             for rows, some in slices:
@@ -56,7 +56,7 @@ class SymbolRoll(CellRoll):
 
 
 class SymbolCell(WrappedCell):
-    """Inputs are int64 symbols `(..., 1)`.
+    """A cell whose inputs are int64 symbols `(..., 1)`.
 
     Args:
         inner: the cell behind the embedding.
@@ -73,23 +73,23 @@ class SymbolCell(WrappedCell):
 
     @staticmethod
     def pays(inner: Cell, table: Tensor, rows: int) -> bool:
-        """Whether to use it: a compiled roll, and far fewer symbols than steps."""
+        """Return whether to use it: a compiled roll, and far fewer symbols than inputs."""
         return inner.compiled(table) and 4 * len(table) <= rows
 
     def parameters(self) -> list[nn.Parameter]:
-        """The embedding and the inner cell's."""
+        """Return the embedding and the inner cell's parameters."""
         return [self.table, *self.inner.parameters()]
 
     def project(self, x: Tensor) -> Tensor:
-        """`(..., 1) -> (..., P)`."""
+        """Look up the projected inputs: `(..., 1) -> (..., P)`."""
         return self.inner.project(self.table)[x.squeeze(-1)]
 
     def projects_first(self) -> bool:
-        """See `Cell.projects_first`: the compiled roll looks up what it needs."""
+        """See `Cell.projects_first`: the compiled roll looks up its own inputs."""
         return not self.compiled(self.table)
 
     def rows(self) -> Tensor:
-        """`(V, P)`, worked out once: a symbol cell lives as long as its weights stay as they are."""
+        """Return the projected table `(V, P)`, computed once: a symbol cell lives only until the weights change."""
         if self._rows is None:
             with torch.no_grad():
                 self._rows = self.inner.project(self.table)
@@ -98,6 +98,6 @@ class SymbolCell(WrappedCell):
     def _roll_compiled(
         self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool, every: int | None = None
     ) -> CellRoll:
-        """The roll looks its inputs up itself."""
+        """Roll with symbols; the roll looks up its inputs."""
         index = x.squeeze(-1).contiguous()
         return SymbolRoll(self, x, self.rows(), state, keep=keep, carry=carry, index=index, every=every)

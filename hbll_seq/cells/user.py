@@ -1,10 +1,9 @@
 """A cell of your own: any `nn.Module` with `forward(x, h) -> h`.
 
-x is `(N, D)`, h and the result `(N, d)`. The module may say its own carry with a method
-`carry(x, h) -> (N, d)`, the diagonal of dh'/dh at that step. Without one it is estimated: with
-random signs v, the mean over all rows of v * (J v) is the diagonal of J on average, since the
-other entries come with random signs and cancel (Hutchinson 1990; Bekas et al. 2007). J v is a
-forward-mode product, one more pass through the cell.
+x is `(N, D)`, h and the result `(N, d)`. The module may define its own carry by a method `carry(x, h) -> (N, d)`, the
+diagonal of dh'/dh at that time step. Otherwise the carry is estimated. With random signs v, the mean over all rows of
+v * (J v) is the diagonal of J on average: the other entries have random signs and cancel (Hutchinson 1990; Bekas et al.
+2007). J v is a forward-mode product, one more pass through the cell.
 """
 
 import torch
@@ -14,7 +13,7 @@ from hbll_seq.cells.base import Advance, Cell
 
 
 class UserCell(Cell):
-    """View on a user's module; `hidden_size` is taken from its attribute of that name."""
+    """A view on a user's module; its attribute `hidden_size` gives the size."""
 
     def __init__(self, module: nn.Module, input_size: int, hidden_size: int) -> None:
         self.module = module
@@ -23,11 +22,11 @@ class UserCell(Cell):
         self._signs: dict[tuple[torch.Size, torch.dtype, torch.device], Tensor] = {}
 
     def parameters(self) -> list[nn.Parameter]:
-        """All parameters of the user's module."""
+        """Return all parameters of the user's module."""
         return list(self.module.parameters())
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """One step of the user's module, with its own carry or the estimate."""
+        """Make one time step of the user's module, with its own carry or the estimate."""
         new = self.module(p, state)
         with torch.no_grad():
             own = getattr(self.module, "carry", None)
@@ -35,11 +34,11 @@ class UserCell(Cell):
         return Advance(new, carry.detach(), None)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """One step without the carry."""
+        """Make one time step without the carry."""
         return self.module(x, state)
 
     def sequence(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The sequential chain, step by step, without the carry."""
+        """Run the sequential chain, step by step, without the carry."""
         outputs = []
         for now in x.unbind(1):
             state = self.module(now, state)
@@ -47,9 +46,9 @@ class UserCell(Cell):
         return torch.stack(outputs, 1), state
 
     def _estimate(self, x: Tensor, state: Tensor) -> Tensor:
-        """Diagonal of the step's Jacobian, one number a unit, the same for all rows."""
+        """Estimate the diagonal of the time step's Jacobian, one number per unit, the same for all rows."""
         kind = (state.shape, state.dtype, state.device)
-        if kind not in self._signs:  # the same signs at every step and call: results repeat
+        if kind not in self._signs:  # the same signs at every time step and call: results repeat
             g = torch.Generator().manual_seed(0)
             self._signs[kind] = torch.randint(0, 2, state.shape, generator=g).to(state) * 2 - 1
         signs = self._signs[kind]

@@ -1,4 +1,4 @@
-"""A cell around another one: what it does not change, it passes on."""
+"""A cell around another one; it passes on everything it does not change."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from hbll_seq.cells.base import Advance, Cell
 
 
 class WrappedCell(Cell):
-    """Sizes, parameters and steps of `inner`; subclasses put another roll, input or arithmetic in place of its own.
+    """A cell with sizes, parameters and steps of `inner`; subclasses replace its roll, input or arithmetic.
 
     Args:
         inner: any cell.
@@ -20,17 +20,17 @@ class WrappedCell(Cell):
         self.bf16 = inner.bf16
 
     def parameters(self) -> list[nn.Parameter]:
-        """The inner cell's."""
+        """Return the inner cell's parameters."""
         return self.inner.parameters()
 
     def project(self, x: Tensor) -> Tensor:
-        """The inner cell's."""
+        """Project by the inner cell."""
         return self.inner.project(x)
 
     def recurrent(self) -> tuple[Tensor | None, Tensor | None]:
-        """The inner cell's."""
+        """Return the inner cell's recurrent weights and bias."""
         return self.inner.recurrent()
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
-        """The inner cell's."""
+        """Advance the inner cell."""
         return self.inner.advance(p, state)

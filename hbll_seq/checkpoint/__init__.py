@@ -1,7 +1,7 @@
 """Files without pickle: tensors as safetensors, everything else as JSON in the same file's header.
 
-`container` is the format and its checksum, `replace` and `lock` are how a file is written, `state_tree` how nested
-states become tensors and JSON, `saved_model` what `save` and `load` do. What a run keeps is in `training.run_state`.
+`container` is the format and its checksum; `replace` and `lock` write files; `state_tree` turns nested states into
+tensors and JSON; `saved_model` has `save` and `load`. `training.run_state` holds the state of a run.
 """
 
 from hbll_seq.checkpoint.container import read as read

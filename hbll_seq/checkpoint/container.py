@@ -1,9 +1,9 @@
-"""The format: a safetensors file whose metadata holds JSON and the SHA-256 of the whole file.
+"""The file format: a safetensors file whose metadata holds JSON and the SHA-256 of the whole file.
 
-The checksum covers every byte of the file, with zeros where the checksum itself stands. So any damage is found, and
-the file stays one that `safetensors` itself opens. Files of format "hbll_seq-1" have no checksum: they are read, and
-damage to their numbers goes unnoticed. A checksum is no signature: whoever makes a file can make a fitting one, so
-what stands in it is checked all the same.
+The checksum covers every byte of the file, with zeros in its own place. So it finds any damage, and `safetensors`
+itself can still open the file. Files of format "hbll_seq-1" have no checksum: they are read, and damage to their
+numbers goes unnoticed. A checksum is no signature: anyone can make a file with a fitting one. So the contents are
+checked all the same.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ _KEY, _BLANK = b'"sha256":"', b"0" * 64
 
 
 def refused(path: str | os.PathLike[str], reason: str, argument: str = "path", expected: str = "") -> InputError:
-    """The error of a file that cannot be used: names the file and says why."""
+    """Return the error for an unusable file: it names the file and the reason."""
     return InputError(argument, f"{os.fspath(path)!r}, {reason}", expected or "a whole file written by hbll_seq")
 
 
 def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors and JSON-able facts; either the whole new file is there afterwards, or the old one.
+    """Write tensors and JSON-able facts; afterwards the path holds either the whole new file or the old one.
 
     Raises:
         OSError: the file could not be written.
-        TypeError: facts that are not JSON, or a tensor of a kind that safetensors does not hold.
+        TypeError: facts that are not JSON, or a tensor of a kind that safetensors does not have.
     """
     text = json.dumps(facts)
     try:
@@ -45,18 +45,18 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[
         )
     except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise TypeError(f"tensors that a file cannot hold ({error})") from error
-    at = data.index(_KEY + _BLANK) + len(_KEY)  # quotes inside the facts are escaped, so there is no other
+    at = data.index(_KEY + _BLANK) + len(_KEY)  # quotes inside the facts are escaped, so this is the only one
     digest = hashlib.sha256(data).hexdigest().encode()
     view = memoryview(data)
     replace_file(path, (view[:at], digest, view[at + len(digest) :]))
 
 
 def read(path: str | os.PathLike[str], argument: str = "path") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file from `write`; nothing of its size is allocated before the header is understood.
+    """Return tensors and facts of a file from `write`; allocate no memory by its sizes before the header is checked.
 
     Args:
         path: the file.
-        argument: what an error calls it.
+        argument: its name in errors.
 
     Raises:
         InputError: no such file, another kind of file, or a damaged one.
@@ -88,7 +88,7 @@ def read(path: str | os.PathLike[str], argument: str = "path") -> tuple[dict[str
 
 
 def _metadata(path: str | os.PathLike[str], header: bytes, argument: str) -> dict[str, str]:
-    """The header's metadata, of a format this package reads."""
+    """Return the header's metadata, of a format this package reads."""
     try:
         whole = json.loads(header)
     except (ValueError, RecursionError) as error:
@@ -101,7 +101,7 @@ def _metadata(path: str | os.PathLike[str], header: bytes, argument: str) -> dic
 
 
 def _check(path: str | os.PathLike[str], data: bytes, meta: dict[str, str], length: int, argument: str) -> None:
-    """Compare the checksum, where the format has one."""
+    """Compare the checksum, if the format has one."""
     stored = meta.get("sha256")
     if stored is None and meta["format"] == WITHOUT_CHECKSUM:
         return

@@ -1,7 +1,7 @@
-"""One writer at a time, across processes: a lock that the system drops when its holder ends, however it ends.
+"""A lock for one writer at a time, across processes; the system drops it when its holder ends in any way.
 
 On Linux and macOS the lock is `flock`'s, on Windows `msvcrt.locking`'s. Some network file systems have neither: a run
-then goes on without a lock, and a warning says so.
+then continues without a lock, with a warning.
 """
 
 import os
@@ -13,13 +13,14 @@ from typing import IO, Any
 
 from hbll_seq.errors import InputError
 
-_FAR = 1 << 40  # Windows locks bytes, and nobody may read them meanwhile: one that no file has
+_FAR = 1 << 40  # Windows makes locked bytes unreadable: this byte is beyond every file
 
 
 def try_lock(file: IO[bytes]) -> bool | None:
-    """Lock an open file for this handle: True if it is, False if another handle has it, None if files cannot be locked.
+    """Lock an open file for this handle: True on success, False if another handle has it, None if files cannot be
+    locked.
 
-    Closing the file lets go.
+    Closing the file releases the lock.
     """
     try:
         import fcntl
@@ -39,7 +40,7 @@ def _try_windows(file: IO[bytes]) -> bool | None:
         import msvcrt
     except ImportError:
         return None
-    module: Any = msvcrt  # its functions exist on Windows alone
+    module: Any = msvcrt  # its functions exist only on Windows
     where = file.tell()
     file.seek(_FAR)
     try:
@@ -54,13 +55,13 @@ def _try_windows(file: IO[bytes]) -> bool | None:
 
 
 class WriterLock:
-    """The right to write a file, held until `release`. It lies beside the file, as `.<name>.lock`.
+    """The right to write a file, held until `release`. Its lock file is `.<name>.lock` beside the file.
 
     Args:
-        target: the file that is going to be written.
+        target: the file to write.
 
     Raises:
-        InputError: another run holds it, in this process or in another; or the folder cannot be written to.
+        InputError: another run holds it, in this process or another; or the folder is not writable.
     """
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
@@ -84,7 +85,7 @@ class WriterLock:
                 return
             if self._is_mine(file):
                 break
-            file.close()  # its last holder removed it after we had opened it
+            file.close()  # its last holder removed it after it was opened here
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}".encode())
         file.flush()
@@ -100,26 +101,26 @@ class WriterLock:
         )
 
     def _is_mine(self, file: IO[bytes]) -> bool:
-        """Whether the name still stands for the file that is locked."""
+        """Return whether the name still belongs to the locked file."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Let go, and remove the lock's file."""
+        """Release the lock, and remove its file."""
         file, self._file = self._file, None
         if file is None:
             return
         _held.discard(self)
-        try:  # while it is locked, so that nobody can be waiting with another file of that name
+        try:  # removed while locked, so that nobody can hold another file of that name
             self._path.unlink(missing_ok=True)
-        except OSError:  # Windows removes no open file: it stays, and locks nobody out
+        except OSError:  # Windows removes no open file: the unlocked file stays
             pass
         file.close()
 
     def forget(self) -> None:
-        """In a forked child: close the copy of the handle, which would keep the lock after its holder's end."""
+        """Close a forked child's copy of the handle, which would keep the lock after its holder's end."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""Put a whole file in the place of another, or leave the other as it was."""
+"""Atomic replacement: a whole new file in the place of the old one, or the old one unchanged."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ from hbll_seq.checkpoint.lock import try_lock
 def replace_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
     """Write beside the target, flush to disk, rename over it.
 
-    Every writer has a file of its own beside the target, and removes those that writers left which were killed.
+    Every writer has its own file beside the target, and removes the files of killed writers.
 
     Raises:
         OSError: the file could not be written; the target is as it was.
@@ -27,9 +27,9 @@ def replace_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryvie
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-            if os.name != "nt":  # renamed while it is locked, so that nobody takes it for a stale one
+            if os.name != "nt":  # renamed while locked, so that nobody takes it for a stale one
                 os.replace(beside, target)
-        if os.name == "nt":  # no open file can be renamed there
+        if os.name == "nt":  # Windows cannot rename an open file
             os.replace(beside, target)
     except BaseException:  # a full disk, or Ctrl-C: nothing half-written stays
         beside.unlink(missing_ok=True)
@@ -37,11 +37,11 @@ def replace_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryvie
 
 
 def _open_beside(target: pathlib.Path) -> tuple[IO[bytes], pathlib.Path]:
-    """A new file of a name that nobody else has, locked where files can be."""
+    """Open a new file with a unique name, locked where files can be."""
     while True:
         beside = target.with_name(f".{target.name}.{os.getpid():x}-{secrets.token_hex(8)}.part")
         file = open(beside, "xb")
-        # another writer may take it for a stale one before it is locked: it is then locked, or removed, by that one
+        # before the lock another writer may take it for a stale one, and lock or remove it
         if try_lock(file) is not False and (os.name == "nt" or os.fstat(file.fileno()).st_nlink):
             return file, beside
         file.close()
@@ -49,7 +49,7 @@ def _open_beside(target: pathlib.Path) -> tuple[IO[bytes], pathlib.Path]:
 
 
 def remove_stale(target: pathlib.Path) -> None:
-    """Remove what killed writers of `target` left beside it: files of such a name that nobody has locked."""
+    """Remove the files that killed writers of `target` left beside it: those that nobody has locked."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f-]+\.part")
     with os.scandir(target.parent) as entries:
         found = [pathlib.Path(e.path) for e in entries if name.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
@@ -61,5 +61,5 @@ def remove_stale(target: pathlib.Path) -> None:
                     one.unlink()
             if stale and os.name == "nt":
                 one.unlink()
-        except OSError:  # another user's, or gone by now
+        except OSError:  # another user's file, or gone by now
             continue

@@ -1,4 +1,4 @@
-"""`save` and `load`: a model's weights, with what is needed to rebuild it."""
+"""`save` and `load`: a model's weights, with everything needed to rebuild it."""
 
 import os
 from typing import Any
@@ -10,17 +10,17 @@ from hbll_seq.checkpoint.container import read, refused, write
 from hbll_seq.errors import InputError
 from hbll_seq.models.registry import CLASSES
 
-_LARGEST_FRONT = 1 << 24  # numbers of windows and filters, which follow from the configuration alone
+_LARGEST_FRONT = 1 << 24  # numbers of windows and filters, which the configuration alone determines
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a model of this package, with what is needed to rebuild it and a checksum of the file.
+    """Write a model of this package, with its configuration and a checksum of the file.
 
     Raises:
         InputError: not a model of this package, one around a module of your own (save its `state_dict` yourself), or
             one whose weights are of several types.
-        OSError: the file could not be written; an older file of that name is as it was.
+        OSError: the file could not be written; an older file of that name is unchanged.
     """
     config = getattr(model, "config", None)
     if not callable(config):
@@ -34,12 +34,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
-    """Rebuild a model from `save`, on the CPU.
+    """Rebuild a model from a file of `save`, on the CPU.
 
-    Sizes in the file's configuration are compared with its tensors before anything of these sizes is made.
+    The sizes in the file's configuration are compared with its tensors before memory of these sizes is allocated.
 
     Raises:
-        InputError: not a file from `save`, one of a class that this package does not know, or a damaged one.
+        InputError: not a file from `save`, a model of an unknown class, or a damaged file.
     """
     tensors, facts = read(path)
     if "class" not in facts and "tree" in facts:
@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     if not isinstance(config, dict):
         raise refused(path, "whose configuration is no object")
     layers = config.get("layers", 1)
-    if not isinstance(layers, int) or layers > len(tensors):  # built one by one, also on the meta device
+    if not isinstance(layers, int) or layers > len(tensors):  # layers are built one by one, also on the meta device
         raise refused(path, f"of {layers!r} layers and {len(tensors)} tensors")
     with torch.device("meta"):  # shapes without memory
         outline = _build(path, name, config)
@@ -71,13 +71,13 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
 def _build(path: str | os.PathLike[str], name: str, config: dict[str, Any]) -> nn.Module:
     try:
         model: nn.Module = CLASSES[name].from_config(config)  # type: ignore[attr-defined]  # every registered class has it
-    except Exception as error:  # a constructor may fail in any way on what it was never meant to see
+    except Exception as error:  # a constructor may fail in any way
         raise refused(path, f"whose configuration no {name} has ({type(error).__name__}: {error})") from error
     return model
 
 
 def _compare(path: str | os.PathLike[str], outline: nn.Module, tensors: dict[str, Tensor]) -> torch.dtype:
-    """The dtype of the file's tensors, which are exactly the model's."""
+    """Check that the file's tensors are exactly the model's; return their dtype."""
     wanted = {k: tuple(v.shape) for k, v in outline.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     for k in sorted(wanted.keys() | found.keys()):

@@ -1,4 +1,4 @@
-"""Nested states as tensors and JSON, and back exactly; what would not come back is refused.
+"""Nested states as tensors and JSON, and back exactly; states that would not come back are refused.
 
 A node of the tree is one of `{"value": v}`, `{"tensor": name}`, `{"array": name}`, `{"list": [...]}`,
 `{"tuple": [...]}`, `{"dict": [[key, node], ...]}`. Keys keep their type, which JSON's own objects would lose.
@@ -14,10 +14,10 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def split_state(state: Any, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (named with `prefix`) and the JSON-able rest of a nested state.
+    """Split a nested state into tensors (named with `prefix`) and a JSON-able rest.
 
     Raises:
-        TypeError: something that `join_state` could not give back; its place is named.
+        TypeError: a value that `join_state` could not give back; names its place.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -60,10 +60,10 @@ def _lost(name: str, what: str) -> TypeError:
 
 
 def join_state(tensors: dict[str, Tensor], tree: Any) -> Any:
-    """The inverse of `split_state`.
+    """Invert `split_state`.
 
     Raises:
-        ValueError: not a tree from there, or one of tensors that are not there.
+        ValueError: not a tree from `split_state`, or one with missing tensors.
     """
     if not isinstance(tree, dict) or len(tree) != 1:
         raise ValueError("a node of the state that is no object of one entry")

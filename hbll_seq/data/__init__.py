@@ -1,5 +1,5 @@
-"""From whatever a user has to batches: forms of input, checks, targets, where batches come from.
+"""Batches from every form of input: checks, targets and batch sources.
 
-Nothing here knows a model or a rule: what a model reads is asked through `expected.Expected`. Named sets are in
-`datasets`.
+Nothing here knows a model or a rule: `expected.Expected` describes the inputs of a model. `datasets` holds the named
+sets.
 """

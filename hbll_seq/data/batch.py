@@ -1,4 +1,4 @@
-"""One batch of sequences, after every input form has been normalised (see `inputs.py`)."""
+"""One batch of sequences in normal form (`inputs.py` makes it from every form of input)."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class Batch(NamedTuple):
     """Padded sequences and their targets.
 
-    Letters used everywhere in this package: B sequences, T steps, D features in, d state
-    units, V classes or symbols, K steps a block, n blocks.
+    Letters used everywhere in this package: B sequences, T time steps, D features in, d state
+    units, V classes or symbols, K time steps a block, n blocks.
 
     Attributes:
         x: `(B, T, D)` float features or `(B, T)` int64 symbols; zeros after each length.
@@ -27,11 +27,11 @@ class Batch(NamedTuple):
     mask: Tensor | None
 
     def targeted(self) -> bool:
-        """Whether any target counts in the loss."""
+        """Return whether any target counts in the loss."""
         return self.mask is None or bool(self.mask.any())
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device` (lengths stay on the CPU)."""
+        """Return the same batch on `device` (lengths stay on the CPU)."""
         return Batch(
             self.x.to(device),
             self.lengths,

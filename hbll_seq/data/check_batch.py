@@ -1,4 +1,4 @@
-"""A `Batch` that a user made: checked as `fit` checks what it makes batches of."""
+"""Check of a `Batch` made by the user, with the rules that `fit` has for its data."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from hbll_seq.errors import InputError
 
 
 def check_batch(batch: Any, model: Expected) -> Batch:
-    """The batch with its x and y in the dtypes that the model has; it stays where it is.
+    """Return the batch with x and y in the model's dtypes; it stays on its device.
 
     Raises:
-        InputError: no `Batch`, tensors of other shapes, dtypes or ranges than `Batch` says, or on another device than
-            the model.
+        InputError: no `Batch`; tensors whose shapes, dtypes or ranges `Batch` does not allow; tensors on another
+            device than the model.
     """
     if not isinstance(batch, Batch):
         raise InputError("batch", type(batch).__name__, "a hbll_seq.Batch(x, lengths, y, mask)")

@@ -1,4 +1,4 @@
-"""Inputs against what a model reads: dtype, shape and range of symbols, features and arrays."""
+"""Checks of inputs against the model: dtype, shape and range of symbols, features and arrays."""
 
 import math
 
@@ -8,22 +8,22 @@ from torch import Tensor
 from hbll_seq.data.expected import Expected
 from hbll_seq.errors import InputError
 
-# Largest size of a float32 feature. The compiled rolls of GRU and LSTM cut off what goes into a sigmoid, so that a
-# saturated gate keeps a slope of about 2e-19 where it is 0; that times the input is the error of the gradient. Measured
+# Largest size of a float32 feature. The compiled rolls of GRU and LSTM limit the argument of a sigmoid. So a
+# saturated gate keeps a slope of about 2e-19 instead of 0. The gradient's error is that slope times the input. Measured
 # against float64 over four cells (relative): 4e-7 at 1e12, as by PyTorch's layers; 3e-4 at 1e15; 24 times at 1e20.
 LARGEST_FEATURE = 1e12
 
 
 def dtype_of(model: Expected) -> torch.dtype:
-    """That of the model's weights, which its features are to have."""
+    """Return the dtype of the model's weights, which its features must have."""
     return next(model.parameters()).dtype
 
 
 def check_dtype(x: Tensor, model: Expected, dtype: torch.dtype | None = None) -> Tensor:
-    """Symbols as they are, features in `dtype`, None for the model's.
+    """Return symbols unchanged, and features in `dtype` (None: the model's dtype).
 
     Raises:
-        InputError: nothing in it, or symbols that are not integers.
+        InputError: an empty tensor, or symbols that are not integers.
     """
     if x.numel() == 0:
         raise InputError("x", f"shape {tuple(x.shape)}", "at least one sequence of at least one step")
@@ -35,7 +35,9 @@ def check_dtype(x: Tensor, model: Expected, dtype: torch.dtype | None = None) ->
 
 
 def check_shape(x: Tensor, lengths: Tensor | None, model: Expected) -> tuple[Tensor, Tensor]:
-    """`(N, T)` or `(N, T, D)`, or `(N, *input_shape)`; a single one is given the first axis. And lengths `(N,)`.
+    """Return x as `(N, T)`, `(N, T, D)` or `(N, *input_shape)`, and lengths `(N,)`.
+
+    A single sequence or array gets the first axis.
 
     Raises:
         InputError: another shape, more steps than the model's context, lengths outside 1..T.
@@ -53,7 +55,7 @@ def check_shape(x: Tensor, lengths: Tensor | None, model: Expected) -> tuple[Ten
         hint = "; the axes look transposed, try x.transpose(1, 2)" if x.shape[1] == model.input_size else ""
         raise InputError("x", f"shape {tuple(x.shape)}", axes + hint)
     n, t = x.shape[:2]
-    # one symbol more where the last one is target only
+    # next-step prediction takes one symbol more: the last one is only a target
     if model.context is not None and t > model.context + (model.task == "next"):
         raise InputError("x", f"{t} steps", f"at most the model's context, {model.context}")
     if lengths is None:
@@ -62,7 +64,7 @@ def check_shape(x: Tensor, lengths: Tensor | None, model: Expected) -> tuple[Ten
 
 
 def check_lengths(lengths: Tensor, n: int, t: int) -> Tensor:
-    """`(n,)` whole numbers in 1..t, as int64."""
+    """Return `(n,)` whole numbers in 1..t as int64."""
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise InputError("lengths", f"dtype {lengths.dtype}", "integers: steps, not fractions")
     if lengths.shape != (n,):
@@ -74,7 +76,7 @@ def check_lengths(lengths: Tensor, n: int, t: int) -> Tensor:
 
 
 def _array_shape(x: Tensor, lengths: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """`(N, *shape)`; a single one is given the first axis. Its "length" is all of it: nothing is cut."""
+    """Return x as `(N, *shape)` and "lengths" that cut nothing; a single array gets the first axis."""
     if lengths is not None:
         raise InputError("x", "(x, lengths)", f"arrays of one shape, (N, {', '.join(map(str, shape))})")
     if x.shape == shape:
@@ -85,12 +87,14 @@ def _array_shape(x: Tensor, lengths: Tensor | None, shape: tuple[int, ...]) -> t
 
 
 def check_values(x: Tensor, model: Expected) -> Tensor:
-    """Symbols that the model has; finite features, of a size that float32 gradients bear.
+    """Return x after a check of its values.
+
+    Symbols must be in the model's range. Features must be finite, and small enough for float32 gradients.
 
     Raises:
-        InputError: says where the first one is that is not.
+        InputError: values out of range; names the first position that is not finite or too large.
     """
-    # one pass without a copy; NaN goes through it, and fails every comparison
+    # one pass without a copy; NaN survives aminmax and fails `isfinite`
     low, high = (v.item() for v in x.aminmax())
     if model.input_kind == "symbols":
         if low < 0 or high >= model.input_size:

@@ -1,8 +1,8 @@
-"""Random draws without a trace in torch's global random state, also where several threads draw at once.
+"""Random draws that leave torch's global random state as it was, also while several threads draw.
 
-What a constructor draws comes from a generator of its own (`SeededDraws`). Some draws can only come from the global
-generator: dropout has no argument for another, and a `DataLoader` takes its seed there. They borrow it
-(`borrowed_generators`): one thread at a time, and it is put back as it was.
+Constructors draw from a generator of their own (`SeededDraws`). Some draws can only use the global generator: dropout
+takes no other, and a `DataLoader` takes its seed there. Such draws borrow it (`borrowed_generators`): one thread at a
+time, and its state is put back afterwards.
 """
 
 import numbers
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from hbll_seq.errors import InputError
 
-# functions that draw and may be called without naming a generator; `nn.init` names one, which is None
+# functions that draw and have an optional generator; `nn.init` always passes one, which may be None
 _DRAWING: set[Callable[..., Any]] = {
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial,
     Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_,
@@ -28,7 +28,7 @@ _lock = threading.RLock()
 
 
 def _new_lock() -> None:
-    """A forked child has one thread: whoever held the lock does not exist there."""
+    """Make a new lock in a forked child: the thread that held the old one does not exist there."""
     global _lock
     _lock = threading.RLock()
 
@@ -38,13 +38,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class SeededDraws(TorchFunctionMode):
-    """A context in which this thread's torch functions draw from generators of its own, seeded by `seed`.
+    """A context whose torch functions draw from this context's own generators, seeded by `seed`.
 
-    The numbers are those that `torch.manual_seed(seed)` would have led to. Other threads are not touched: torch keeps
-    such contexts by thread. Calls that name a generator keep theirs.
+    The numbers equal those after `torch.manual_seed(seed)`. Other threads are unaffected, because torch keeps such
+    contexts by thread. Calls that name a generator keep theirs.
 
     Raises:
-        InputError: a seed that is no integer of 64 bits.
+        InputError: a seed that is not an integer of 64 bits.
     """
 
     def __init__(self, seed: int) -> None:
@@ -57,7 +57,7 @@ class SeededDraws(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Add the generator where one can be named and none is."""
+        """Add the generator to calls that accept one and name none."""
         kwargs = dict(kwargs or {})
         asked = func in _DRAWING or "generator" in kwargs
         if asked and kwargs.get("generator") is None and not any(isinstance(a, torch.Generator) for a in args):
@@ -67,7 +67,7 @@ class SeededDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _device(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-        """Where the numbers will be: a tensor's device, the one that is named, or torch's default."""
+        """Return the device of the numbers: a tensor's device, the named one, or torch's default."""
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor):
                 return value.device
@@ -81,11 +81,11 @@ class SeededDraws(TorchFunctionMode):
 
 @contextmanager
 def borrowed_generators(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
-    """Use torch's global generators of the CPU and of `device`: no other borrower meanwhile, put back at the end.
+    """Use torch's global generators of the CPU and of `device` alone, and put them back at the end.
 
     Args:
-        device: of what draws, beside the CPU.
-        seed: start them from it; None leaves them where they are.
+        device: a CUDA device that draws, beside the CPU.
+        seed: seed of both generators; None leaves them as they are.
     """
     cuda = device is not None and device.type == "cuda"
     with _lock, torch.random.fork_rng(devices=[device] if cuda else []):
@@ -95,7 +95,7 @@ def borrowed_generators(device: torch.device | None = None, seed: int | None = N
 
 
 def seed_generators(seed: int, device: torch.device | None = None) -> None:
-    """Seed the global generators of the CPU and of `device`; those of other devices are the user's."""
+    """Seed the global generators of the CPU and of `device`; those of other devices stay as they are."""
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -1,4 +1,4 @@
-"""What inputs and targets are checked against: the little that `data` must know of a model."""
+"""The part of a model that inputs and targets are checked against."""
 
 from collections.abc import Iterator
 from typing import Literal, Protocol
@@ -11,7 +11,7 @@ InputKind = Literal["symbols", "features", "array"]
 
 
 class Expected(Protocol):
-    """What a model reads and predicts; every `hbll_seq.models.base.Model` says it. See there for the meanings."""
+    """Inputs and outputs of a model; `hbll_seq.models.base.Model` documents the attributes."""
 
     task: Task
     objective: Objective
@@ -22,5 +22,5 @@ class Expected(Protocol):
     context: int | None
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Whose dtype the input is to have."""
+        """Iterate over the weights; inputs get their dtype."""
         ...

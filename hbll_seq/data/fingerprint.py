@@ -1,7 +1,7 @@
-"""A short text that says which data a run reads: sizes, and a hash of a fixed sample of the values.
+"""A short text that identifies the data of a run: sizes, and a hash of a fixed sample of the values.
 
-It is cheap, so it is no proof: where data is larger than the sample, one changed value may go unnoticed. Another
-order, scale, split, length or type of the data does not.
+It is cheap, so it is no proof: in data larger than the sample, one changed value may go unnoticed. Another order,
+scale, split, length or type of the data does not.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ _ROWS, _STEPS, _VALUES, _SYMBOLS = 256, 256, 64, 1 << 16
 
 
 def fingerprint(source: Source | None) -> str | None:
-    """The text for sequences in memory or a long text; None for a DataLoader, which would have to be read.
+    """Return the text for sequences in memory or a long text; None for a DataLoader, which would have to be read.
 
-    Neither the integer type of a text's symbols matters, nor what stands after the end of a sequence or where no
-    target counts.
+    The integer type of a text's symbols does not matter. Nor do values after the end of a sequence, or targets that do
+    not count.
     """
     found = hashlib.sha256()
     if isinstance(source, LongText):
@@ -44,12 +44,12 @@ def fingerprint(source: Source | None) -> str | None:
 
 
 def _spread(n: int, most: int) -> Tensor:
-    """At most `most` of the positions 0 .. n - 1, evenly, the first and the last among them."""
+    """Return at most `most` positions of 0 .. n - 1, evenly spread, with the first and the last."""
     return torch.arange(n) if n <= most else torch.arange(most) * (n - 1) // (most - 1)
 
 
 def _take_in(found: "hashlib._Hash", values: Tensor) -> None:
-    """Hash type, shape and bits; of wide steps a sample."""
+    """Hash type, shape and bits; of wide time steps only a sample."""
     found.update(f"{values.dtype}{tuple(values.shape)}".encode())
     flat = values.detach().reshape(len(values), -1) if values.ndim else values.detach().reshape(1, 1)
     if values.ndim > 1:

@@ -1,9 +1,9 @@
-"""From whatever a user has to a `Source` of batches: every input form, checked before any work starts.
+"""A `Source` of batches from every form of input, checked before any work starts.
 
 Accepted as x: a tensor or NumPy array `(N, T)` of symbols or `(N, T, D)` of features; one unbatched sequence;
 a list of sequences of different lengths; `(x, lengths)`; a `PackedSequence`; a `Dataset` (read once) or a
-`DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`; and for next-step
-models one long 1-D text, from which windows are cut. What stands after a sequence's length may be anything.
+`DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`. Next-step models also take one long
+1-D text, cut into windows. Values after a sequence's length are ignored.
 Models of arrays (images, vectors) take `(N, ...)` with one target each, in the same containers.
 """
 
@@ -31,10 +31,10 @@ FORMS = "a tensor, array, list, (x, lengths), PackedSequence, Dataset or DataLoa
 def as_source(
     x: Any, y: Any, model: Expected, *, mask: Any = None, window: int | None = None, ignore_index: int = -100
 ) -> Padded | LongText | Loader:
-    """Check and normalise. See the module docstring for the forms of x, `targets.py` for those of y.
+    """Check and normalise x and y. See the module docstring for the forms of x, `targets.py` for those of y.
 
     Raises:
-        InputError: names the argument, what came and what was expected.
+        InputError: names the argument, the value given and the value expected.
     """
     window, ignore_index = text_window(window, model), integer("ignore_index", ignore_index, least=-LARGEST)
     if isinstance(x, DataLoader):
@@ -59,7 +59,7 @@ def as_source(
 
 
 def text_window(window: Any, model: Expected) -> int:
-    """Steps of the windows cut from one long text: as given, or 256, or what the model can see if that is less."""
+    """Return the time steps per window of a long text: `window`, or 256, or the model's context if that is less."""
     if window is None:
         return min(256, model.context or 256)
     steps = integer("window", window, extra=", or None")
@@ -71,16 +71,16 @@ def text_window(window: Any, model: Expected) -> int:
 def as_sequences(
     x: Any, model: Expected, y: Any = None, *, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Any]:
-    """x alone: padded `(N, T)` or `(N, T, D)`, lengths `(N,)`, and y as it came, or as a Dataset yields it.
+    """Return x padded, `(N, T)` or `(N, T, D)`, lengths `(N,)`, and y (unchanged, or from the Dataset).
 
     Args:
         x: sequences in memory.
-        model: what it reads.
-        y: handed on; None with a Dataset.
-        dtype: of features; None for the model's.
+        model: the model that reads x.
+        y: targets, returned unchanged; None with a Dataset.
+        dtype: dtype of features; None for the model's.
 
     Raises:
-        InputError: names what came and what was expected.
+        InputError: names the value given and the value expected.
     """
     if isinstance(x, DataLoader):
         raise InputError("x", "a DataLoader", "sequences in memory, or one call a batch")
@@ -92,7 +92,7 @@ def as_sequences(
 
 
 def _loaded(item: Any, model: Expected, ignore_index: int) -> Batch:
-    """What a DataLoader yields as one batch."""
+    """Return the `Batch` for one item of a DataLoader."""
     x, y = item, None
     if isinstance(item, list | tuple) and not isinstance(item, PackedSequence):
         if len(item) not in (1, 2, 3):
@@ -104,7 +104,7 @@ def _loaded(item: Any, model: Expected, ignore_index: int) -> Batch:
 
 
 def _read(data: Dataset[Any], model: Expected) -> tuple[list[Tensor], list[Tensor] | None]:
-    """Every item of a Dataset: a list of x, and a list of y where it yields any."""
+    """Read every item of a Dataset: a list of x, and a list of y if it yields any."""
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise InputError("x", "a Dataset without a length or items", "a Dataset with both, or a DataLoader around it")
     items = [data[i] for i in range(len(data))]
@@ -127,7 +127,7 @@ def _read(data: Dataset[Any], model: Expected) -> tuple[list[Tensor], list[Tenso
 
 
 def _cut(x: Tensor, y: Tensor | None, length: Any, i: int, model: Expected) -> tuple[Tensor, Tensor | None]:
-    """Item i of a Dataset without its padding."""
+    """Return item i of a Dataset without its padding."""
     steps = as_tensor(length, "lengths")
     if x.ndim == 0 or steps.numel() != 1 or steps.is_floating_point() or steps.dtype == torch.bool:
         raise InputError("lengths", f"{length!r} for sequence {i}", "an integer, the sequence's steps")
@@ -140,8 +140,8 @@ def _cut(x: Tensor, y: Tensor | None, length: Any, i: int, model: Expected) -> t
 
 
 def _together(x: Any, model: Expected) -> tuple[Tensor, Tensor | None]:
-    """One tensor, and lengths where they are known."""
-    if isinstance(x, PackedSequence):  # a named tuple: asked before tuple
+    """Return one tensor, and lengths where they are known."""
+    if isinstance(x, PackedSequence):  # a named tuple: tested before tuple
         try:
             padded, lengths = pad_packed_sequence(x, batch_first=True)
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -160,7 +160,7 @@ def _together(x: Any, model: Expected) -> tuple[Tensor, Tensor | None]:
 
 
 def _stacked(x: Sequence[Any], shape: tuple[int, ...]) -> tuple[Tensor, None]:
-    """A list of arrays of one shape."""
+    """Stack a list of arrays of one shape."""
     parts = [as_tensor(one, f"x[{i}]") for i, one in enumerate(x)]
     for i, one in enumerate(parts):
         if one.shape != shape:
@@ -169,7 +169,7 @@ def _stacked(x: Sequence[Any], shape: tuple[int, ...]) -> tuple[Tensor, None]:
 
 
 def _side_by_side(x: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """A list of sequences, padded."""
+    """Pad a list of sequences."""
     parts = [as_tensor(one, f"x[{i}]") for i, one in enumerate(x)]
     for i, one in enumerate(parts):
         if one.ndim not in (1, 2) or one.ndim != parts[0].ndim or one.shape[1:] != parts[0].shape[1:]:
@@ -189,7 +189,7 @@ def _checked(
     x, lengths = check_shape(check_dtype(x, model, dtype), lengths, model)
     if int(lengths.min()) < x.shape[1]:
         after = torch.arange(x.shape[1])[None] >= lengths[:, None]  # (N, T)
-        # filled, not multiplied by 0, and before the values are looked at: padding may be NaN or -1
+        # filled before the values are checked, and not multiplied by 0: padding may be NaN or -1
         x = x.masked_fill(after if x.ndim == 2 else after.unsqueeze(-1), 0)
     x = check_values(x, model)
     return x.to(torch.int64) if model.input_kind == "symbols" else x, lengths

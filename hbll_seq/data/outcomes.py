@@ -1,6 +1,6 @@
-"""One outcome of each sequence, checked as `fit` checks its data: what `credit` and `lag_map` explain.
+"""One outcome of each sequence, checked as `fit` checks its data; `credit` and `lag_map` explain it.
 
-The same forms of x and y as `fit` takes, in memory and in float64; a text is one sequence. Targets that do not count
+x and y have the forms of `fit`, in memory and in float64; a text is one sequence. Targets that do not count
 (`ignore_index`, masked, padding) are no outcomes.
 """
 
@@ -19,13 +19,13 @@ from hbll_seq.errors import InputError
 
 
 class Outcomes(NamedTuple):
-    """What is explained.
+    """The outcomes to explain, one per sequence.
 
     Attributes:
-        x: `(B, T, ...)` padded inputs: int64 symbols, or values in the dtype asked for.
+        x: `(B, T, ...)` padded inputs: int64 symbols, or values in `dtype`.
         lengths: `(B,)` of the inputs.
         y: `(B,)` classes or `(B, C)` values: the outcome's target.
-        step: `(B,)` the step of the outcome, below the length.
+        step: `(B,)` the time step of the outcome, below the length.
     """
 
     x: Tensor
@@ -34,10 +34,10 @@ class Outcomes(NamedTuple):
     step: Tensor
 
     def common_step(self) -> int:
-        """The step of all outcomes.
+        """Return the time step of all outcomes.
 
         Raises:
-            InputError: they stand at different steps.
+            InputError: outcomes at different time steps.
         """
         low, high = int(self.step.min()), int(self.step.max())
         if low != high:
@@ -50,7 +50,7 @@ class Outcomes(NamedTuple):
 def as_batch(
     x: Any, y: Any, model: Expected, *, mask: Any = None, ignore_index: int = -100, dtype: torch.dtype = torch.float64
 ) -> Batch:
-    """All of x and y as one batch on the CPU, values in `dtype`.
+    """Return all of x and y as one batch on the CPU, values in `dtype`.
 
     Raises:
         InputError: as `hbll_seq.data.inputs.as_source`; also for a DataLoader.
@@ -64,18 +64,18 @@ def as_outcomes(
     x: Any, y: Any, model: Expected, outcome: int | None = None, *, ignore_index: int = -100,
     dtype: torch.dtype = torch.float64,
 ) -> Outcomes:  # fmt: skip
-    """The outcome at step `outcome` of each sequence, None for its last step whose target counts.
+    """Return the outcome of each sequence at time step `outcome`.
 
     Args:
         x: as for `fit`.
-        y: as for `fit`; also one target a sequence, `(B,)` classes or `(B, C)` values, of the outcome alone.
-        model: what it reads and predicts.
-        outcome: a step, or None; of no meaning where there is one label a sequence.
-        ignore_index: the label of a step that does not count.
-        dtype: of values.
+        y: as for `fit`; also one target per sequence, `(B,)` classes or `(B, C)` values, for the outcome alone.
+        model: the model whose outcomes these are.
+        outcome: a time step; None: the last one whose target counts. Ignored if the model has one target per sequence.
+        ignore_index: label of time steps that do not count.
+        dtype: dtype of values.
 
     Raises:
-        InputError: as `as_batch`, or a step without a target that counts; names the sequence.
+        InputError: as `as_batch`; or a time step without a target that counts (names the sequence).
     """
     if outcome is not None:
         outcome = integer("outcome", outcome, least=0)
@@ -99,7 +99,7 @@ def as_outcomes(
 
 
 def _one_each(y: Any, n: int, model: Expected) -> bool:
-    """Whether y is one target for each of n sequences, and not one a step."""
+    """Return whether y is one target for each of n sequences, and not one per time step."""
     if isinstance(y, list) and any(getattr(one, "ndim", 0) for one in y):
         return False
     shape = as_tensor(y, "y").shape
@@ -109,7 +109,7 @@ def _one_each(y: Any, n: int, model: Expected) -> bool:
 
 
 def _inside(outcome: int | None, lengths: Tensor) -> Tensor:
-    """The step of each sequence's outcome."""
+    """Return the time step of each sequence's outcome."""
     if outcome is None:
         return lengths - 1
     if outcome >= int(lengths.min()):

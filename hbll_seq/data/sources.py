@@ -1,7 +1,6 @@
-"""Where batches come from: sequences in memory, one long text, or a user's DataLoader.
+"""Sources of batches: sequences in memory, one long text, or a user's DataLoader.
 
-Which sequences are in batch number i is a function of (seed, i) alone, so a resumed run needs no
-saved iterator: it asks for batch i.
+Batch number i is a function of (seed, i) alone. So a resumed run needs no saved iterator: it asks for batch i.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,30 +15,30 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.errors import InputError
 
-MIX = 1_000_003  # seed and epoch or step into one generator seed
+MIX = 1_000_003  # combines the seed with an epoch or update number into one generator seed
 
 
 class Source(Protocol):
-    """What `fit` and `evaluate` need to know of data."""
+    """The data interface of `fit` and `evaluate`."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches until every sequence was seen once (windows of a text: until as many steps were)."""
+        """Return the number of batches of one epoch (of a text: until the windows cover its length once)."""
         ...
 
     def longest(self) -> int | None:
-        """Steps of the longest sequence, where that is known."""
+        """Return the time steps of the longest sequence, or None if unknown."""
         ...
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Training batch number `step`."""
+        """Return training batch number `step`."""
         ...
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Everything once, in order, for evaluation."""
+        """Iterate over all data once, in order, for evaluation."""
         ...
 
     def tail(self, fraction: float) -> "tuple[Source, Source]":
-        """What comes before the last `fraction`, and that tail."""
+        """Split off the last `fraction`: return the part before it, and the tail."""
         ...
 
 
@@ -61,7 +60,7 @@ class Padded:
         return int(self.lengths.max())
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """See `Source`: each epoch is a permutation; the last batch of an epoch may be smaller."""
+        """See `Source`. Each epoch is a permutation; its last batch may be smaller."""
         epoch, at = divmod(step, self.steps_per_epoch(batch_size))
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed * MIX + epoch))
         return self._take(order[at * batch_size : (at + 1) * batch_size])
@@ -73,12 +72,12 @@ class Padded:
 
     def _take(self, rows: Tensor) -> Batch:
         lengths = self.lengths[rows]
-        t = int(lengths.max())  # no step that is padding for every row
+        t = int(lengths.max())  # drop time steps that are padding in every row
         y = self.y[rows] if self.mask is None else self.y[rows, :t]
         return Batch(self.x[rows, :t], lengths, y, None if self.mask is None else self.mask[rows, :t])
 
     def tail(self, fraction: float) -> "tuple[Padded, Padded]":
-        """See `Source`: whole sequences, at least one in the tail."""
+        """See `Source`. Cuts between sequences; at least one is in the tail."""
         cut = len(self.x) - max(1, round(len(self.x) * fraction))
         if cut < 1:
             raise InputError(
@@ -99,7 +98,7 @@ class Padded:
 
 @dataclass
 class LongText:
-    """One long sequence of symbols; windows of `window` steps are drawn at random, or laid end to end.
+    """One long sequence of symbols; `window` time steps a window, drawn at random or laid end to end.
 
     The symbols keep the integer type they came in: a text of bytes stays one byte a symbol.
     """
@@ -108,7 +107,7 @@ class LongText:
     window: int
 
     def __post_init__(self) -> None:
-        """The window is at most the text."""
+        """Limit the window to the text."""
         if len(self.symbols) < 2:
             raise InputError("x", f"a text of {len(self.symbols)} symbols", "at least 2 for next-step prediction")
         self.window = min(self.window, len(self.symbols) - 1)
@@ -128,7 +127,7 @@ class LongText:
         return self._cut(starts, self.window)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """See `Source`: every symbol but the first is predicted once; the last window may be shorter."""
+        """See `Source`. Every symbol but the first is predicted once; the last window may be shorter."""
         n = len(self.symbols) - 1
         whole = n // self.window
         for starts in (torch.arange(whole) * self.window).split(batch_size):
@@ -148,7 +147,7 @@ class LongText:
         )
 
     def tail(self, fraction: float) -> "tuple[LongText, LongText]":
-        """See `Source`: one cut, so that no held-out window overlaps what is trained on."""
+        """See `Source`. Cuts once, so that no held-out window overlaps the training data."""
         cut = round(len(self.symbols) * (1 - fraction))
         if not 2 <= cut <= len(self.symbols) - 2:
             raise InputError(
@@ -161,11 +160,11 @@ class LongText:
 
 @dataclass
 class Loader:
-    """A user's DataLoader: its batches as they come, over and over.
+    """A user's DataLoader: its batches in its own order, over and over.
 
-    Whatever the loader draws from torch's global random state (its shuffling, augmentation in the dataset)
-    is a function of (seed, i) too, and leaves that state as it was; a resumed run reads past the batches it has seen.
-    A loader with a `generator` of its own, or worker processes with other sources of chance, answers for those itself.
+    The loader's draws from torch's global random state (shuffling, augmentation in the dataset) are a function of
+    (seed, i) and leave that state as it was. A resumed run reads past the batches it has seen. A loader with a
+    `generator` of its own, or with worker processes that draw elsewhere, is responsible for its own reproducibility.
     """
 
     loader: DataLoader[Any]
@@ -174,7 +173,7 @@ class Loader:
     def __post_init__(self) -> None:
         """Start before the first batch."""
         self._next, self._stream = 0, iter(())
-        self._latest: tuple[int, int, Batch] | None = None  # step and seed of the batch given last
+        self._latest: tuple[int, int, Batch] | None = None  # number and seed of the latest batch
         self._empty = 0  # batches in a row in which no target counts
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -185,11 +184,11 @@ class Loader:
             raise InputError("steps", "None, and a DataLoader without a length", "steps=") from None
 
     def longest(self) -> int | None:
-        """See `Source`: not known before everything was read."""
+        """See `Source`. Always None: only reading all data would tell."""
         return None
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """See `Source`; steps are asked for in rising order, the same one again where it was only looked at."""
+        """See `Source`. `step` may only rise; the latest one may be asked for again."""
         if self._latest is not None and self._latest[:2] == (step, seed):
             return self._latest[2]
         if step < self._next:
@@ -210,26 +209,26 @@ class Loader:
         return batch
 
     def _draw(self, seed: int, anew: bool = False) -> Any:
-        """The next item, None at the end; the global random state stays as it is."""
+        """Return the next item, None at the end; the global random state stays as it is."""
         with borrowed_generators(seed=seed):
             if anew:
                 self._stream = iter(self.loader)
             return next(self._stream, None)
 
     def _refuse_untargeted(self) -> None:
-        """An epoch in which nothing counts would train for ever on nothing."""
+        """Refuse an epoch in which no target counts: training would never make an update."""
         if self._empty and self._empty >= self._next:
             raise InputError(
                 "y", f"{self._empty} batches without a step that counts", "at least one target that counts"
             )
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """See `Source`; drawn as with seed 0."""
+        """See `Source`; the loader draws as with seed 0."""
         other, number = Loader(self.loader, self.convert), 0
         while (item := other._draw(number, anew=not number)) is not None:
             number += 1
             yield self.convert(item)
 
     def tail(self, fraction: float) -> "tuple[Loader, Loader]":
-        """A loader has no end to hold out."""
+        """Refuse: a loader has no end to hold out."""
         raise InputError("validation", "a fraction of a DataLoader", "held-out data")

@@ -1,4 +1,4 @@
-"""What comes step by step: one input a sequence, and the states of the layers before it."""
+"""Checks for streaming: the input of one time step, states of layers, a prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from hbll_seq.errors import InputError
 
 
 def check_step(x: Any, model: Expected) -> Tensor:
-    """One input of each sequence, `(B,)` symbols or `(B, D)` features, where the model is and in its dtype.
+    """Return one input of each sequence, `(B,)` symbols or `(B, D)` features, on the model's device and in its dtype.
 
     Raises:
         InputError: another shape, symbols that the model does not have, features that are not finite.
@@ -33,7 +33,7 @@ def check_step(x: Any, model: Expected) -> Tensor:
 
 
 def check_state(state: Any, shapes: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
-    """The states of all layers, `(B, S)` each, where `like` is and in its dtype.
+    """Return the states of all layers, `(B, S)` each, on the device of `like` and in its dtype.
 
     Raises:
         InputError: not one tensor a layer, another shape, or numbers that are not finite.
@@ -55,7 +55,7 @@ def check_state(state: Any, shapes: Sequence[tuple[int, int]], like: Tensor) -> 
 
 
 def check_prompt(prompt: Any, model: Expected) -> Tensor:
-    """A prompt `(m,)` of symbols, int64 on the CPU.
+    """Return a prompt `(m,)` of symbols as int64 on the CPU.
 
     Raises:
         InputError: not one-dimensional, empty, or symbols that the model does not have.

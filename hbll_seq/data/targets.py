@@ -1,9 +1,9 @@
-"""Targets: one per sequence, one per step, a regression target, or the next input.
+"""Targets: one per sequence, one per time step, a regression target, or the next input.
 
 Task "sequence": y `(N,)` int64 labels, or `(N, C)` floats. Task "step": y `(N, T)` int64 labels with
-`ignore_index` where a step has none, or `(N, T, C)` floats; a list of one array a sequence where lengths
-differ. Task "next": y is None and the target of step t is the input of step t + 1. `mask` `(N, T)` says
-further which steps' targets count; what stands where none counts may be anything.
+`ignore_index` where a step has none, or `(N, T, C)` floats; where lengths differ, a list of one array per sequence.
+Task "next": y is None, and the target of step t is the input of step t + 1. `mask` `(N, T)` selects the steps whose
+targets count; values where none counts are ignored.
 """
 
 import numbers
@@ -30,20 +30,20 @@ def check_targets(
     some: bool = True,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """x, lengths, y and mask as `Batch` has them.
+    """Return x, lengths, y and mask in the form of `Batch`.
 
     Args:
         x: padded inputs, checked.
         lengths: `(N,)`.
         y: see the module.
         mask: see the module.
-        model: what it reads and predicts.
-        ignore_index: the label of a step that does not count.
+        model: the model that reads x and predicts y.
+        ignore_index: label of time steps that do not count.
         some: refuse data in which no target counts.
-        dtype: of values; None for the model's.
+        dtype: dtype of values; None for the model's.
 
     Raises:
-        InputError: names the argument, what came and what was expected.
+        InputError: names the argument, the value given and the value expected.
     """
     n, t = x.shape[:2]
     if model.task == "next":
@@ -56,7 +56,7 @@ def check_targets(
         seen = _mask(mask, n, t, lengths)[:, 1:]
         if some and not seen.any():
             raise InputError("mask", "no step that counts", "at least one True after the first step")
-        inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # a sequence's last step is target only
+        inside = torch.arange(t - 1)[None] < lengths[:, None] - 1  # the last step of a sequence is only a target
         before = x[:, :-1] * (inside if x.ndim == 2 else inside.unsqueeze(-1)).to(x.dtype)
         return before, lengths - 1, x[:, 1:].contiguous(), seen.contiguous()
     if y is None:
@@ -94,7 +94,7 @@ def _is_list_of_arrays(y: Any) -> bool:
 
 
 def per_sequence(y: Any, n: int, model: Expected, dtype: torch.dtype | None) -> Tensor:
-    """One target a sequence: `(n,)` labels or `(n, C)` values."""
+    """Return one target per sequence: `(n,)` labels or `(n, C)` values."""
     if _is_list_of_arrays(y):
         parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
         for i, one in enumerate(parts):
@@ -115,13 +115,13 @@ def per_sequence(y: Any, n: int, model: Expected, dtype: torch.dtype | None) -> 
 
 
 def _per_step(y: Any, n: int, t: int, lengths: Tensor, model: Expected) -> Tensor:
-    """`(n, t)` labels or `(n, t, C)` values, as they came; a list's are padded."""
+    """Return `(n, t)` labels or `(n, t, C)` values, unchanged; those of a list are padded."""
     if _is_list_of_arrays(y):
         parts = [as_tensor(one, f"y[{i}]") for i, one in enumerate(y)]
         if len(parts) != n:
             raise InputError("y", f"a list of {len(parts)}", f"{n}, one a sequence of x")
         for i, (one, steps) in enumerate(zip(parts, lengths.tolist(), strict=True)):
-            # all of x's steps is right too: a batch that is padded the same way in x and y
+            # t is right too: y may be padded like x
             if one.ndim == 0 or len(one) not in (steps, t) or one.shape[1:] != parts[0].shape[1:]:
                 raise InputError(f"y[{i}]", f"shape {tuple(one.shape)}", f"one target for each of {steps} steps")
         target = pad_sequence(alike(parts), batch_first=True)
@@ -144,7 +144,7 @@ def _integers(y: Tensor) -> Tensor:
 
 
 def check_labels(y: Tensor, model: Expected, counted: Tensor | None) -> Tensor:
-    """Labels as int64, 0 where they do not count; those that do are in 0..V-1."""
+    """Return labels as int64, 0 where they do not count; check that the others are in 0..V-1."""
     seen = _integers(y) if counted is None else y[counted]
     if seen.numel():
         low, high = (int(v) for v in seen.aminmax())

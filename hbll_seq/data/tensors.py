@@ -1,7 +1,7 @@
-"""Anything that holds numbers as a tensor: where every x, y, lengths and mask comes in.
+"""Tensors from anything that holds numbers: every x, y, lengths and mask comes in here.
 
-What has no plain values (meta), no plain layout (sparse, nested), values that do not count (masked arrays), or values
-that are no real numbers (complex, text, dates, objects) is refused by name. Nothing is dropped or cut in silence.
+Refused by name: tensors without values (meta) or of another layout (sparse, nested), masked values, and values that
+are no real numbers (complex, text, dates, objects). Nothing is dropped or cut in silence.
 """
 
 import functools
@@ -28,12 +28,12 @@ KINDS = {
 
 
 def as_tensor(value: Any, name: str, expected: str = NUMBERS) -> Tensor:
-    """A tensor on the CPU, detached; NumPy memory is shared where it can be written to, copied where not.
+    """Return a detached tensor on the CPU; writable NumPy memory is shared, other memory is copied.
 
-    Data stay on the CPU until their batch is drawn; a batch is small, and lengths are wanted there anyway.
+    Data stay on the CPU until their batch is drawn. A batch is small, and lengths are needed there anyway.
 
     Raises:
-        InputError: `value`, which is called `name`, is not numeric, or not something that holds numbers.
+        InputError: `value` does not hold numbers; `name` is its name in the message.
     """
     try:
         if isinstance(value, Tensor):
@@ -41,15 +41,15 @@ def as_tensor(value: Any, name: str, expected: str = NUMBERS) -> Tensor:
         return _wide(_from_array(value, name, expected), name)
     except InputError:
         raise
-    except Exception as error:  # whatever a foreign `__array__` or tensor class raises
+    except Exception as error:  # a foreign `__array__` or tensor class may raise anything
         raise InputError(name, f"{type(value).__name__} that is not numeric", f"numbers ({error})") from error
 
 
 def plain(value: Tensor, name: str) -> Tensor:
-    """`value` where it is, an ordinary dense tensor of real numbers, with its gradient.
+    """Return `value` on its device as an ordinary dense tensor of real numbers, with its gradient.
 
     Raises:
-        InputError: says which kind of tensor came, and the call that makes a plain one of it.
+        InputError: another kind of tensor; names it and the call that makes a plain one.
     """
     kind = type(value)
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
@@ -66,11 +66,11 @@ def plain(value: Tensor, name: str) -> Tensor:
     ):
         if wrong:
             raise InputError(name, came, make)
-    return value.resolve_neg()  # kernels read memory, where the sign of such a view is not yet turned
+    return value.resolve_neg()  # kernels read memory, where a negative view still has its old sign
 
 
 def _wide(value: Tensor, name: str) -> Tensor:
-    """`value` in a dtype that torch computes with."""
+    """Return `value` in a dtype that torch computes with."""
     if value.dtype not in WIDER:
         return value
     wide = value.to(WIDER[value.dtype])
@@ -112,7 +112,7 @@ def _stack(parts: Sequence[Any], name: str) -> Tensor:
 
 
 def alike(parts: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors in one dtype that holds them all: padding would cast to the first one's."""
+    """Return the tensors in one dtype that holds them all: padding would cast to the first one's."""
     dtype = functools.reduce(torch.promote_types, (one.dtype for one in parts))
     return [one.to(dtype) for one in parts]
 

@@ -1,8 +1,7 @@
-"""Data by name: `load("pydoc")`, `load("recall", steps=512)`, `load("fsdd")`.
+"""Data sets by name: `load("pydoc")`, `load("recall", steps=512)`, `load("fsdd")`.
 
-Nothing is downloaded unless the call says so. Text in "pydoc" and "stdlib" and every synthetic
-task exist on any machine; the rest is read from a folder (see `location.py`). One loader a file;
-this one only maps names to loaders.
+Nothing is downloaded unless the call requests it. Text in "pydoc" and "stdlib" and every synthetic task exist on any
+machine; the rest is read from a folder (see `location.py`). Each loader has a file; this one maps names to loaders.
 """
 
 import inspect
@@ -45,7 +44,7 @@ _LOADERS: dict[str, Callable[..., Loaded]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Every name `load` accepts, sorted."""
+    """Return every name `load` accepts, sorted."""
     return tuple(sorted(_LOADERS))
 
 
@@ -68,7 +67,7 @@ def load(name: str, **options: Any) -> Loaded:
 
     Args:
         name: one of `names()`.
-        options: those of the set:
+        options: options of the set:
 
             - `"pydoc"`: none. `"stdlib"`: `limit_characters=4_000_000`.
             - `"tinyshakespeare"`: `path=None, download=False`.
@@ -89,7 +88,7 @@ def load(name: str, **options: Any) -> Loaded:
         recordings of unequal lengths.
 
     Raises:
-        InputError: an unknown name or option, an option out of range, or files that are not there.
+        InputError: an unknown name or option, an option out of range, or missing files.
         DownloadError: `download=True` and the file could not be fetched, or is not the expected one.
     """
     loader = _LOADERS.get(name) if isinstance(name, str) else None

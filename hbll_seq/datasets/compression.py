@@ -1,6 +1,6 @@
-"""What a text costs without learning: unigram, gzip and xz in bits per character.
+"""The cost of a text without learning: unigram, gzip and xz in bits per character.
 
-A language model's number means little alone; these three bound how hard the text is.
+They put a language model's bits per character in relation to the difficulty of the text.
 """
 
 import gzip
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def bits_per_character(train: Tensor, valid: Tensor, symbols: list[str]) -> dict[str, float]:
-    """The values `Text.bits_per_character` describes, for `(characters,)` int64 `train` and `valid`."""
+    """Return the values that `Text.bits_per_character` describes, for `(characters,)` int64 `train` and `valid`."""
     before, held_out = _utf8(train, symbols), _utf8(valid, symbols)
     values = {"unigram": _unigram(train, valid, len(symbols))}
     for name, size in (("gzip", _gzip_size), ("xz", _xz_size)):
@@ -23,14 +23,14 @@ def bits_per_character(train: Tensor, valid: Tensor, symbols: list[str]) -> dict
 
 
 def _unigram(train: Tensor, valid: Tensor, n_symbols: int) -> float:
-    """Cross-entropy of `valid` under the add-one frequencies of `train`, in bits."""
+    """Return the cross-entropy of `valid` under the add-one frequencies of `train`, in bits."""
     counts = torch.bincount(train, minlength=n_symbols).double() + 1  # (V,)
     bits = (counts.sum() / counts).log() / math.log(2)  # (V,)
     return float(bits[valid].mean())
 
 
 def _given(size: Callable[[bytes], int], before: bytes, held_out: bytes) -> int:
-    """Bytes that `held_out` adds once `before` has been seen."""
+    """Return the bytes that `held_out` adds after `before`."""
     return size(before + held_out) - size(before)
 
 

@@ -1,4 +1,4 @@
-"""`digitstrings`: which digit came first? Strings of spoken digits, and a question long after the first."""
+"""`digitstrings`: strings of spoken digits, and a question about the first one long after it."""
 
 import math
 import os
@@ -11,8 +11,8 @@ from hbll_seq.datasets.fsdd import Recording, read_samples, recordings_of
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.errors import InputError
 
-RATE = 8000  # samples a second
-LONGEST = 4096  # samples of a digit that are used, half a second
+RATE = 8000  # samples per second
+LONGEST = 4096  # most samples of a digit, half a second
 QUESTION = RATE * 40 // 1000
 
 
@@ -27,25 +27,25 @@ def load_digitstrings(
     seed: int = 0,
     path: str | os.PathLike[str] | None = None,
 ) -> TrainTest:
-    """Raw waves at 8 kHz in frames, put together from takes of the Free Spoken Digit Dataset.
+    """Make strings of takes of the Free Spoken Digit Dataset: raw waves at 8 kHz in frames.
 
     A digit, then `digits - 1` others at random places, faint noise throughout, and a question (40 ms at 150 Hz) that
     ends the sound, `delay` samples or more after the end of the first digit. The answer is the first digit.
 
     Args:
-        digits: in a string, at least 1.
+        digits: digits in a string, at least 1.
         delay: samples between the end of the first digit and the question; room for the others, 4,096 each.
         samples_per_step: D.
         n: strings for training.
         n_test: strings for the test.
-        held_out: the speaker whose takes the test strings are made of; the training strings are of all others.
-        noise: standard deviation; digits are scaled to a root mean square of 0.2.
+        held_out: the speaker of the test strings; the training strings are of all others.
+        noise: standard deviation of the noise; digits are scaled to a root mean square of 0.2.
         seed: same seed, same strings; the global random state is not touched.
         path: folder of `digit_speaker_take.wav` files; `$HBLL_SEQ_DATA/fsdd` when None.
 
     Returns:
-        x `(n, T, D)` float32, y `(n,)` int64, no lengths: all fill T steps; cause `(n,)` int64, the step in which the
-        middle of the first digit falls.
+        x `(n, T, D)` float32, y `(n,)` int64, no lengths: all fill T steps; cause `(n,)` int64, the time step of the
+        first digit's middle.
 
     Raises:
         InputError: files absent; an unknown speaker; a size out of range.
@@ -78,7 +78,7 @@ class _Maker:
         self._digits, self._delay, self._width, self._noise, self._g = digits, delay, width, noise, g
 
     def __call__(self, recordings: list[Recording], n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x, y and cause of `n` strings."""
+        """Make x, y and cause of `n` strings."""
         takes = [_take(r) for r in recordings]
         chosen = torch.randint(len(takes), (n, self._digits), generator=self._g)
         total = LONGEST + self._delay + QUESTION
@@ -110,6 +110,6 @@ class _Maker:
 
 
 def _take(recording: Recording) -> Tensor:
-    """`(samples,)` float32 with a root mean square of 0.2, at most `LONGEST`."""
+    """Return `(samples,)` float32 with a root mean square of 0.2, at most `LONGEST`."""
     samples = read_samples(recording.file)[:LONGEST].astype(np.float32)
     return torch.from_numpy(samples * np.float32(0.2 / max(float(np.sqrt(np.mean(samples**2))), 1.0)))

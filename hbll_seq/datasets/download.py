@@ -1,7 +1,7 @@
-"""Fetch one file: resumable, checked, and never half there.
+"""Downloads of one file: resumable, checked, and never half there.
 
 Bytes go to `<file>.part`; only a complete file with the right SHA-256 takes the real name, by an
-atomic rename. An interrupted transfer keeps its part and the next call asks for the rest.
+atomic rename. An interrupted transfer keeps its part, and the next call requests the rest.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ _CAUSE = "A proxy's page in place of the file is the usual cause: call again."
 
 
 class _OtherFile(Exception):
-    """What is sent is not what was asked for."""
+    """The server sends another file than the expected one."""
 
 
 class DownloadError(OSError):
-    """A file could not be fetched, or is not the expected one: says what to do."""
+    """A download that failed or gave another file; the message names a remedy."""
 
 
 def fetch(
     url: str, sha256: str, target: Path, timeout: float = 30.0, progress: bool = False, size: int | None = None
 ) -> Path:  # fmt: skip
-    """Make `target` the file at `url`, downloading only what is not there yet.
+    """Make `target` the file at `url`; download only the missing bytes.
 
     Args:
         url: http(s) address.
@@ -40,14 +40,14 @@ def fetch(
         target: where the file goes; folders are made. A file already there is checked, not trusted.
         timeout: seconds without an answer before giving up.
         progress: show a bar.
-        size: bytes that are expected, where that is known; a server that announces or sends others is not waited for.
+        size: expected bytes, or None if unknown; a server that announces or sends other sizes fails at once.
 
     Returns:
         `target`.
 
     Raises:
-        DownloadError: no connection, an interrupted transfer (what came is kept for the next call), or a wrong size
-            or digest (what came is removed).
+        DownloadError: no connection, an interrupted transfer (its bytes are kept for the next call), or a wrong size
+            or digest (the bytes are removed).
     """
     if target.is_file() and digest(target) == sha256:
         return target
@@ -77,7 +77,7 @@ def fetch(
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of `file`, in hexadecimal."""
+    """Return the SHA-256 of `file`, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -114,20 +114,20 @@ def _transfer(url: str, part: Path, timeout: float, progress: bool, size: int | 
     # Sized reads end quietly when the connection does, so the count is checked here.
     if left:
         raise ConnectionError(f"the connection ended {left:,} bytes early")
-    if size is not None and have < size:  # of a length that was not announced
+    if size is not None and have < size:  # the length was not announced
         raise ConnectionError(f"the connection ended {size - have:,} bytes early")
 
 
 def _announced(response: Any) -> int | None:
-    """The length that the header announces; None where it does not, or not as a number."""
+    """Return the length in the header; None if it is missing or not a number."""
     text = response.headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _resumed_at(response: Any, asked: int) -> int:
-    """From which byte on the rest comes: the one that was asked for, or it would be appended at the wrong place."""
+    """Return the first byte of the rest; refuse another than `asked`, which would be appended at a wrong place."""
     text = response.headers.get("Content-Range")
-    if text is None:  # some servers do not say; the digest will
+    if text is None:  # some servers omit it; the digest decides
         return asked
     start = text.removeprefix("bytes ").split("-")[0].strip()
     if start != str(asked):
@@ -136,7 +136,7 @@ def _resumed_at(response: Any, asked: int) -> int:
 
 
 def _open(url: str, start: int, timeout: float) -> Any:
-    """The response to a request for `url` from byte `start` on."""
+    """Return the response to a request for `url` from byte `start` on."""
     headers = {"User-Agent": "hbll_seq", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"

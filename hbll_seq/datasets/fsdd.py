@@ -1,4 +1,4 @@
-"""Free Spoken Digit Dataset as raw wave: real speech, 8 kHz, one digit a recording."""
+"""Free Spoken Digit Dataset as raw waves: real speech, 8 kHz, one digit per recording."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _OFFICIAL_TEST_TAKES = 5
 
 
 class Recording(NamedTuple):
-    """Sorted as it stands: any run of recordings then mixes digits and speakers."""
+    """A recording; sorted by its fields, any run of recordings mixes digits and speakers."""
 
     take: int
     digit: int
@@ -37,23 +37,23 @@ def load_fsdd(
     path: str | os.PathLike[str] | None = None,
     split: Literal["speaker", "official", "leave-one-speaker-out"] = "speaker",
 ) -> TrainTest | dict[str, TrainTest]:
-    """Spoken digits as raw wave, `samples_per_step` samples at a step.
+    """Load spoken digits as raw waves, `samples_per_step` samples per time step.
 
     Args:
-        steps: T; the first `steps * samples_per_step` samples are kept (8,000 a second).
+        steps: T; the first `steps * samples_per_step` samples are kept (8,000 per second).
         samples_per_step: D.
-        held_out: the speaker to test on with `split="speaker"`; None is the official split.
+        held_out: the test speaker with `split="speaker"`; None is the official split.
         normalise: scale the kept samples of each recording to a largest magnitude of 1 ("peak") or
             to a root mean square of 1 ("rms").
         path: folder of `digit_speaker_take.wav` files; `$HBLL_SEQ_DATA/fsdd` when None.
-        split: "speaker" tests on `held_out` after training on all others; "leave-one-speaker-out" is that for
-            every speaker in turn, report the mean over it; "official" tests on takes 0-4 of all, which a linear
+        split: "speaker" tests on `held_out` and trains on all others; "leave-one-speaker-out" does that for
+            every speaker in turn (report the mean); "official" tests on takes 0-4 of all speakers, which a linear
             model on log-mel nearly solves.
 
     Returns:
         x `(n, steps, samples_per_step)` float32, zero after each length; y `(n,)` int64 digit;
-        lengths `(n,)` int64 steps, the last one possibly part filled. Sorted by take, digit, speaker. With
-        "leave-one-speaker-out" one such for each speaker, by the name of the one held out.
+        lengths `(n,)` int64 time steps, the last one possibly part filled. Sorted by take, digit, speaker. With
+        "leave-one-speaker-out" a dictionary from each held-out speaker to its split.
 
     Raises:
         InputError: files absent or not 8 kHz 16-bit mono; an unknown speaker or split; a size below 1.
@@ -93,7 +93,7 @@ def load_fsdd(
 
 
 def recordings_of(path: str | os.PathLike[str] | None) -> list[Recording]:
-    """Every recording in the folder, sorted by take, digit, speaker."""
+    """List every recording in the folder, sorted by take, digit, speaker."""
     expected = "WAV files named digit_speaker_take.wav, such as 7_jackson_32.wav"
     folder = data_folder("fsdd", path, expected)
     found: list[Recording] = []
@@ -107,12 +107,12 @@ def recordings_of(path: str | os.PathLike[str] | None) -> list[Recording]:
 
 
 def _waves(recordings: list[Recording], steps: int, width: int, normalise: str) -> tuple[Tensor, Tensor]:
-    """x `(n, steps, width)` float32, zero padded, and lengths `(n,)` int64 in steps."""
+    """Return x `(n, steps, width)` float32, zero padded, and lengths `(n,)` int64 in time steps."""
     x = np.zeros((len(recordings), steps * width), np.float32)
     lengths = np.empty(len(recordings), np.int64)
     for row, recording in enumerate(recordings):
         samples = read_samples(recording.file)[: steps * width].astype(np.float32)
-        # Of what the model hears only: a loud end that was cut off should not make the rest faint.
+        # The scale of the kept samples: a loud end that was cut off should not make the rest faint.
         scale = np.abs(samples).max() if normalise == "peak" else np.sqrt(np.mean(samples**2))
         x[row, : len(samples)] = samples / max(float(scale), 1.0)  # 1 is one int16 unit: silence stays silent
         lengths[row] = -(-len(samples) // width)
@@ -120,7 +120,7 @@ def _waves(recordings: list[Recording], steps: int, width: int, normalise: str) 
 
 
 def read_samples(file: Path) -> np.ndarray:
-    """`(samples,)` int16 of an 8 kHz mono WAV file, all that its header says."""
+    """Return `(samples,)` int16 of an 8 kHz mono WAV file, as many as its header announces."""
     check_whole(file)
     try:
         with wave.open(str(file), "rb") as sound:

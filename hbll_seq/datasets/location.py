@@ -1,4 +1,4 @@
-"""Where data files are looked for: a `path` argument, `$HBLL_SEQ_DATA`, the cache of downloads."""
+"""Places of data files: a `path` argument, `$HBLL_SEQ_DATA`, the cache of downloads."""
 
 import os
 import sys
@@ -8,12 +8,12 @@ from hbll_seq.errors import InputError
 
 
 def data_folder(name: str, path: str | os.PathLike[str] | None, expected: str) -> Path:
-    """The folder of data set `name`: `path` itself, or `$HBLL_SEQ_DATA/name`.
+    """Return the folder of data set `name`: `path` itself, or `$HBLL_SEQ_DATA/name`.
 
     Args:
         name: the data set's name, also its folder's.
-        path: the folder itself, when the caller gave one.
-        expected: which files belong there, for the error.
+        path: the folder itself, if the caller gave one.
+        expected: the files that belong there, for the error.
 
     Raises:
         InputError: no such folder; the message names `HBLL_SEQ_DATA` and the expected files.
@@ -27,19 +27,19 @@ def data_folder(name: str, path: str | os.PathLike[str] | None, expected: str) -
 
 
 def from_environment(*parts: str) -> Path | None:
-    """`$HBLL_SEQ_DATA/parts...`, or None when the variable is unset; the file need not exist."""
+    """Return `$HBLL_SEQ_DATA/parts...`, or None if the variable is unset; the file need not exist."""
     root = os.environ.get("HBLL_SEQ_DATA")
     return Path(root).expanduser().joinpath(*parts) if root else None
 
 
 def missing(name: str, got: str, expected: str) -> InputError:
-    """The error for absent data: what was found, and the two ways to say where the files are."""
+    """Return the error for absent data: the place searched, and the two ways to name the right one."""
     places = f"in $HBLL_SEQ_DATA/{name} (set HBLL_SEQ_DATA) or in the folder given as path="
     return InputError("path", got, f"{expected}, {places}")
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `$HBLL_SEQ_CACHE`, or `hbll_seq` in the platform's cache folder."""
+    """Return the folder of downloads: `$HBLL_SEQ_CACHE`, or `hbll_seq` in the platform's cache folder."""
     own = os.environ.get("HBLL_SEQ_CACHE")
     if own:
         return Path(own).expanduser()

@@ -1,4 +1,4 @@
-"""MNIST's 10,000 test images, read pixel by pixel: 784 steps before one answer."""
+"""MNIST's 10,000 test images, read pixel by pixel: 784 time steps before one answer."""
 
 import gzip
 import os
@@ -17,12 +17,12 @@ TRAIN = 8000
 
 
 def load_mnist10k(path: str | os.PathLike[str] | None = None, permuted: bool = False, seed: int = 0) -> TrainTest:
-    """Pixel sequences of the 10,000 images: the first 8,000 train, the last 2,000 test.
+    """Load pixel sequences of the 10,000 images: the first 8,000 train, the last 2,000 test.
 
     Args:
         path: folder with the two IDX gzip files; `$HBLL_SEQ_DATA/mnist10k` when None.
         permuted: show the pixels in one fixed random order, the same for every image, kept in `.order`.
-        seed: of that order.
+        seed: seed of that order.
 
     Returns:
         x `(n, 784, 1)` float32 in [0, 1], y `(n,)` int64 in 0 .. 9, no lengths.
@@ -55,8 +55,11 @@ def load_mnist10k(path: str | os.PathLike[str] | None = None, permuted: bool = F
 
 
 def _idx(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The `shape` uint8 array of a gzip IDX file: two zero bytes, type 8 (uint8), the number of
-    dimensions, each dimension as a big-endian int32, then the data."""
+    """Read the `shape` uint8 array of a gzip IDX file.
+
+    The file has two zero bytes, type 8 (uint8), the number of dimensions, each dimension as a big-endian int32, then
+    the data.
+    """
     try:
         data = gzip.decompress(file.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -1,7 +1,7 @@
-"""Text that every CPython already carries: its language reference (prose) and its library (code).
+"""Text that every CPython carries: its language reference (prose) and its library (code).
 
-The default text of this package: real English with no download. Both change with Python's
-version, so the version is in `.source` and the hash in `.sha256`.
+The default text of this package: real English without a download. Both texts change with Python's
+version, so `.source` has the version and `.sha256` the hash.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _SKIPPED_FOLDERS = {
 
 
 def load_pydoc() -> Text:
-    """CPython's `pydoc_data.topics`: the language reference, prose and code, some 0.47 million characters.
+    """Load CPython's `pydoc_data.topics`: the language reference, prose and code, some 0.47 million characters.
 
     Topics sorted by key, a blank line between them, non-ASCII mapped out; 90 / 5 / 5 % contiguous.
 
@@ -56,10 +56,10 @@ def load_pydoc() -> Text:
 
 
 def load_stdlib(limit_characters: int = 4_000_000) -> Text:
-    """The standard library's source without its tests, whole files in a fixed shuffled order.
+    """Load the standard library's source without its tests, whole files in a fixed shuffled order.
 
-    Non-ASCII mapped out; the first `limit_characters`, split 90 / 5 / 5 % contiguous. The order is
-    that of the hash of each file's path: by path alone, `valid` would be a package never trained on.
+    Non-ASCII mapped out; the first `limit_characters`, split 90 / 5 / 5 % contiguous. Files are sorted
+    by the hash of their path: sorted by path, `valid` would be a package absent from `train`.
 
     Raises:
         InputError: `limit_characters` is below 1,000, or this Python came without readable source.
@@ -80,7 +80,7 @@ def load_stdlib(limit_characters: int = 4_000_000) -> Text:
 
 
 def ascii_only(text: str) -> str:
-    """`text` without non-ASCII: known signs spelled out, accents dropped, anything else `?`."""
+    """Return `text` without non-ASCII: known signs spelled out, accents dropped, anything else `?`."""
     if text.isascii():
         return text
     plain = unicodedata.normalize("NFKD", text.translate(_SPELLING))
@@ -89,7 +89,7 @@ def ascii_only(text: str) -> str:
 
 
 def _sources(folder: Path) -> Iterator[str]:
-    """Each library file's text, in an order that no file system changes."""
+    """Iterate over the library files' texts, in an order that no file system changes."""
     names = []
     for here, folders, files in os.walk(folder):
         # In place: os.walk then never enters them, and site-packages can be large.
@@ -99,7 +99,7 @@ def _sources(folder: Path) -> Iterator[str]:
         if name.startswith("_sysconfigdata"):  # written when Python is built, different on every machine
             continue
         try:
-            with tokenize.open(folder / name) as file:  # honours the file's own coding line
+            with tokenize.open(folder / name) as file:  # respects the file's own coding line
                 yield ascii_only(file.read())
         except (OSError, SyntaxError, UnicodeDecodeError):
             continue  # lib2to3 ships files that are broken on purpose

@@ -1,4 +1,4 @@
-"""A fixed set of sequences with a known cause: what the synthetic tasks return."""
+"""A fixed set of sequences with known causes: the result of the synthetic tasks."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,19 +10,19 @@ from hbll_seq.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """n sequences, their answers, and the moments the answers depend on.
+    """n sequences, their answers, and the time steps the answers depend on.
 
     Attributes:
         x: `(n, T)` int64 symbols or `(n, T, D)` float32 features.
         y: `(n,)` int64 or `(n, C)` float32 for task "sequence"; `(n, T)` int64 for task "step",
             -100 where a step has no target.
         lengths: `(n,)` int64, or None when every sequence fills all T steps.
-        task: "sequence" (one answer each) or "step" (one an instant).
+        task: "sequence" (one answer each) or "step" (one per time step).
         loss: "cross_entropy" or "mse".
         input_size: number of symbols for symbol input, D for features.
         classes: width of the read-out: number of classes, or of values to regress.
-        cause: `(n,)` or `(n, m)` int64, index of the true moment(s) an answer depends on:
-            what a credit diagram ought to show.
+        cause: `(n,)` or `(n, m)` int64, the time step(s) that an answer depends on:
+            a credit diagram should show them.
     """
 
     x: Tensor
@@ -35,11 +35,11 @@ class Sequences:
     cause: Tensor
 
     def __len__(self) -> int:
-        """How many sequences there are."""
+        """Return the number of sequences."""
         return self.x.shape[0]
 
     def split(self, n_valid: int) -> tuple["Sequences", "Sequences"]:
-        """`(train, valid)`: the last `n_valid` sequences are for validation. Views, nothing is copied.
+        """Return `(train, valid)`: the last `n_valid` sequences are for validation. Views, nothing is copied.
 
         Raises:
             InputError: not `0 < n_valid < n`.
@@ -54,7 +54,7 @@ class Sequences:
         return replace(self, x=self.x[rows], y=self.y[rows], lengths=lengths, cause=self.cause[rows])
 
     def __repr__(self) -> str:
-        """One line: shapes and task."""
+        """Return one line: shapes and task."""
         return (
             f"Sequences(x {tuple(self.x.shape)}, y {tuple(self.y.shape)}, task {self.task}, "
             f"loss {self.loss}, input_size {self.input_size}, classes {self.classes})"

@@ -15,10 +15,10 @@ TRAIN_CHARACTERS = 1_000_000
 
 
 def load_tinyshakespeare(path: str | os.PathLike[str] | None = None, download: bool = False) -> Text:
-    """Tiny Shakespeare, 1,115,394 characters, 65 symbols, public domain.
+    """Load Tiny Shakespeare, 1,115,394 characters, 65 symbols, public domain.
 
     The first 1,000,000 characters are `train`, the rest is `valid`; `test` is empty, because the
-    split that others report on has two parts.
+    usual split has two parts.
 
     Args:
         path: the file, or the folder with its `input.txt`. When None:
@@ -26,7 +26,7 @@ def load_tinyshakespeare(path: str | os.PathLike[str] | None = None, download: b
         download: fetch it (1.1 MB) if it is in none of these places. With `path`, nothing is fetched.
 
     Raises:
-        InputError: no such file, or a text too short to split; the message says what to do.
+        InputError: no such file, or a text too short to split; the message names a remedy.
         DownloadError: `download=True` and it could not be fetched.
     """
     file = _find(path, download)
@@ -38,7 +38,7 @@ def load_tinyshakespeare(path: str | os.PathLike[str] | None = None, download: b
 
 
 def _find(path: str | os.PathLike[str] | None, download: bool) -> Path:
-    """The file to read, fetched first if need be."""
+    """Return the path of the file, fetched first if necessary."""
     if path is not None:
         given = Path(path).expanduser()
         file = given / "input.txt" if given.is_dir() else given

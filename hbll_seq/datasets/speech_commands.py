@@ -28,22 +28,22 @@ def load_speechcommands(
     path: str | os.PathLike[str] | None = None,
     download: bool = False,
 ) -> Waves:
-    """Spoken words as waves of unequal lengths, in the published split by speaker.
+    """Load spoken words as waves of unequal lengths, in the published split by speaker.
 
     Args:
-        words: which of the 35, None for all; labels are numbered in alphabetical order of these.
-        rate: samples a second; other than 16,000 is resampled.
-        limit: at most so many recordings of a word in each part, for a quick try; None for all.
+        words: some of the 35 words, None for all; labels are numbered in their alphabetical order.
+        rate: samples per second; other rates than 16,000 are resampled.
+        limit: most recordings of a word in each part, for a quick try; None for all.
         path: the folder with a folder for each word. When None: `$HBLL_SEQ_DATA/speechcommands`, then an earlier
             download.
-        download: fetch it (2.4 GB, 3.8 GB unpacked) if it is in none of these places; an interrupted download goes on
+        download: fetch it (2.4 GB, 3.8 GB unpacked) if it is in none of these places; an interrupted download continues
             where it stopped. With `path`, nothing is fetched.
 
     Returns:
         Training, validation and test part; "_background_noise_" is left out.
 
     Raises:
-        InputError: no such folder, with what to do; an unknown word; a size below 1; unreadable files, all named.
+        InputError: no such folder (names a remedy); an unknown word; a size below 1; unreadable files, all named.
         DownloadError: `download=True` and it could not be fetched or unpacked.
     """
     for name, value in (("rate", rate), ("limit", 1 if limit is None else limit)):
@@ -85,7 +85,7 @@ def _read(pairs: list[tuple[Path, int]], rate: int) -> Part:
 
 
 def _find(path: str | os.PathLike[str] | None, download: bool) -> Path:
-    """The folder, fetched and unpacked first if need be."""
+    """Return the folder, fetched and unpacked first if necessary."""
     if path is not None:
         given = Path(path).expanduser()
         if not given.is_dir():
@@ -109,7 +109,7 @@ def _find(path: str | os.PathLike[str] | None, download: bool) -> Path:
 
 
 def _unpack(archive: Path, to: Path, kind: Literal["r:gz"] = "r:gz") -> Path:
-    """Unpack beside the place and rename, so that what is there is whole; the archive goes when it is done."""
+    """Unpack beside the target and rename, so that the folder is always whole; then remove the archive."""
     part = to.with_name(to.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -1,7 +1,7 @@
 """Tasks with an exact answer, drawn fresh: `x, y = recall(batch, steps, symbols, generator)`.
 
-Each function draws from the generator it is given, on that generator's device, and never from
-the global one, so a benchmark can take new data at every step and still be repeatable.
+Each function draws from its generator argument, on that generator's device, and never from
+the global one. So a benchmark can take new data at every update and still be repeatable.
 `synthetic_sets.py` has the fixed sets that `load` returns.
 """
 
@@ -16,11 +16,11 @@ IGNORE = -100  # the ignore_index of torch.nn.functional.cross_entropy
 def recall(
     batch: int, steps: int, symbols: int, generator: Generator, distractors: str = "own"
 ) -> tuple[Tensor, Tensor]:
-    """Name the first symbol after reading all of them: credit lies as far back as it can.
+    """Make sequences whose answer is their first symbol: credit lies as far back as it can.
 
-    With distractors from an alphabet of their own a cell can tell the cue by its input. With the
-    cue's own alphabet only the position tells it; a GRU does not learn that by BPTT in
-    hundreds of steps even at 128 symbols.
+    If the distractors have an alphabet of their own, the input identifies the cue. In the cue's
+    own alphabet only the position identifies it; a GRU does not learn that by BPTT in hundreds
+    of updates, even at 128 symbols.
 
     Args:
         batch: number of sequences, at least 1.
@@ -45,7 +45,7 @@ def recall(
 
 
 def adding(batch: int, steps: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Add the two marked numbers (Hochreiter and Schmidhuber, 1997).
+    """Make sequences with two marked numbers, whose sum is the answer (Hochreiter and Schmidhuber, 1997).
 
     Args:
         batch: number of sequences, at least 1.
@@ -71,7 +71,7 @@ def adding(batch: int, steps: int, generator: Generator) -> tuple[Tensor, Tensor
 
 
 def copy(batch: int, steps: int, length: int, symbols: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Repeat a pattern after a wait: several things to hold at once.
+    """Make sequences whose pattern must be repeated after a wait: several things to hold at once.
 
     Args:
         batch: number of sequences, at least 1.
@@ -99,17 +99,17 @@ def copy(batch: int, steps: int, length: int, symbols: int, generator: Generator
 
 
 def parity(batch: int, steps: int, generator: Generator, per_step: bool = True) -> tuple[Tensor, Tensor]:
-    """Is the number of ones odd? Every step matters, and no average gives it away.
+    """Make bits whose answer is whether the number of ones is odd: every time step matters, and no average helps.
 
     Args:
         batch: number of sequences, at least 1.
         steps: length, at least 1.
         generator: source of randomness.
-        per_step: ask at every step, or at the end only.
+        per_step: ask at every time step, or only at the end.
 
     Returns:
         x `(batch, steps)` int64 bits; y int64: `(batch, steps)`, the parity of the bits up to and
-        including each step, or `(batch,)`, that of all.
+        including each time step, or `(batch,)`, the parity of all bits.
 
     Raises:
         InputError: a number below its minimum.
@@ -121,7 +121,7 @@ def parity(batch: int, steps: int, generator: Generator, per_step: bool = True) 
 
 
 def _at_least(**numbers: tuple[int, int]) -> None:
-    """InputError for the first `name=(value, minimum)` below its minimum."""
+    """Raise an InputError for the first `name=(value, minimum)` below its minimum."""
     for name, (value, minimum) in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise InputError(name, repr(value), f"an int of at least {minimum}")

@@ -1,4 +1,4 @@
-"""The synthetic tasks as fixed, seeded sets with their causes: what `load` returns for them."""
+"""The synthetic tasks as fixed, seeded sets with their causes, for `load`."""
 
 import torch
 from torch import Generator
@@ -10,7 +10,7 @@ from hbll_seq.datasets.sequences import Sequences
 def load_recall(
     steps: int = 128, symbols: int = 8, n: int = 2048, seed: int = 0, distractors: str = "own"
 ) -> Sequences:
-    """`synthetic.recall`: x `(n, steps)` int64, y `(n,)` the first symbol; cause `(n,)`, all 0."""
+    """Load `synthetic.recall`: x `(n, steps)` int64, y `(n,)` the first symbol; cause `(n,)`, all 0."""
     x, y = synthetic.recall(n, steps, symbols, _generator(seed), distractors)
     return Sequences(
         x=x,
@@ -25,7 +25,7 @@ def load_recall(
 
 
 def load_adding(steps: int = 128, n: int = 2048, seed: int = 0) -> Sequences:
-    """`synthetic.adding`: x `(n, steps, 2)` float32, y `(n, 1)`; cause `(n, 2)`, the marked steps."""
+    """Load `synthetic.adding`: x `(n, steps, 2)` float32, y `(n, 1)`; cause `(n, 2)`, the marked time steps."""
     x, y = synthetic.adding(n, steps, _generator(seed))
     return Sequences(
         x=x,
@@ -41,8 +41,10 @@ def load_adding(steps: int = 128, n: int = 2048, seed: int = 0) -> Sequences:
 
 
 def load_copy(steps: int = 128, length: int = 8, symbols: int = 8, n: int = 2048, seed: int = 0) -> Sequences:
-    """`synthetic.copy`: x, y `(n, steps)` int64; cause `(n, length)`: the answer at
-    step `steps - length + j` depends on step `cause[:, j]`, which is j."""
+    """Load `synthetic.copy`: x, y `(n, steps)` int64; cause `(n, length)`.
+
+    The answer at time step `steps - length + j` depends on time step `cause[:, j]`, which is j.
+    """
     x, y = synthetic.copy(n, steps, length, symbols, _generator(seed))
     return Sequences(
         x=x,
@@ -57,8 +59,10 @@ def load_copy(steps: int = 128, length: int = 8, symbols: int = 8, n: int = 2048
 
 
 def load_parity(steps: int = 128, per_step: bool = True, n: int = 2048, seed: int = 0) -> Sequences:
-    """`synthetic.parity`: x `(n, steps)` bits, y `(n, steps)` or `(n,)`; cause `(n, steps)`: every
-    step up to the one asked about."""
+    """Load `synthetic.parity`: x `(n, steps)` bits, y `(n, steps)` or `(n,)`; cause `(n, steps)`.
+
+    Every time step up to the answer's is a cause.
+    """
     x, y = synthetic.parity(n, steps, _generator(seed), per_step)
     return Sequences(
         x=x,
@@ -73,5 +77,5 @@ def load_parity(steps: int = 128, per_step: bool = True, n: int = 2048, seed: in
 
 
 def _generator(seed: int) -> Generator:
-    """A generator of its own, so that loading data never moves the global one."""
+    """Make a separate generator, so that loading data never moves the global one."""
     return Generator().manual_seed(seed)

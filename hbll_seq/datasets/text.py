@@ -1,4 +1,4 @@
-"""A text as three stretches of symbol numbers, with all that is needed to quote a result on it."""
+"""A text as three parts of symbol numbers, with all facts that a quoted result needs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Text:
 
     Attributes:
         train: `(characters,)` int64 symbol numbers, in text order.
-        valid: what follows, likewise.
-        test: the end.
+        valid: the following part, likewise.
+        test: the last part.
         symbols: the characters of the whole text (so that `valid` has no unknown one), sorted;
             symbol number i is `symbols[i]`.
         sha256: of the whole text in UTF-8. Quote it: "pydoc" and "stdlib" change with Python's version.
@@ -36,7 +36,7 @@ class Text:
     def from_string(
         cls, text: str, source: str = "a string", train_end: int | None = None, valid_end: int | None = None
     ) -> "Text":
-        """Split any text of one's own.
+        """Split any text of your own.
 
         Args:
             text: at least 20 characters.
@@ -71,15 +71,15 @@ class Text:
 
     @property
     def vocab_size(self) -> int:
-        """How many symbols there are."""
+        """The number of symbols."""
         return len(self.symbols)
 
     def encode(self, text: str) -> Tensor:
-        """`(len(text),)` int64 symbol numbers. InputError names the first character that is no symbol."""
+        """Return `(len(text),)` int64 symbol numbers. An InputError names the first character that is no symbol."""
         return _numbers(text, self.symbols)
 
     def decode(self, numbers: Tensor) -> str:
-        """The string of `(characters,)` integer symbol numbers; the inverse of `encode`.
+        """Return the string of `(characters,)` integer symbol numbers; the inverse of `encode`.
 
         Raises:
             InputError: not one-dimensional, not integers, or a number outside `0 .. vocab_size - 1`.
@@ -93,7 +93,7 @@ class Text:
         return "".join([self.symbols[i] for i in numbers.tolist()])
 
     def bits_per_character(self) -> dict[str, float]:
-        """How hard `valid` is for methods that learn nothing: the values to print beside a model's own.
+        """Return the cost of `valid` for methods that learn nothing, to print beside a model's.
 
         All in bits per character of `valid`:
 
@@ -109,7 +109,7 @@ class Text:
         return bits_per_character(self.train, self.valid, self.symbols)
 
     def __repr__(self) -> str:
-        """One line: sizes, vocabulary, source, the start of the hash."""
+        """Return one line: sizes, vocabulary, source, the start of the hash."""
         return (
             f"Text({self.source}: train {len(self.train):,}, valid {len(self.valid):,}, "
             f"test {len(self.test):,} characters, {self.vocab_size} symbols, sha256 {self.sha256[:12]})"
@@ -117,7 +117,7 @@ class Text:
 
 
 def _numbers(text: str, symbols: list[str]) -> Tensor:
-    """`(len(text),)` int64: each character's place in the sorted `symbols`."""
+    """Return `(len(text),)` int64: each character's place in the sorted `symbols`."""
     # One fixed-width code point a character lets NumPy look all of them up at once.
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     known = np.array([ord(symbol) for symbol in symbols], dtype="<u4")

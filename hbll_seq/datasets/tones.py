@@ -1,4 +1,4 @@
-"""`tones`: sound with a known cause. A short cue tone early, noise, a question at the end: which tone was it?"""
+"""`tones`: sounds with a known cause. A short cue tone early, noise, a question at the end about its pitch."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from hbll_seq.datasets.sequences import Sequences
 from hbll_seq.errors import InputError
 
-RATE = 8000  # samples a second
+RATE = 8000  # samples per second
 
 
 def load_tones(
@@ -18,7 +18,7 @@ def load_tones(
     noise: float = 0.05,
     seed: int = 0,
 ) -> Sequences:
-    """Raw waves at 8 kHz in frames, made here and nowhere else.
+    """Make raw waves at 8 kHz in frames.
 
     A cue of 40 ms at one of `pitches` frequencies (300 Hz up, half an octave apart) lies somewhere in the first
     quarter; white noise throughout; a question of 40 ms at 150 Hz ends the sound.
@@ -28,11 +28,11 @@ def load_tones(
         samples_per_step: D.
         pitches: 2..8, the classes.
         n: sounds.
-        noise: standard deviation; the tones have amplitude 0.5.
+        noise: standard deviation of the noise; the tones have amplitude 0.5.
         seed: same seed, same set.
 
     Returns:
-        x `(n, T, D)` float32; y `(n,)` int64 which pitch; cause `(n,)` the step in which the middle of the cue falls.
+        x `(n, T, D)` float32; y `(n,)` int64 the pitch; cause `(n,)` the time step of the cue's middle.
     """
     for name, value, least in (("samples_per_step", samples_per_step, 1), ("n", n, 1)):
         if not isinstance(value, int) or value < least:

@@ -1,4 +1,4 @@
-"""Measured data with a fixed train and test part: what image and sound loaders return."""
+"""Measured data with a fixed train and test part: the result of image and sound loaders."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,16 +8,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class TrainTest:
-    """Labelled sequences in two parts; one label a sequence.
+    """Labelled sequences in two parts; one label per sequence.
 
     Attributes:
         train_x: `(n, T, D)` float32, zeros after each length; `test_x` likewise.
         train_y: `(n,)` int64 class numbers; `test_y` likewise.
         train_lengths: `(n,)` int64, or None when every sequence fills all T steps; `test_lengths` likewise.
         classes: number of classes.
-        source: what the data and the split are, in words.
-        train_cause: `(n,)` int64 step that the answer depends on, or None where unknown; `test_cause` likewise.
-        order: `(T,)` int64 or None: step t shows pixel `order[t]`, where the loader permuted them.
+        source: the data and the split, in words.
+        train_cause: `(n,)` int64 time step that the answer depends on, or None if unknown; `test_cause` likewise.
+        order: `(T,)` int64: time step t shows pixel `order[t]`; None if the loader did not permute them.
     """
 
     train_x: Tensor
@@ -36,11 +36,11 @@ class TrainTest:
 
     @property
     def input_size(self) -> int:
-        """D, the features of one step."""
+        """D, the features of one time step."""
         return self.train_x.shape[2]
 
     def __repr__(self) -> str:
-        """One line: source, shapes, classes."""
+        """Return one line: source, shapes, classes."""
         return (
             f"TrainTest({self.source}: train_x {tuple(self.train_x.shape)}, "
             f"test_x {tuple(self.test_x.shape)}, {self.classes} classes)"

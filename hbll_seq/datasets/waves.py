@@ -1,4 +1,4 @@
-"""Recordings of unequal lengths with a label each, in three parts."""
+"""Recordings of unequal lengths with one label each, in three parts."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,22 @@ from torch import Tensor
 
 
 class Part(NamedTuple):
-    """Waves, each `(samples,)` float32 in -1..1, and labels `(n,)` int64."""
+    """One part: waves, each `(samples,)` float32 in -1..1, and labels `(n,)` int64."""
 
     waves: list[Tensor]
     labels: Tensor
 
 
 class Waves(NamedTuple):
-    """What `AudioClassifier.prepare` takes, part by part.
+    """Recordings for `AudioClassifier.prepare`, part by part.
 
     Attributes:
         train: see `Part`; no speaker is in two parts.
         validation: for choosing settings.
-        test: for the last word.
-        names: of the labels, in order.
-        rate: samples a second.
-        source: what the data and the split are, in words.
+        test: for the final figure.
+        names: names of the labels, in order.
+        rate: samples per second.
+        source: the data and the split, in words.
     """
 
     train: Part
@@ -32,6 +32,6 @@ class Waves(NamedTuple):
     source: str
 
     def __repr__(self) -> str:
-        """One line: source and sizes."""
+        """Return one line: source and sizes."""
         sizes = ", ".join(f"{name} {len(getattr(self, name).waves)}" for name in ("train", "validation", "test"))
         return f"Waves({self.source}: {sizes}, {len(self.names)} labels, {self.rate} samples a second)"

@@ -1,17 +1,17 @@
-"""What runs recurrent layers in training: options, the schedule of a call, the two fixed points, the autograd node.
+"""The engine that trains recurrent layers: options, schedule, controller, the two fixed points, the autograd node.
 
-Nothing here knows a learning rule, a model or a training loop; rules configure engines and report what they did.
+Nothing here knows a learning rule, a model or a training loop. Rules configure engines and report their records.
 
-    engine         one model's engine: a step from `begin` to `end`
-    options        what a user may ask for, checked
-    schedule       which execution, blocks and groups a call takes, by the prices of `cost` and the budget of `memory`
-    controller     how many sweeps and corrections a step may spend, from what earlier steps needed
+    engine         one model's engine: an update from `begin` to `end`
+    options        the user's options, checked
+    schedule       execution, blocks and groups of a call, by the prices of `cost` and the budget of `memory`
+    controller     how many sweeps and corrections an update may spend, from the needs of earlier updates
     solve          consistency sweeps and feedback messages: the two fixed points
     layer          the autograd node of a layer
-    one_layer      a model of one layer, its loss (`block_loss`) taken where its blocks are
+    one_layer      a model of one layer, its loss (`block_loss`) computed block by block
     block_roll     all blocks at once
     sequential     the whole sequence in order
-    blocks, gradients, plan    layout, sums of gradients, and what a layer is told and answers
+    blocks, gradients, plan    layout, sums of gradients, and a layer's orders and report
 
 A loss of another kind is written in `hbll_seq.losses`.
 """

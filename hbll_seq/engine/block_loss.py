@@ -1,8 +1,8 @@
 """The loss of the blocks in flight: read-out, prediction loss and gradient, a group of blocks at a time.
 
-So nothing of the length of the sequence is kept but inputs, targets and boundaries: neither outputs nor predictions
-nor their gradients. `BlockLoss` says what is asked of a batch. A `LossPass` goes through its blocks once and adds up
-what they give; whoever starts a pass over the blocks starts one (`BlockLoss.new_pass`).
+So only inputs, targets and boundaries are kept for the whole sequence: neither outputs nor predictions nor their
+gradients. `BlockLoss` describes the loss of a batch. A `LossPass` goes through its blocks once and sums their results;
+every pass over the blocks starts a new one (`BlockLoss.new_pass`).
 """
 
 import math
@@ -23,23 +23,23 @@ from hbll_seq.losses import counted, only_counted, total
 
 
 class BlockLoss:
-    """What is asked of a batch's outputs; it does not change.
+    """The loss of a batch's outputs; it does not change.
 
     Args:
-        readout: from hidden outputs to predictions.
+        readout: module from hidden outputs to predictions.
         objective: "cross_entropy" or "mse".
-        whole: one target a sequence, read at its last step; otherwise one a step.
+        whole: one target per sequence, read at its last time step; otherwise one per time step.
         batch: targets.
-        block: steps of a block in the layout of the outputs, K.
-        credit: steps of the blocks whose losses are reported.
+        block: time steps of a block in the layout of the outputs, K.
+        credit: time steps of the blocks whose losses are reported.
 
     Attributes:
         size, steps, blocks: B, T and n.
-        count: targets that count, at least 1; only with one a step.
+        count: targets that count, at least 1; only with one per time step.
         fused: whether read-out and loss run as one compiled kernel.
 
     Raises:
-        InputError: a target that counts and is no class, where the compiled read-out would be taken.
+        InputError: a target that counts and is no class, before the compiled read-out.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class BlockLoss:
 
     @staticmethod
     def _check(batch: Batch, classes: int) -> None:
-        """Refuse targets that count and are no class: the compiled softmax would write beside its logits."""
+        """Refuse targets that count and are no class: the compiled softmax would write outside its logits."""
         y = batch.y if batch.mask is None else batch.y[batch.mask]
         if y.numel():
             low, high = (int(v) for v in y.aminmax())
@@ -88,15 +88,15 @@ class BlockLoss:
 
 
 class LossPass:
-    """One pass over all blocks: called for every span of blocks, it gives the gradient on the span's outputs.
+    """One pass over all blocks; each call takes a span of blocks and returns the gradient on its outputs.
 
-    A context: spans are asked for inside it, in any order, every block once; what was added up is there after it. The
-    gradient of a span may lie in a work buffer (`kernels.buffers`). The pass owns it and hands it back when the next
-    span is asked for and when the context ends.
+    A context: inside it spans are scored in any order, every block once; after it the sums can be read. The gradient of
+    a span may lie in a work buffer (`kernels.buffers`). The pass owns it and gives it back at the next call and when
+    the context ends.
 
     Raises:
-        RuntimeError: a block is asked for twice, or outside the context; the context ends before every block was asked
-            for; a sum is read before it ends.
+        RuntimeError: a block is scored twice, or outside the context; the context ends before every block was scored;
+            a sum is read before it ends.
     """
 
     def __init__(self, loss: BlockLoss) -> None:
@@ -117,7 +117,7 @@ class LossPass:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Hand the work buffer back; refuse to end with sums of some blocks only, unless an error ends it."""
+        """Give back the work buffer; refuse to end with sums of some blocks only, unless an error ends it."""
         self._return()
         self._state = "over" if all(self._asked) else "broken off"
         if kind is None and self._state != "over":
@@ -153,7 +153,7 @@ class LossPass:
         return dout.view(k, -1, dout.shape[-1])
 
     def _ask(self, first: int, stop: int) -> None:
-        """Refuse a span that is not part of this pass any more."""
+        """Refuse a span outside this pass."""
         asked, n = f"blocks {first}..{stop - 1} were asked for", len(self._asked)
         if self._state != "open":
             raise RuntimeError(f"{asked} in a pass over the loss that is {self._state}")
@@ -213,12 +213,12 @@ class LossPass:
 
     @property
     def loss(self) -> float:
-        """Mean loss of the batch."""
+        """The mean loss of the batch."""
         self._over()
         return self._loss
 
     def by_credit_block(self) -> Tensor | None:
-        """Average by credit block, `(m,)`, NaN where there is no target; None with one target a sequence."""
+        """Average by credit block, `(m,)`, NaN for one without a target; None with one target per sequence."""
         self._over()
         if self._of.whole:
             return None
@@ -228,7 +228,7 @@ class LossPass:
         return torch.where(counts > 0, sums / counts, math.nan).float()
 
     def accumulate(self) -> None:
-        """Add the read-out's gradients, of the spans where they were wanted, to `.grad`."""
+        """Add the read-out's gradients, of the spans that requested them, to `.grad`."""
         self._over()
         if self._grads:
             add_to_parameters([p for p in self._of.readout.parameters() if p.requires_grad], self._grads)

@@ -1,8 +1,8 @@
-"""The roll of all blocks of a layer at once, as one batched call, in groups where memory is short.
+"""The roll of all blocks of a layer at once, as one batched call, in groups if memory is short.
 
 All n blocks of B sequences become N = n*B rows of one roll over K steps: row i*B + b is block i of
-sequence b. Nothing in a roll crosses rows, so blocks cannot see each other here; what passes between
-them are boundary states and feedback messages, handled by `engine/solve.py`.
+sequence b. Nothing in a roll crosses rows, so blocks cannot see each other here. Only boundary states and
+feedback messages pass between them (`engine/solve.py`).
 
 Groups: with `group` blocks at a time only those blocks' activations exist at once. The forward then
 keeps outputs and ends, and each backward pass rolls a group again before it differentiates it
@@ -35,7 +35,7 @@ class BlockRoll(Borrower):
         group: blocks rolled at a time, or None for all.
         depth: counter to add to.
         projected: `(K, n, B, P)` the cell's projection of x, or None to have each roll make it.
-        store: False where the outputs are not wanted all at once: each backward pass then rolls every group again.
+        store: False if the outputs are not wanted all at once: each backward pass then rolls every group again.
 
     Attributes:
         outputs: `(K, n, B, d)` or None.
@@ -75,13 +75,13 @@ class BlockRoll(Borrower):
         self.link = None if links[0] is None else torch.cat([one for one in links if one is not None]).view(n, b, -1)
 
     def let_go(self) -> None:
-        """Release the roll that was kept for the way back, and the outputs with it; ends, carries and links stay."""
+        """Release the roll kept for the backward pass, and the outputs with it; ends, carries and links stay."""
         if self._whole is not None:
             self._whole.release()
             self._whole = self.outputs = None
 
     def release(self) -> None:
-        """Let go, and hand the projected inputs back as well: for the last of the levels that share them."""
+        """Release the roll, and give back the projected inputs: for the last of the rolls that share them."""
         if self.released:
             return
         self.let_go()
@@ -93,7 +93,7 @@ class BlockRoll(Borrower):
 
     @contextmanager
     def _rolled(self, i: int, j: int) -> Iterator[Roll]:
-        """The roll of blocks i..j with activations: the one that was kept, or another, released after use."""
+        """Yield the roll of blocks i..j with activations: the kept one, or another, released after use."""
         if self._whole is not None:
             yield self._whole
         else:
@@ -111,11 +111,11 @@ class BlockRoll(Borrower):
         """Take the vector-Jacobian products of all blocks at once.
 
         Args:
-            dout: `(K, n, B, d)` gradient on the outputs, or None; or what gives that of a group from its outputs, asked
-                once a group (`engine.block_loss.LossPass`).
+            dout: `(K, n, B, d)` gradient on the outputs, or None; or a function from a group's outputs to their
+                gradient, called once per group (`engine.block_loss.LossPass`).
             dend: `(n, B, S)` message at each block's end.
             gradients: also return the gradients on input and parameters.
-            inputs: False where that on the input is not wanted.
+            inputs: False if the gradient on the input is not wanted.
 
         Returns:
             Gradient `(n, B, S)` on the start states; gradient `(K, n, B, D)` on x or None; parameter gradients.

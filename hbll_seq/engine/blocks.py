@@ -1,4 +1,4 @@
-"""Time cut into blocks: the layout, which boundaries count, where messages are discounted, and depth, counted."""
+"""Blocks of time: their layout, the boundaries that count, the places of discounts, and the sequential depth."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Depth:
-    """Sequential depth, counted while it happens: steps of a roll, and levels of a scan."""
+    """Sequential depth, counted while it happens: time steps of a roll, and levels of a scan."""
 
     steps: int = 0
     levels: int = 0
@@ -39,7 +39,7 @@ def from_blocks(x: Tensor, steps: int) -> Tensor:
 
 
 def valid_boundaries(steps: int, block: int, lengths: Tensor | None, like: Tensor) -> Tensor | None:
-    """Mark the boundaries `(n-1, B, 1)` that lie inside their sequence with 1; None where all do."""
+    """Mark the boundaries `(n-1, B, 1)` that lie inside their sequence with 1; None if all do."""
     last = (steps - 1) // block * block
     if lengths is None or int(lengths.min()) > last:
         return None
@@ -57,7 +57,7 @@ def discounts(discount: float | Tensor, credit: int, block: int, steps: int, bat
         steps, batch: T and B.
 
     Returns:
-        A number where it is the same at all ends, or `(n, B, 1)`: gamma where a credit block ends too, 1 elsewhere.
+        A number if it is the same at all ends, or `(n, B, 1)`: gamma where a credit block ends too, 1 elsewhere.
     """
     if block == credit or (isinstance(discount, float) and discount == 1.0):
         return discount

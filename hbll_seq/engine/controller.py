@@ -1,13 +1,12 @@
-"""Decides how many sweeps and corrections a step may spend, and what a run stops trying, from measured residuals.
+"""The controller: from measured residuals, the number of sweeps and corrections, and the attempts that a run gives up.
 
-Like the error control of an ODE solver: the loops of `solve.py` know their residuals, and the
-controller remembers how many iterations a tolerance took, so that the next step asks for activations
-only when it expects to be done. Every `check_every` steps the loss on the tree's boundaries is
-compared with the loss of the deployed chain on the same batch: what matters is that gap, and
-the tolerance follows it. The pull acts only while a fixed number of sweeps ends above the tolerance.
+It works like the error control of an ODE solver. The loops of `solve.py` know their residuals. The controller remembers
+how many iterations a tolerance took, so that the next update keeps activations only when it expects to be done. Every
+`check_every` updates the loss on the solved boundaries is compared with the loss of the deployed chain on the same
+batch, and the tolerance follows that gap. The pull acts only while a fixed number of sweeps ends above the tolerance.
 
-Where states or messages would not converge, the step has switched to an exact schedule. A run that had to for more
-than a tenth of its steps starts with that schedule for a while, then tries again.
+An update whose states or messages would not converge switches to an exact schedule. A run that had to switch in more
+than a tenth of its updates starts with that schedule for a while, then tries again.
 """
 
 from collections import deque
@@ -20,12 +19,12 @@ from hbll_seq.engine.plan import Record
 from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import warn
 
-_MEMORY = 8  # steps remembered when the effort is lowered
+_MEMORY = 8  # updates remembered when the effort is lowered
 PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which a pull changed anything
-FEW = 64  # blocks up to which the tolerance of the messages is the one asked for
+FEW = 64  # most blocks with the tolerance of the messages as given
 ROUNDING = 30.0  # amplification from which float32 was more than 5 % off in 64 of 66 cases
-SWITCHES = 3  # steps that had to switch before a run starts with the exact schedule
-PAUSE = 100  # steps it does so, the first time; twice as many every further time
+SWITCHES = 3  # updates that had to switch before a run starts with the exact schedule
+PAUSE = 100  # updates with the exact schedule, the first time; twice as many every further time
 ADVICE = {
     "states": "its boundary states do not agree after sweeps: the network remembers, or reacts violently, over many "
     "blocks, or draws random numbers (dropout in a cell). Steps go on with boundaries from one roll in order. "
@@ -36,16 +35,16 @@ ADVICE = {
 
 
 class Controller:
-    """Effort, tolerance, pull and carry calibration, all adjusted by measurement.
+    """Effort, tolerance, pull and carry calibration of one model, all adjusted by measurement.
 
     Args:
         tolerance, feedback_tolerance, most: see `Options`.
-        finest: what the tolerance is never tightened below, where that is more than a hundredth of its initial value.
+        finest: lower limit of the tolerance, if that is more than a hundredth of its initial value.
 
     Attributes:
-        tolerance: relative inconsistency aimed at; between a hundredth (or `finest`) and once its initial value.
+        tolerance: target of the relative inconsistency; between a hundredth (or `finest`) and once its initial value.
         pull: weight of the consistency term.
-        steps: training steps seen.
+        steps: updates seen.
     """
 
     def __init__(self, tolerance: float, feedback_tolerance: float, most: int, finest: float = 0.0) -> None:
@@ -72,18 +71,19 @@ class Controller:
         return Effort(_least(self._corrections.get(layer), 0), self.most, self.feedback_within(blocks))
 
     def feedback_within(self, blocks: int) -> float:
-        """Return the residual allowed to messages over so many blocks: what is left over adds up from block to block.
+        """Return the residual allowed to messages over so many blocks: errors add up from block to block.
 
         Measured in docs/notes/2026-11-28-dynamics-that-do-not-forget.md.
         """
         return self.feedback_tolerance * min(1.0, (FEW / blocks) ** 2)
 
     def avoid(self) -> str:
-        """Say what this step does not try: "states", "messages" (and with them the states), or ""."""
+        """Return the attempts to avoid in this update: "states", "messages" (and with them the states), or ""."""
         return next((kind for kind in ("messages", "states") if self._avoid[kind].now(self.steps)), "")
 
     def mix(self, layer: int) -> Tensor | float:
-        """Fit the weights `(M,)` of the cell's own carry: least squares of the seen change on the predicted.
+        """Fit the weights `(M,)` of the cell's own carry: least squares of the seen change on the predicted
+        (docs/method.md#solving-for-the-states-consistency-sweeps).
 
         Units that hardly moved keep 1. Weights stay in [0, 1.5]: a carry that predicts nothing is
         dropped (a Jacobi sweep), never reversed.
@@ -102,7 +102,7 @@ class Controller:
         return float(sum(torch.as_tensor(w).mean() for w in weights) / len(weights)) if weights else 1.0
 
     def observe(self, records: list[Record]) -> None:
-        """Learn from one step: one record a layer."""
+        """Learn from one update: one record per layer."""
         for layer, record in enumerate(records):
             self._observe(layer, record)
         said = any(avoid.times for avoid in self._avoid.values())
@@ -134,7 +134,7 @@ class Controller:
             self.pull = self.pull * 0.97 if self.pull > PULL_FIRST / 10 else 0.0
 
     def amplified(self, amplification: float, dtype: torch.dtype) -> None:
-        """Warn, once a run, where rounding decides the gradient."""
+        """Warn, once a run, if rounding decides the gradient."""
         if amplification > ROUNDING and dtype != torch.float64 and not self._said_rounding:
             self._said_rounding = True
             warn(
@@ -143,7 +143,7 @@ class Controller:
             )
 
     def compare(self, tree: float, deployed: float) -> None:
-        """Tighten the tolerance where the tree's loss is not the deployed chain's, relax it where it is."""
+        """Tighten the tolerance if the loss on the boundaries is not the deployed chain's, relax it if it is."""
         gap = abs(deployed - tree) / max(abs(deployed), 1e-12)
         if gap > 0.01:
             self.tolerance = max(self.tolerance * 0.5, self.least)
@@ -151,7 +151,7 @@ class Controller:
             self.tolerance = min(self.tolerance * 1.25, self.initial)
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect what a resumed run needs."""
+        """Collect the state for a resumed run."""
         return {
             "tolerance": self.tolerance,
             "pull": self.pull,
@@ -163,7 +163,7 @@ class Controller:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore a state returned by `state_dict`."""
         self.tolerance = max(state["tolerance"], self.least)  # it may come from a run in another precision
         self.pull, self.steps = state["pull"], int(state["steps"])
         self._needed = {int(k): deque(v, maxlen=_MEMORY) for k, v in state["needed"].items()}
@@ -176,7 +176,7 @@ class Controller:
 
 
 class _Avoid:
-    """One kind of attempt: how often it failed, and until which step it is not made."""
+    """A record of one kind of attempt: its failures, and the update until which it is avoided."""
 
     def __init__(self) -> None:
         self.tried, self.failed, self.until, self.times = 0, 0, 0, 0
@@ -185,11 +185,11 @@ class _Avoid:
         return step < self.until
 
     def observe(self, step: int, failed: bool) -> bool:
-        """Count a step; True where the run has just begun to avoid the attempt."""
+        """Count an update; return True if the run now begins to avoid the attempt."""
         if self.now(step):
             return False
         self.tried, self.failed = self.tried + 1, self.failed + failed
-        if self.tried > PAUSE:  # what was long ago counts less
+        if self.tried > PAUSE:  # old updates count less
             self.tried, self.failed = self.tried // 2, self.failed // 2
         if self.failed < SWITCHES or 10 * self.failed <= self.tried:
             return False
@@ -205,5 +205,5 @@ class _Avoid:
 
 
 def _least(seen: deque[int] | None, first: int) -> int:
-    """The smallest recent count: asking for activations one roll early is cheaper than a wasted roll."""
+    """Return the smallest recent count: keeping activations one roll early is cheaper than a wasted roll."""
     return min(seen) if seen else first

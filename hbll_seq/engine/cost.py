@@ -1,10 +1,11 @@
-"""What one update of a layer costs on a CPU: a model with few constants, in nanoseconds.
+"""A cost model of one update of a layer on a CPU: few constants, in nanoseconds.
 
-A roll of K steps takes its rows through recurrent products and elementwise formulas. A tile of rows shares every load
-of a weight, so few rows wait for loads (slower the further away the weights live) and many for multiply-adds. Threads
-share rows, or the units of every step where rows are few and layers wide; then they meet after every step. What all
-schedules share, the input's projection, the gradients of the weights, the read-out, is left out: only differences
-decide. Constants were fitted to `python -m benchmarks.schedules` (docs/notes/2026-11-28-schedules.md).
+A roll of K time steps takes its rows through recurrent products and elementwise formulas. A tile of rows shares every
+load of a weight. So few rows wait for loads (slower the further away the weights are), and many for multiply-adds.
+Threads share rows, or the units of every time step if rows are few and layers wide; then they meet after every time
+step. Costs common to all schedules are left out, because only differences decide: the input's projection, the gradients
+of the weights, the read-out. Constants were fitted to `python -m benchmarks.schedules`
+(docs/notes/2026-11-28-schedules.md).
 """
 
 import math
@@ -16,10 +17,10 @@ from hbll_seq.kernels.machine import units_pay
 
 @dataclass(frozen=True)
 class Machine:
-    """A CPU as the model sees it.
+    """The properties of a CPU that the model uses.
 
     Attributes:
-        threads: that rolls may use.
+        threads: threads that rolls may use.
         width: float32 numbers in a vector.
         registers: vector registers.
         l1, l2: bytes of a core's caches.
@@ -34,18 +35,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class Constants:
-    """Nanoseconds, on one thread.
+    """Constants in nanoseconds, on one thread.
 
     Attributes:
         multiply: a vector multiply-add.
         near, far, remote: a vector of weights from the first cache, the second, and beyond.
         element: the formulas of one vector of units, forward.
-        back: the same, backward, beside a forward's.
-        step: around one step of a roll.
-        meet: a thread's part in a meeting of all after a step.
-        traffic: memory that all blocks at once move beside the rolls, a vector of units of a step of a row.
+        back: the same, backward, in addition to a forward's.
+        step: overhead of one time step of a roll.
+        meet: a thread's part in a meeting of all after a time step.
+        traffic: memory traffic of all blocks at once beside the rolls, per vector of units, time step and row.
         call: Python and the scans around an update with all blocks at once.
-        sweep: the same around one sweep.
+        sweep: the same for one sweep.
     """
 
     multiply: float = 0.559
@@ -64,12 +65,12 @@ class Constants:
 FITTED = Constants()
 
 
-GROUPED = 1.6  # groups ask for the loss in every pass too: measured at (1, 262144, 64), 256 MB
+GROUPED = 1.6  # groups also compute the loss in every pass: measured at (1, 262144, 64), 256 MB
 
 
 @dataclass(frozen=True)
 class Work:
-    """One layer's step: `gates` recurrent products of `units` by `units`, `parts` vectors of state."""
+    """The work of one layer's time step: `gates` recurrent products of `units` by `units`, `parts` vectors of state."""
 
     gates: int
     parts: int
@@ -77,7 +78,7 @@ class Work:
 
 
 def step(work: Work, rows: int, machine: Machine, c: Constants = FITTED) -> float:
-    """Estimate one step of `rows` rows, forward, by all threads that have work."""
+    """Estimate one time step of `rows` rows, forward, by all threads that have work."""
     w, gates = machine.width, work.gates
     units = math.ceil(work.units / w) * w
     by_units = units_pay(rows, units, machine.threads)
@@ -95,7 +96,7 @@ def step(work: Work, rows: int, machine: Machine, c: Constants = FITTED) -> floa
 def sequential(
     work: Work, batch: int, steps: int, machine: Machine, *, again: bool = False, c: Constants = FITTED
 ) -> float:
-    """Estimate a compiled call each way; with `again` the forward roll is made twice, since memory was short."""
+    """Estimate a compiled call each way; with `again` the forward roll is made twice, because memory was short."""
     return steps * step(work, batch, machine, c) * (1 + again + c.back)
 
 
@@ -106,10 +107,10 @@ def parallel(
     """Estimate sweeps, a local pass and two passes back, all blocks at once.
 
     Args:
-        work, batch, steps, machine: what is run, and where.
-        block: steps of an execution block.
-        sweeps: expected; infinite for exact boundaries by a roll in order.
-        group: blocks in flight, which both passes back roll again; None for all.
+        work, batch, steps, machine: the work and its machine.
+        block: time steps of an execution block.
+        sweeps: expected number; infinite for exact boundaries by a roll in order.
+        group: blocks in flight, which both backward passes roll again; None for all.
         c: constants.
     """
     n = math.ceil(steps / block)

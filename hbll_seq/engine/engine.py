@@ -1,4 +1,4 @@
-"""The engine of one model's recurrent layers: its options, its controller, and what happened in the latest step."""
+"""The engine of one model's recurrent layers: its options, its controller, and the records of the latest update."""
 
 import functools
 import os
@@ -26,17 +26,17 @@ CERTAINTY = ("exact", "within tolerance", "forced")  # from best to worst
 
 
 class Engine:
-    """Runs layers by the schedule that options, shape and machine ask for, and remembers how it went.
+    """An engine runs layers by the schedule for options, shape and machine, and records the run.
 
-    A step of training is `begin`, then `layer` for every layer or `one_layer` for all, then the way back, then `end`.
+    An update is `begin`, then `layer` for every layer or `one_layer` for all, then the backward pass, then `end`.
 
     Args:
         options: see `Options`.
 
     Attributes:
-        controller: effort and tolerances, adjusted from step to step.
-        records: one a layer, of the latest step.
-        pinned: schedules found by measuring (`pin`), by shape; they go before what the cost model says.
+        controller: effort and tolerances, adjusted after every update.
+        records: records of the latest update, one per layer.
+        pinned: measured schedules (`pin`), by shape; they take precedence over the cost model.
     """
 
     def __init__(self, options: Options) -> None:
@@ -46,7 +46,7 @@ class Engine:
         self.begin()
 
     def check(self, cells: list[Cell], device: torch.device) -> None:
-        """Refuse what this device, or a cell, cannot do.
+        """Refuse options that this device, or a cell, does not support.
 
         Raises:
             InputError: a precision that a cell does not have, or recording on a device without it.
@@ -57,27 +57,27 @@ class Engine:
             raise InputError("capture", f"True on device {device.type!r}", "a CUDA device, or capture=False")
 
     def credit_block(self, steps: int, batch: int) -> int:
-        """Choose the steps of a credit block: a matter of the task, not of the machine."""
+        """Choose the time steps of a credit block; this depends on the task, not on the machine."""
         size = self.options.block_size
         return min(size if isinstance(size, int) else auto_block(steps, batch), steps)
 
     def begin(self, *, keep: bool = False, probe: bool = False) -> None:
-        """Begin a step.
+        """Begin an update.
 
         Args:
-            keep: have its records keep states and messages: all blocks run at once, and nothing switches to a schedule
+            keep: keep states and messages in the records: all blocks run at once, and nothing switches to a schedule
                 that has none. The loss goes through `layer`.
-            probe: also measure how far its way back amplifies.
+            probe: also measure the amplification of the backward pass.
         """
         self.records: list[Record] = []
         self._keep, self._probe = keep, probe
 
     def pin(self, name: str, schedule: Schedule) -> None:
-        """Keep to a schedule for batches of the shape that `shape_name` gives this name."""
+        """Fix the schedule for batches of the shape that `shape_name` names `name`."""
         self.pinned[name] = schedule
 
     def schedule(self, cell: Cell, shape: Shape, like: Tensor) -> Schedule:
-        """Choose the schedule of a layer's next step; `like` has its dtype and device."""
+        """Choose the schedule of a layer in the next update; `like` has its dtype and device."""
         avoid = self.controller.avoid()
         known = self.pinned.get(shape_name(shape.steps, shape.batch, shape.credit))
         if known is not None and known.execution not in AVOIDED[avoid]:
@@ -86,7 +86,7 @@ class Engine:
         return choose(Layer.of(cell, like), shape, device, this_machine(), self.options, avoid=avoid)
 
     def plan(self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0) -> Plan:
-        """Plan a layer's next step: its schedule and its effort."""
+        """Plan a layer's next update: its schedule and its effort."""
         o, c = self.options, self.controller
         chosen = self.schedule(cell, shape, like)
         execution, block = chosen.execution, chosen.block
@@ -101,13 +101,13 @@ class Engine:
         own = own.to(like) if isinstance(own, Tensor) else own  # the model may have changed its dtype since
         return Plan(
             block, sweeps, feedback, execution, shape.credit, self.pull, discount, own, chosen.group, o.precision,
-            captures=None if self._keep else self.captures,  # what is kept must outlast the next replay
+            captures=None if self._keep else self.captures,  # kept states must outlast the next replay
             probe=self._probe,
         )  # fmt: skip
 
     @property
     def pull(self) -> float:
-        """Weight of the consistency term in this step."""
+        """The weight of the consistency term in this update."""
         return self.controller.pull if isinstance(self.options.pull, str) else float(self.options.pull)
 
     def layer(self, layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, credit: int,
@@ -119,9 +119,9 @@ class Engine:
             cell: its cell.
             x: `(B, T, D)`.
             state: `(B, S)` start.
-            lengths: `(B,)` valid steps, or None for all.
-            credit: steps of a credit block.
-            discount: on the message that enters a credit block, a number or `(m, B, 1)`.
+            lengths: `(B,)` valid time steps, or None for all.
+            credit: time steps of a credit block.
+            discount: factor on the message that enters a credit block, a number or `(m, B, 1)`.
         """
         plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
         self.records.append(Record(keep=self._keep))
@@ -130,26 +130,26 @@ class Engine:
     def one_layer(
         self, cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, credit: int, discount: float | Tensor
     ) -> tuple[float, Tensor | None]:
-        """Train a model of one layer for a step, its loss taken where its blocks are; see `step_one_layer`."""
+        """Make an update of a model of one layer, its loss computed block by block; see `step_one_layer`."""
         plan = self.plan(0, cell, _shape(x, credit, discount), state, discount)
         self.records = [Record()]
         return step_one_layer(cell, head, x, state, batch, plan, self.records[0])
 
     def end(self) -> None:
-        """Learn from the step that was made."""
+        """Learn from the records of the update."""
         self.controller.observe(self.records)
 
     def exact(self) -> bool:
-        """Whether the latest step's boundaries were those of the deployed chain."""
+        """Return whether the latest update's boundaries were those of the deployed chain."""
         return all(r.boundaries == "exact" for r in self.records)
 
     def amplification(self) -> float | None:
-        """Return the worst layer's amplification in the latest step (`Record`); None where it was not measured."""
+        """Return the worst layer's amplification in the latest update (`Record`); None if it was not measured."""
         found = [one.amplification for one in self.records if one.amplification is not None]
         return max(found) if found else None
 
     def metrics(self) -> dict[str, float | str]:
-        """Sum the latest step up for the history: the worst layer's figures."""
+        """Sum up the latest update for the history: the worst layer's figures."""
         r = self.records
         ran = dict.fromkeys(
             f"gave up {' and '.join(one.gave_up)}, then {one.ran}" if one.gave_up else one.ran for one in r
@@ -169,25 +169,25 @@ class Engine:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect what a resumed run needs."""
+        """Collect the state for a resumed run."""
         pinned = {name: [one.execution, one.block] for name, one in self.pinned.items()}
         return {**self.controller.state_dict(), "pinned": pinned}
 
     def reset(self) -> None:
-        """Forget what was learned of a model: another one is trained."""
+        """Forget everything learned of a model: another one is trained."""
         o = self.options
         self.controller = Controller(o.tolerance, o.feedback_tolerance, o.most, o.finest)
         self.pinned: dict[str, Schedule] = {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore a state returned by `state_dict`."""
         self.controller.load_state_dict(state)
         pinned = state.get("pinned", {})  # runs from before schedules were measured have none
         self.pinned = {name: Schedule(str(how), int(block)) for name, (how, block) in pinned.items()}
 
 
 def shape_name(steps: int, batch: int, credit: int) -> str:
-    """Name a shape of batch: steps, up to the next power of two, sequences, and steps of a credit block."""
+    """Name a shape of batch: time steps, rounded up to a power of two, sequences, and time steps of a credit block."""
     return f"{1 << (steps - 1).bit_length()} steps x {batch}, credit {credit}"
 
 
@@ -199,7 +199,7 @@ def this_machine() -> Machine:
 
 @functools.cache
 def _caches() -> tuple[int, int]:
-    """Ask the system for the bytes of a core's first and second cache; usual sizes where it does not say."""
+    """Return the bytes of a core's first and second cache; usual sizes if the system does not tell."""
     sizes = []
     for name, usual in (("SC_LEVEL1_DCACHE_SIZE", 32 << 10), ("SC_LEVEL2_CACHE_SIZE", 1 << 20)):
         try:

@@ -1,4 +1,4 @@
-"""Adding gradients: what the parts of a layer give is summed, and the sum goes to `.grad`. None stands for none."""
+"""Sums of gradients of a layer's parts, and their addition to `.grad`. None stands for no gradient."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def added(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor 
 
 
 def add_to_parameters(parameters: Sequence[nn.Parameter], grads: Sequence[Tensor | None]) -> None:
-    """Add one gradient a parameter to `.grad`, which keeps none of the tensors given."""
+    """Add one gradient per parameter to `.grad`, without keeping the given tensors."""
     for p, g in zip(parameters, grads, strict=True):
         if g is not None:
             p.grad = g.clone() if p.grad is None else p.grad + g

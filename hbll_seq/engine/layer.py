@@ -1,17 +1,17 @@
 """A recurrent layer trained block by block: the autograd node that stands for one layer.
 
 Forward solves the boundary states and rolls all blocks from them; backward solves the feedback
-messages and differentiates every block on its own. No graph ever joins two blocks: what a block
-gets from the others are two constants, its start state and the message at its end. Block i's objective
+messages and differentiates every block on its own. No graph ever joins two blocks: a block
+gets two constants from the others, its start state and the message at its end. Block i's objective
 (docs/method.md#the-probabilistic-reading) is
 
     l_i + <F_i(h_i), stop(lambda_{i+1})> + pull * |F_i(h_i) - stop(h_{i+1})|^2 / 2
 
 whose last two terms are, up to a constant, the squared distance to the posterior mean.
 
-What runs at the same time is the plan's `execution`. "parallel" sweeps until the boundaries agree; if they do not
-converge, or with "exact-forward", one roll in order gives them exactly. Messages are solved all blocks at once; if they
-do not converge, the step goes through the layer in order instead, as "sequential" always does.
+The plan's `execution` is the schedule. "parallel" sweeps until the boundaries agree. If they do not converge, or with
+"exact-forward", one roll in order gives them exactly. Messages are solved for all blocks at once. If they do not
+converge, the update runs the layer in order instead, as "sequential" always does.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ def solve_layer_states(
     if states is None or not (states.converged or plan.sweeps.fixed):
         if states is not None:
             record.gave_up.append("states")
-            states.roll.let_go()  # its activations are wrong ones
+            states.roll.let_go()  # its activations are from wrong boundaries
         in_time = x.detach().transpose(0, 1).contiguous()
         start = exact_starts(cell, in_time, xb, state.detach(), plan.block)
         record.depth.steps += (n - 1) * plan.block
@@ -83,7 +83,7 @@ def solve_layer_states(
         )
         record.depth.steps += plan.block
         record.residuals = [*record.residuals, states.residuals[0]]
-        # a cell that draws random numbers rolls otherwise every time: its boundaries fit no other roll
+        # a cell with random draws rolls differently every time: its boundaries fit no other roll
         fits = not states.residuals[0] > plan.sweeps.tolerance
         record.ran, record.boundaries = "exact-forward", "exact" if fits else "forced"
     record.end = states.roll.end
@@ -121,7 +121,7 @@ def _found(converged: bool, *, exact: bool) -> str:
 
 
 class _BlocksNode(torch.autograd.Function):
-    """All blocks at once: forward states, backward messages."""
+    """An autograd node for all blocks at once: forward states, backward messages."""
 
     @staticmethod
     def forward(
@@ -156,7 +156,7 @@ class _BlocksNode(torch.autograd.Function):
 
 
 class _InOrderNode(torch.autograd.Function):
-    """One step after the other, each way in one call where the cell has one."""
+    """An autograd node for time steps in order, each way in one call if the cell has one."""
 
     @staticmethod
     def forward(
@@ -175,7 +175,7 @@ class _InOrderNode(torch.autograd.Function):
 
 
 def _pull_back(in_order: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-    """Differentiate: gradients on start, inputs `(B, T, D)` and parameters, from that on the outputs `(B, T, d)`."""
+    """Return gradients on start, inputs `(B, T, D)` and parameters from that on the outputs `(B, T, d)`."""
     in_time = dout.transpose(0, 1).contiguous()
     with in_order:
         start, dx, parameters = in_order.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)

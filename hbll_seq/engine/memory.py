@@ -1,4 +1,4 @@
-"""Budgets of memory: what a size means, and what a step of a roll keeps."""
+"""Budgets of memory: bytes from a size in words, and bytes that a roll keeps per time step."""
 
 import re
 
@@ -22,7 +22,7 @@ def memory_bytes(memory: int | str) -> int:
 
 
 def activation_bytes(cell: Cell, dtype: torch.dtype) -> int:
-    """Bound the bytes that one row keeps per step of a roll with activations, fused or not.
+    """Return a bound on the bytes that one row keeps per time step of a roll with activations, fused or not.
 
     Input, projection (4 gates at most), gates and candidates before and after their nonlinearity, states, and
     the gradients on the gates: measured on the GRU's fused roll it is 12 d + D numbers, on autograd's about 24 d + 2 D.

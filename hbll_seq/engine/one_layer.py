@@ -1,8 +1,9 @@
-"""A model of one layer, its loss taken where its blocks are: no autograd graph from outputs to loss, no copies.
+"""The update of a model of one layer, its loss computed block by block: no autograd graph from outputs to loss, no
+copies.
 
 The fixed points are those of `engine.layer`, the loss is that of `engine.block_loss`. In groups only the input, the
-targets and the boundaries are kept of the whole sequence, so memory is that of a few blocks whatever the length; every
-pass rolls its blocks again, which costs one forward roll more a pass.
+targets and the boundaries are kept for the whole sequence, so memory is that of a few blocks at any length. Every pass
+then rolls its blocks again, which costs one more forward roll per pass.
 """
 
 from torch import Tensor, nn
@@ -17,19 +18,19 @@ from hbll_seq.engine.sequential import InOrder
 
 
 class Head:
-    """What is asked of a layer's outputs.
+    """The read-out and loss on a layer's outputs.
 
     Args:
-        readout: from hidden outputs to predictions.
+        readout: module from hidden outputs to predictions.
         objective: "cross_entropy" or "mse".
-        whole: one target a sequence; otherwise one a step.
+        whole: one target per sequence; otherwise one per time step.
     """
 
     def __init__(self, readout: nn.Module, objective: str, whole: bool) -> None:
         self.readout, self.objective, self.whole = readout, objective, whole
 
     def loss(self, batch: Batch, block: int, credit: int | None = None) -> BlockLoss:
-        """Make the loss of a batch whose outputs come in blocks of `block` steps."""
+        """Make the loss of a batch whose outputs come in blocks of `block` time steps."""
         return BlockLoss(self.readout, self.objective, self.whole, batch, block, credit)
 
 
@@ -39,13 +40,13 @@ def step_one_layer(
     """Add the batch's gradients to `.grad`; return the mean loss and the mean loss of each credit block.
 
     Args:
-        cell: the layer's.
-        head: what is asked of its outputs.
+        cell: the layer's cell.
+        head: the read-out and loss.
         x: `(B, T, D)` its input, to which no gradient flows.
         state: `(B, S)` start.
         batch: targets and lengths.
-        plan: how to run it.
-        record: filled.
+        plan: orders for the layer.
+        record: record to fill.
     """
     cell = captured(in_precision(cell, plan.precision), plan.captures)
     if plan.execution == "sequential":
@@ -55,10 +56,10 @@ def step_one_layer(
     with states.roll as roll:
         loss = head.loss(batch, plan.block, plan.credit_block)
         outputs = roll.outputs
-        if outputs is None:  # they come group by group, and come again in every pass over the blocks
+        if outputs is None:  # outputs come group by group, again in every pass over the blocks
             feedback = solve_layer_feedback(cell, states, loss, plan, record, steps, inputs=False)
             scored = None if feedback is None else feedback.scored
-        else:  # they are all there: one pass over the loss serves all passes over the blocks
+        else:  # all outputs exist: one pass over the loss serves all passes over the blocks
             with loss.new_pass() as scored:
                 dout = scored(0, outputs.shape[1], outputs.flatten(1, 2), True)
                 dout = None if dout is None else dout.view_as(outputs)

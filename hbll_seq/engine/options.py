@@ -19,39 +19,41 @@ FINEST_BF16 = 1e-4
 
 @dataclass(frozen=True)
 class Options:
-    """How recurrent layers are run in training. The defaults are meant to be right everywhere.
+    """The options for training recurrent layers. The defaults are meant to suit every model and machine.
 
     Args:
-        block_size: steps K of a *credit block*: where the discount acts, what has a loss of its own. "auto" takes it
-            from length and batch alone, so that one seed means the same objective on every machine.
-        sweeps: consistency sweeps, or "auto": as many as the tolerance needs, and if more than `most` would be needed
-            exact boundaries instead. A number is used whatever it leaves; the history then says "forced".
+        block_size: time steps K of a *credit block*: the discount acts at its ends, and it has a loss of its own.
+            "auto" depends on length and batch alone, so that one seed means the same objective on every machine.
+        sweeps: consistency sweeps, or "auto": as many as the tolerance needs; exact boundaries instead, if that is
+            more than `most`. A fixed number is used with any residual; the history then says "forced".
         feedback: feedback corrections, or "auto": likewise, with an exact pass in order instead.
-        pull: weight of the pull to the posterior, or "auto": only where a fixed number of sweeps leaves gaps.
-        tolerance: relative inconsistency of the boundaries aimed at: the mean of all, and 0.3 of the worst.
-        feedback_tolerance: relative squared residual of the feedback messages aimed at; with n > 64 blocks, times
-            (64 / n)^2.
-        carry: "calibrated" (the cell's own, scaled per unit by what earlier sweeps measured), "own", or "none" (Jacobi
+        pull: weight of the pull to the posterior (docs/method.md#the-probabilistic-reading), or "auto": above 0 only
+            while a fixed number of sweeps leaves gaps.
+        tolerance: target of the boundaries' relative inconsistency
+            (docs/method.md#solving-for-the-states-consistency-sweeps): the mean of all, and 0.3 of the worst.
+        feedback_tolerance: target of the feedback messages' relative squared residual
+            (docs/method.md#solving-for-the-messages-feedback-corrections); with n > 64 blocks, times (64 / n)^2.
+        carry: "calibrated" (the cell's own, scaled per unit by earlier sweeps' measurements), "own", or "none" (Jacobi
             sweeps, and no carry in the feedback's scan).
-        execution: what runs at the same time; the gradient is the same within the tolerances.
+        execution: schedule; the gradient is the same within the tolerances.
             "sequential": whole sequences in order, a compiled call each way where the cell has one; depth 2 T.
             "exact-forward": boundaries by one roll in order, then all blocks at once, forward and back.
             "parallel": all blocks at once, boundaries by consistency sweeps; exact boundaries where they do not agree.
             "auto": the fastest for the layer, the shape and this machine by `engine.schedule.choose`.
-            "measured": the fastest on this machine by trying, remembered in a file and in checkpoints.
-        execution_block: steps of a block that runs at once, "auto" or a number. It divides `block_size` where messages
-            are discounted.
+            "measured": the fastest of timed updates on this machine, remembered in a file and in checkpoints.
+        execution_block: time steps of a block that runs at once, "auto" or a number. It divides `block_size` if
+            messages are discounted.
         group: execution blocks in flight, or None for all at once.
         memory: budget for the activations of the blocks in flight, in bytes or as "512MB"; decides `group`.
         most: the most sweeps, and the most corrections, that "auto" may spend.
         discount: factor on the feedback message that enters a credit block. 1 is the whole credit of BPTT; 0 leaves
             each block its own loss, the credit of truncated BPTT; in between, credit from k blocks ahead counts
-            discount^k. "auto" is the rule's choice.
+            discount^k. "auto" is the rule's choice (docs/method.md#discount).
         precision: "float32", or "bf16": the products inside blocks, forward and back, take factors rounded to
             bfloat16 (`cells.mixed`). Weights, gates, states, messages, scans, losses and gradients stay float32, the
             read-out and the deployed chain too. The two tolerances are then at least 1e-4. A CPU without AVX512-BF16
-            gives up the compiled rolls for it. Not measured on a GPU.
-        capture: record the rolls of cells that are rolled step by step (your own, minGRU, a GRU of more than 512 units)
+            uses no compiled rolls for it. Not measured on a GPU.
+        capture: record the rolls of step-by-step cells (your own, minGRU, a GRU of more than 512 units)
             as CUDA graphs, so that a roll of all blocks is one launch (`cells.captured`). On CUDA only, float32
             products only; a recording is made for every shape of batch and keeps its activations. Not yet run on a GPU.
 
@@ -132,7 +134,7 @@ class Options:
 
     @property
     def budget(self) -> int | None:
-        """`memory` in bytes."""
+        """`memory` in bytes, or None."""
         return None if self.memory is None else memory_bytes(self.memory)
 
     @classmethod

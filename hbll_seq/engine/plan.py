@@ -1,4 +1,4 @@
-"""`Plan` tells how to run one layer in one step, `Record` says afterwards how it went."""
+"""`Plan` holds the orders for one layer in one update; `Record` reports on their execution."""
 
 from dataclasses import dataclass, field
 
@@ -12,20 +12,20 @@ from hbll_seq.engine.solve import Effort, Feedback, States
 
 @dataclass
 class Plan:
-    """How to run one layer this step.
+    """The orders for one layer in one update.
 
     Attributes:
-        block: steps of an execution block, K: what runs at once. In order, steps of a segment (see `group`).
+        block: time steps of an execution block, K, which run at once. In order, of a segment (see `group`).
         sweeps, feedback: effort of the two loops.
         execution: "parallel", "exact-forward" or "sequential", see `engine.schedule`.
-        credit: steps of a credit block, at whose ends the discount acts; `block` divides it, or the discount is 1.
+        credit: time steps of a credit block, at whose ends the discount acts; `block` divides it, or the discount is 1.
         pull: weight of the consistency term (mean over boundaries, summed over units).
         discount: factor on the feedback message that enters a credit block at its end, a number or `(m, B, 1)`.
         own: weight, `(M,)` or a number, of the cell's own carry in G; 0 are Jacobi sweeps.
-        group: execution blocks in flight, or None for all. In order: segments of `block * group` steps, or one.
-        precision: of the products inside blocks, see `cells.mixed`; states and messages are float32 with either.
-        captures: where rolls recorded as CUDA graphs are kept (`cells.captured`), or None to launch them step by step.
-        probe: also measure how far the way back amplifies (`Record.amplification`).
+        group: execution blocks in flight, or None for all. In order: segments of `block * group` time steps, or one.
+        precision: precision of the products inside blocks, see `cells.mixed`; states and messages stay float32.
+        captures: store of rolls recorded as CUDA graphs (`cells.captured`), or None to launch them step by step.
+        probe: also measure the amplification of the backward pass (`Record.amplification`).
     """
 
     block: int
@@ -42,29 +42,29 @@ class Plan:
     probe: bool = False
 
     def __post_init__(self) -> None:
-        """Credit blocks are execution blocks unless said otherwise."""
+        """Set credit blocks to execution blocks by default."""
         self.credit_block: int = self.block if self.credit is None else self.credit
 
     def whole_credit(self) -> bool:
-        """Whether no message is discounted."""
+        """Return whether no message is discounted."""
         return bool((torch.as_tensor(self.discount) == 1).all())
 
 
 @dataclass
 class Record:
-    """What happened in one layer in one step.
+    """The report on one layer in one update.
 
     Attributes:
-        keep: whether `states` and `feedback` (and so all activations) are kept after the step.
-        ran: the execution that gave boundaries and gradient: that of the plan, or what the step switched to.
+        keep: whether `states` and `feedback` (and so all activations) are kept after the update.
+        ran: the execution that gave boundaries and gradient: that of the plan, or its replacement.
         boundaries, messages: "exact", "within tolerance", or "forced": outside it, because the user fixed the effort.
-        gave_up: what did not converge, so that the step switched: "states", "messages", both or neither.
+        gave_up: unknowns that did not converge, so that the update switched: "states", "messages", both or neither.
         residuals: relative inconsistency before each sweep and at the end.
         feedback_residuals: relative residual of each backward pass.
         statistics: `(2, M)`, sums over sweeps and blocks, per unit, of the products p*p and p*e, where p is the change
             of a block's end that the cell's carry predicts and e the change that the roll showed.
-        amplification: largest message of a sequence over the sum of its steps' own gradients, where it was measured:
-            above 1 something expanded on the way back, and rounding errors with it.
+        amplification: largest message of a sequence over the sum of its time steps' own gradients, if it was measured.
+            Above 1 the backward pass expanded messages, and rounding errors with them.
         end: `(n, B, S)` state, or `(n, B, d)` hidden output, at every block's end.
     """
 

@@ -1,8 +1,8 @@
-"""Decides what one call will do: execution, block size and groups, in this file alone.
+"""The schedule of one call: execution, block size and groups, chosen in this file alone.
 
 Read `choose` as a table, first match first:
 
-    asked for by the user                                     as asked
+    fixed by the user's options                               as given
     a GPU, or a cell without compiled rolls                   parallel: the machine has room, or every step has a price
     a CPU with compiled rolls                                 the least of `engine.cost` over the three executions
     a run whose states (messages) would not converge before   exact-forward (sequential)
@@ -20,19 +20,19 @@ from hbll_seq.engine.options import Options
 from hbll_seq.errors import InputError
 from hbll_seq.tree import ROWS
 
-SWEEPS = 2.0  # what dynamics that forget take at the default tolerance, most often
+SWEEPS = 2.0  # the usual number at the default tolerance, for dynamics that forget
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What of a layer decides: kind of cell, sizes, and whether it has compiled rolls here.
+    """The properties of a layer that decide: kind of cell, sizes, and whether it has compiled rolls here.
 
     Attributes:
-        gates: with a recurrent product.
-        parts: vectors of state a unit.
+        gates: gates with a recurrent product.
+        parts: vectors of state per unit.
         hidden: units.
-        compiled: rolls of K steps in one call.
-        bytes: of activations that a row keeps a step.
+        compiled: whether it has rolls of K time steps in one call.
+        bytes: bytes of activations that a row keeps per time step.
     """
 
     gates: int
@@ -43,7 +43,7 @@ class Layer:
 
     @classmethod
     def of(cls, cell: Cell, like: torch.Tensor) -> "Layer":
-        """A cell's, for inputs and weights like `like`."""
+        """Describe a cell, for inputs and weights like `like`."""
         compiled = cell.compiled(like)
         gates = cell.recipe.gates if cell.recipe is not None else 1
         return cls(
@@ -53,7 +53,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Shape:
-    """B sequences of T steps, and the steps of a credit block; `whole` where no message is discounted."""
+    """A shape of batch: B sequences of T time steps, the time steps of a credit block; `whole` if no message is
+    discounted.
+    """
 
     batch: int
     steps: int
@@ -63,11 +65,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What one call does.
+    """The schedule of one call.
 
     Attributes:
         execution: "sequential", "exact-forward" or "parallel".
-        block: steps of an execution block; in order, of a credit block.
+        block: time steps of an execution block; in order, of a credit block.
         group: execution blocks in flight, or None for all.
     """
 
@@ -79,14 +81,14 @@ class Schedule:
 def choose(
     layer: Layer, shape: Shape, device: str, machine: cost.Machine, options: Options, *, avoid: str = ""
 ) -> Schedule:
-    """The schedule of one layer's next step.
+    """Return the schedule of one layer's next update.
 
     Args:
-        layer, shape: what is run.
+        layer, shape: the layer and its batch.
         device: "cpu", "cuda", ...
         machine: the CPU.
-        options: what the user asked for.
-        avoid: "states" or "messages" that did not converge in earlier steps of the run, or "".
+        options: the user's options.
+        avoid: "states" or "messages" that did not converge in earlier updates of the run, or "".
     """
     execution = _asked(options, avoid)
     if execution is None:
@@ -97,7 +99,9 @@ def choose(
 
 
 def _block(layer: Layer, shape: Shape, options: Options) -> int:
-    """Steps of the blocks that run at once: as asked, else the credit block, shorter where memory is short."""
+    """Return the time steps of the blocks that run at once: as given, else the credit block, shorter if memory is
+    short.
+    """
     if isinstance(options.execution_block, int):
         block = min(options.execution_block, shape.steps)
         if not shape.whole and shape.credit < shape.steps and shape.credit % block:
@@ -105,7 +109,7 @@ def _block(layer: Layer, shape: Shape, options: Options) -> int:
             raise InputError("execution_block", got, "a divisor, or discount=1: messages are discounted between them")
         return block
     block = min(shape.credit, shape.steps)
-    if options.budget is not None:  # a group has to have rows enough for the machine
+    if options.budget is not None:  # a group needs enough rows for the machine
         rows = options.budget // layer.bytes
         while block > 16 and block * ROWS > rows and block % 2 == 0:
             block //= 2
@@ -113,20 +117,20 @@ def _block(layer: Layer, shape: Shape, options: Options) -> int:
 
 
 def _fitting(shape: Shape, wanted: int) -> int:
-    """Steps near `wanted` at whose ends messages may be discounted, where they are."""
+    """Return time steps near `wanted` at whose ends messages may be discounted, if they are."""
     if shape.whole or shape.credit >= shape.steps:
         return min(wanted, shape.steps)
     return _divisor(shape.credit, wanted)
 
 
 def _divisor(credit: int, wanted: int) -> int:
-    """The largest divisor of `credit` up to `wanted`; `credit` itself where all of them are much smaller."""
+    """Return the largest divisor of `credit` up to `wanted`; `credit` itself if all of them are much smaller."""
     found = max(k for k in range(1, min(credit, wanted) + 1) if credit % k == 0)
     return found if 4 * found >= min(wanted, credit) else credit
 
 
 def _asked(options: Options, avoid: str) -> str | None:
-    """The execution that options fix, or None for the fastest."""
+    """Return the execution that options fix, or None for the fastest."""
     if options.execution == "parallel" and options.sweeps == "auto" and avoid:
         return "exact-forward" if avoid == "states" else "sequential"
     if options.execution == "exact-forward" and options.feedback == "auto" and avoid == "messages":
@@ -134,7 +138,7 @@ def _asked(options: Options, avoid: str) -> str | None:
     if options.execution not in ("auto", "measured"):
         return options.execution
     if options.sweeps != "auto" or options.feedback != "auto" or options.capture:
-        return "parallel"  # what these options are about
+        return "parallel"  # these options concern nothing else
     return None
 
 
@@ -146,7 +150,7 @@ def _fastest(
         return {"": "parallel", "states": "exact-forward", "messages": "sequential"}[avoid], block
     work = cost.Work(layer.gates, layer.parts, layer.hidden)
     kept = _group(layer, shape, shape.credit, options)
-    again = kept is not None and kept * shape.credit < shape.steps  # what was let go is rolled again
+    again = kept is not None and kept * shape.credit < shape.steps  # released segments are rolled again
     found = {("sequential", shape.credit): cost.sequential(work, shape.batch, shape.steps, machine, again=again)}
     for size in _sizes(layer, shape, options):
         for execution, sweeps in (("exact-forward", math.inf), ("parallel", 1.0 if layer.gates == 0 else SWEEPS)):
@@ -160,7 +164,7 @@ def _fastest(
 
 
 def _sizes(layer: Layer, shape: Shape, options: Options) -> list[int]:
-    """Execution blocks worth a look: as asked, or powers of two that leave at least two blocks."""
+    """List candidate execution blocks: as given, or powers of two that leave at least two blocks."""
     if options.execution_block != "auto" or options.budget is not None:
         return [_block(layer, shape, options)]
     sizes = [_fitting(shape, 1 << i) for i in range(4, 14) if 2 << i <= shape.steps]
@@ -168,7 +172,7 @@ def _sizes(layer: Layer, shape: Shape, options: Options) -> list[int]:
 
 
 def _group(layer: Layer, shape: Shape, block: int, options: Options) -> int | None:
-    """Blocks in flight under a budget."""
+    """Return the number of blocks in flight under a budget."""
     if options.budget is None:
         return options.group
     return max(1, options.budget // (layer.bytes * block * shape.batch))

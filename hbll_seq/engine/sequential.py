@@ -1,11 +1,11 @@
 """A layer's whole sequence in order: boundaries and messages exact by construction, nothing to sweep or correct.
 
-Where the cell has a compiled roll that is one call each way, with the discount between credit blocks inside the call
-on the way back. Other cells go through the credit blocks one after the other, or through everything at once where no
-message is discounted. The objectives are those of `engine.layer`: block i gets its start and its message as constants.
+A cell with a compiled roll takes one call each way; the backward call discounts between credit blocks. Other cells go
+through the credit blocks one after the other, or through everything at once if no message is discounted. The objectives
+are those of `engine.layer`: block i gets its start and its message as constants.
 
-Under a budget of memory the sequence is cut into segments of a few credit blocks. Only the segments' starts are kept on
-the way there; on the way back every segment is rolled again before it is differentiated. Depth is 2 T, or 3 T then.
+Under a budget of memory the sequence is cut into segments of a few credit blocks. The forward pass keeps only the
+segments' starts; the backward pass rolls every segment again before it differentiates it. Depth is 2 T, or then 3 T.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,12 @@ SegmentLoss = Callable[[int, int, Tensor], Tensor | None]
 
 
 class Amplification:
-    """How far the way back expands: the largest message of a sequence over the sum of its steps' own gradients.
+    """Amplification of the backward pass: the largest message of a sequence over the sum of its time steps' own
+    gradients.
 
-    A message is a sum over later steps of the loss's gradient on that step's output, carried back. If carrying expands
-    nothing, the sum of their norms bounds it. Above 30 rounding decided every float32 gradient that was measured
-    (docs/notes/2026-11-28-dynamics-that-do-not-forget.md).
+    A message is a sum over later time steps of the loss's gradient on that step's output, carried back. If carrying
+    expands nothing, the sum of their norms bounds it. Above 30 rounding decided every float32 gradient that was
+    measured (docs/notes/2026-11-28-dynamics-that-do-not-forget.md).
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class Amplification:
         self._most: Tensor | None = None
 
     def add(self, dout: Tensor | None, messages: Tensor) -> None:
-        """Take in gradients on some outputs `(..., B, d)` and the messages `(..., B, S)` before them."""
+        """Add gradients on some outputs `(..., B, d)` and the messages `(..., B, S)` before them."""
         most = torch.linalg.vector_norm(messages, dim=-1).view(-1, messages.shape[-2]).amax(0)
         self._most = most if self._most is None else torch.maximum(self._most, most)
         if dout is not None:
@@ -51,19 +52,19 @@ class Amplification:
 
 
 class InOrder(Borrower):
-    """T steps of B sequences, rolled now, differentiated when asked, until it is released.
+    """A roll of T time steps of B sequences: rolled now, differentiated on request, until it is released.
 
     Args:
         cell: the layer's cell.
         x: `(T, B, D)` inputs, time first.
         state: `(B, S)` start.
         plan: its credit block, discount and budget are used.
-        record: filled.
-        outputs: whether `outputs` is wanted; if not, segments may be let go (`plan.group`).
+        record: record to fill.
+        outputs: whether `outputs` is wanted; if not, segments may be released (`plan.group`).
 
     Attributes:
-        outputs: `(T, B, d)` (may be a view on a work buffer, gone with the way back or the release), or None.
-        segment: steps of a segment; the last one may be shorter.
+        outputs: `(T, B, d)` (may be a view on a work buffer, valid until `backward` or the release), or None.
+        segment: time steps of a segment; the last one may be shorter.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class InOrder(Borrower):
         ends: list[Tensor] = []
         kept: list[Tensor] = []
         for first, stop in self._spans:
-            last = stop == self._steps  # the first one that the way back needs
+            last = stop == self._steps  # the first one that the backward pass needs
             rolls, here = self._roll(first, stop, self._starts[-1], keep=last or outputs, ends=ends)
             if outputs:
                 kept += [roll.outputs if alone else roll.outputs.clone() for roll in rolls if roll.outputs is not None]
@@ -109,14 +110,15 @@ class InOrder(Borrower):
         super().release()
 
     def _size(self) -> int:
-        """Choose the steps of a segment: all, or as many credit blocks as the budget allows."""
+        """Choose the time steps of a segment: all, or as many credit blocks as the budget allows."""
         plan = self._plan
         return self._steps if plan.group is None else max(1, plan.block * plan.group // self._k) * self._k
 
     def _roll(
         self, first: int, stop: int, state: Tensor, *, keep: bool, ends: list[Tensor] | None
     ) -> tuple[list[Roll], Tensor]:
-        """Roll steps first..stop in order: the rolls, and the state after them; `ends` gets the credit blocks' ends.
+        """Roll time steps first..stop in order: return the rolls, and the state after them; `ends` gets the credit
+        blocks' ends.
 
         Without `keep` the rolls hold no activations.
         """
@@ -145,10 +147,10 @@ class InOrder(Borrower):
     def backward(
         self, dout: SegmentLoss, dend: Tensor | None = None, *, inputs: bool
     ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Find messages and gradients, the last segment first; activations are let go on the way.
+        """Compute messages and gradients, the last segment first; activations are released on the way.
 
         Args:
-            dout: gives the gradient on the outputs of a segment.
+            dout: function that returns the gradient on the outputs of a segment.
             dend: `(B, S)` gradient on the last state, or None.
             inputs: whether the gradient on the inputs is wanted.
 
@@ -181,7 +183,7 @@ class InOrder(Borrower):
         return message, torch.cat(dx[::-1]) if dx else None, total
 
     def _gamma(self) -> Tensor | None:
-        """Expand the discount to `(m, B)`, one a credit block; None where credit is whole."""
+        """Expand the discount to `(m, B)`, one per credit block; None if credit is whole."""
         if self._whole_credit:
             return None
         state = self._starts[0]
@@ -192,7 +194,7 @@ class InOrder(Borrower):
         self, rolls: list[Roll], first: int, dout: Tensor | None, message: Tensor | None, gamma: Tensor | None,
         inputs: bool,
     ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:  # fmt: skip
-        """Differentiate the rolls of a segment that begins at step `first`; the input's gradients: last piece first."""
+        """Differentiate the rolls of a segment from time step `first` on; gradients on inputs come last piece first."""
         if len(rolls) == 1:
             with rolls.pop() as roll:
                 if isinstance(roll, CellRoll):

@@ -13,7 +13,7 @@ point is the sequential rollout.
 
 Feedback (docs/method.md#solving-for-the-messages-feedback-corrections). The gradient of the whole
 loss on boundary i solves l_i = g_i + J_i^T l_{i+1}, where
-q_i(l) = g_i + J_i^T l_{i+1} is what one backward pass inside block i gives. From a guess l the next one solves
+q_i(l) = g_i + J_i^T l_{i+1} is the result of one backward pass inside block i. From a guess l the next one solves
 
     l'_i = q_i + G_i (l'_{i+1} - l_{i+1})
 
@@ -21,12 +21,11 @@ by a reverse scan. The first pass from l = 0 gives l_i = g_i + G_i l_{i+1}; each
 correction, block-local, and the fixed point is the exact gradient of backpropagation through time.
 With a discount gamma_i < 1 the message that enters block i is gamma_i l_{i+1}, here and in the scan.
 
-The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra, so both loops know how far they are:
-like the step-size control of an ODE solver, they go on until a tolerance is met. Where a sweep made
-a block's residual grow, that block falls back to Jacobi for the next one. Where residuals do not fall
-fast enough to meet the tolerance in the iterations allowed, a loop gives up and says so (`converged`):
-the caller then goes through the sequence in order. A fixed effort is never given up, nor are so few
-blocks that the iterations allowed make everything exact.
+The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra. Like the step-size control of an ODE
+solver, both loops continue until the residual meets a tolerance. A block whose residual grew in a
+sweep falls back to Jacobi for the next one. If residuals fall too slowly to meet the tolerance in the
+allowed iterations, a loop stops with `converged` False, and the caller goes through the sequence in
+order. A fixed effort never stops early, nor do so few blocks that the allowed iterations are exact.
 """
 
 import math
@@ -48,13 +47,13 @@ Observe = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class Effort(NamedTuple):
-    """How long a loop may go on.
+    """The limits of a loop.
 
     Attributes:
-        least: iterations done without asking (rolled without keeping activations).
-        most: iterations after which it stops whatever the residual.
-        tolerance: it stops when the relative residual is at most this.
-        fixed: the user's own count: `most` iterations are made and used, whatever the residual.
+        least: iterations without a test (rolled without keeping activations).
+        most: iterations after which it stops with any residual.
+        tolerance: relative residual at which it stops.
+        fixed: the user fixed the count: `most` iterations are made and used, with any residual.
     """
 
     least: int
@@ -63,11 +62,11 @@ class Effort(NamedTuple):
     fixed: bool = False
 
     def hopeless(self, residuals: list[float], most: int) -> bool:
-        """Predict from the residuals so far, one an iteration, that `most` iterations will not meet the tolerance.
+        """Predict from the residuals so far, one per iteration, that `most` iterations will not meet the tolerance.
 
-        A geometric series at the better rate of the last iteration and the last two is taken to go on. Asked from the
-        second iteration on (docs/notes/2026-11-28-dynamics-that-do-not-forget.md compares rules): the guess before
-        the first was zero, so it says little.
+        The prediction continues a geometric series at the better rate of the last iteration and the last two. It starts
+        at the second iteration (docs/notes/2026-11-28-dynamics-that-do-not-forget.md compares rules): the first one
+        says little, since its guess was zero.
         """
         if self.fixed or len(residuals) <= 2:
             return False
@@ -81,7 +80,7 @@ class Effort(NamedTuple):
 
 
 class States(NamedTuple):
-    """Solved boundaries.
+    """The solved boundaries.
 
     Attributes:
         roll: the last roll of all blocks, with activations, from `start`.
@@ -89,7 +88,7 @@ class States(NamedTuple):
         gap: `(n-1, B, S)` F_i(h_i) - h_{i+1}, zero after a sequence's end.
         residuals: relative inconsistency before each sweep and at the end.
         sweeps: sweeps done.
-        carry: `(n, B, M)` the cells' own, for the feedback: what is calibrated on sweeps costs it corrections.
+        carry: `(n, B, M)` the cells' own, for the feedback: a carry calibrated on sweeps costs it corrections.
         fallbacks: fraction of blocks that fell back to Jacobi in the last sweep.
         converged: within the tolerance, or exact after as many sweeps as there are boundaries. If neither, and the
             effort was not fixed, `roll` may have no activations, and nothing may be learned from it.
@@ -106,7 +105,7 @@ class States(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """Solved feedback messages.
+    """The solved feedback messages.
 
     Attributes:
         messages: `(n+1, B, S)` gradient of the loss on every boundary; zero at the last.
@@ -114,9 +113,9 @@ class Feedback(NamedTuple):
         dx: `(K, n, B, D)` gradient on the inputs, or None.
         parameters: gradients of the cell's parameters.
         residuals: relative residual of each pass.
-        corrections: passes beyond the two that every step makes.
+        corrections: passes beyond the two of every update.
         converged: within the tolerance, or exact after as many passes as there are boundaries.
-        scored: the last pass over the loss, where it was asked for group by group; None where its gradient was given.
+        scored: the last pass over the loss, if it was computed group by group; None if its gradient was given.
     """
 
     messages: Tensor
@@ -130,15 +129,16 @@ class Feedback(NamedTuple):
 
 
 def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
-    """Relate the mean square of the gaps, or `WORST` times the worst boundary's, to the variance of the states.
+    """Return the mean square of the gaps, or `WORST` times the worst boundary's, relative to the variance of the
+    states.
 
-    Where states do not forget, one wrong state shows as one gap: all later states are wrong without any, and a mean
-    over many boundaries hides it. Valid boundaries only.
+    If states do not forget, one wrong state shows as one gap: all later states are wrong without a gap, and a mean over
+    many boundaries hides it. Only valid boundaries count.
 
     Args:
         gap: `(n-1, B, S)`, zero where not valid.
         end: `(n-1, B, S)` block ends.
-        valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence; None where all do.
+        valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence; None if all do.
     """
     each = gap.square().mean(-1)  # (n-1, B)
     if valid is None:
@@ -167,14 +167,14 @@ def solve_states(
 
     Args:
         cell: the layer's cell (for its state layout and range).
-        make: rolls all blocks from given starts.
+        make: function that rolls all blocks from given starts.
         guess: `(n, B, S)`; row 0 is the given initial state and stays.
-        valid: `(n-1, B, 1)`, or None where every boundary lies inside its sequence.
+        valid: `(n-1, B, 1)`, or None if every boundary lies inside its sequence.
         effort: see `Effort`.
         depth: counter.
-        carry_of: the carry to use, from the cells' own measured on this roll, both `(n, B, M)`.
-        observe: called after every sweep with the change of starts, the change of ends it made,
-            and the cells' own carry before it, all without block 0: how good a carry was.
+        carry_of: function from the cells' own carry of a roll to the carry to use, both `(n, B, M)`.
+        observe: called after every sweep with the change of starts, the resulting change of ends,
+            and the cells' own carry before it, all without block 0; it measures the carry.
     """
     m = cell.memory_size
     h, sweeps, residuals = guess, 0, []
@@ -210,7 +210,7 @@ def solve_states(
         depth.levels += max(h.shape[0] - 1, 1).bit_length()
         moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
         new_end = roll.end[:-1].clone()
-        change = used[:-1] * moved[:-1]  # what the moved start does to the end
+        change = used[:-1] * moved[:-1]  # change of the end by the moved start
         new_end[..., :m] += change
         if roll.link is not None:
             new_end[..., m:] += roll.link[:-1] * change
@@ -229,15 +229,15 @@ def solve_feedback(
     Args:
         cell: the layer's cell.
         states: solved boundaries.
-        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or the loss itself, of which every pass
-            over the blocks makes one pass, group by group.
+        dout: `(K, n, B, d)` gradient of the prediction losses on the outputs, or the loss itself, scored group by group
+            in every pass over the blocks.
         dlast: `(B, S)` gradient on the final state, or None.
         effort: `least` counts corrections.
         extra: `(n, B, S)` gradient of the pull at each block's end, or None; its credit travels with the messages.
         depth: counter.
         discount: gamma, a number or `(n, B, 1)`, on the message that enters a block at its end:
             l_i = g_i + gamma_i J_i^T l_{i+1}; at execution blocks.
-        inputs: False where the gradient on the inputs is not wanted.
+        inputs: False if the gradient on the inputs is not wanted.
     """
     m = cell.memory_size
     n = states.start.shape[0]

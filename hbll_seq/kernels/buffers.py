@@ -1,9 +1,9 @@
-"""Large work buffers, kept between training steps.
+"""Large work buffers, kept between updates.
 
-A fresh allocation of tens of megabytes costs a page fault per 4 KiB on first touch, which is more
-than the arithmetic that fills it. Buffers are handed out by size (`take`) and come back when their user says so
-(`give`, or `Borrower.release` for all that a roll has); at most `KEPT` wait here, the oldest go first. A buffer that
-nobody gives back is freed by Python as any tensor is: nothing goes wrong, and the next one is allocated anew.
+A fresh allocation of tens of megabytes costs a page fault per 4 KiB on first touch, more than the arithmetic that fills
+it. `take` hands out buffers by size. `give` returns one, and `Borrower.release` returns all of a roll. At most `KEPT`
+wait here; the oldest are dropped first. Python frees a buffer that is never returned like any tensor: nothing goes
+wrong, and the next one is allocated anew.
 """
 
 import threading
@@ -23,12 +23,12 @@ class _Here(threading.local):
     shared = True
 
 
-_here = _Here()  # of each thread: what one records must not keep another from sharing
+_here = _Here()  # per thread: one thread's recording must not stop another from sharing
 
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Inside it buffers are new and none come back: what is recorded (`graphs`) must not share memory with anyone."""
+    """Enter a context of new buffers, none of which come back: a recording (`graphs`) must not share its memory."""
     before, _here.shared = _here.shared, False
     try:
         yield
@@ -37,7 +37,9 @@ def private() -> Iterator[None]:
 
 
 def take(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An uninitialised tensor of `shape`, dtype and device of `like`; waiting buffers up to twice the size will do."""
+    """Return an uninitialised tensor of `shape`, dtype and device of `like`; a waiting buffer of up to twice the size
+    will do.
+    """
     size = 1
     for s in shape:
         size *= s
@@ -58,16 +60,16 @@ def _allocate(size: int, like: Tensor) -> Tensor:
 
 
 def give(buffer: Tensor) -> None:
-    """Hand a buffer from `take`, or any large tensor of one's own, back; the caller must not touch it again.
+    """Give back a buffer from `take`, or any large tensor that the caller owns and no longer uses.
 
     Raises:
-        RuntimeError: it was given already; two users would write to the same memory.
+        RuntimeError: it is already back; two users would write to the same memory.
     """
-    if not _here.shared or buffer.is_inference():  # one made in inference mode is of no use to training
+    if not _here.shared or buffer.is_inference():  # training cannot use tensors made in inference mode
         return
     base = buffer._base if buffer._base is not None else buffer
     place = base.data_ptr()
-    if not place:  # no memory is behind it
+    if not place:  # a tensor without memory
         return
     with _lock:
         if any(one.data_ptr() == place for one in _waiting):
@@ -77,30 +79,30 @@ def give(buffer: Tensor) -> None:
 
 
 class Borrower:
-    """Has work buffers on loan, and gives them back once: by `release`, or at the end of a `with` block.
+    """An owner of borrowed work buffers, which gives them back once: by `release`, or at the end of a `with` block.
 
-    Nothing of it can be used after that (`RuntimeError`), and what views its buffers belongs to others. Whoever makes
-    one releases it when done; without that its buffers are freed as ordinary memory.
+    After that any use is a `RuntimeError`, and views of its buffers belong to others. The maker of a borrower must
+    release it; otherwise its buffers are freed as ordinary memory.
     """
 
     def __init__(self) -> None:
         self._borrowed: list[Tensor] = []
 
     def borrow(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """As `take`, until the release."""
+        """Take a buffer until the release."""
         buffer = take(shape, like)
-        if _here.shared:  # else it stays with its owner for good
+        if _here.shared:  # else its owner keeps it for good
             self._borrowed.append(buffer)
         return buffer
 
     def own(self, buffer: Tensor) -> Tensor:
-        """`buffer`, which was taken or made for this one and goes back with the others."""
+        """Add `buffer` to those that the release gives back; return it."""
         if _here.shared:
             self._borrowed.append(buffer)
         return buffer
 
     def give_back(self, buffer: Tensor) -> None:
-        """One that was borrowed, ahead of the others."""
+        """Give back one buffer before the others."""
         for i, one in enumerate(self._borrowed):
             if one is buffer:
                 del self._borrowed[i]
@@ -109,36 +111,36 @@ class Borrower:
 
     @property
     def released(self) -> bool:
-        """Whether it was."""
+        """Whether the buffers were given back."""
         return "_released" in vars(self)
 
     def release(self) -> None:
-        """Give everything back; once is enough, more changes nothing."""
+        """Give everything back; further calls change nothing."""
         borrowed = vars(self).get("_borrowed", [])
-        vars(self).clear()  # every use from now on is one of an attribute that is not there
+        vars(self).clear()  # from now on every use meets a missing attribute
         vars(self)["_released"] = True
         for buffer in borrowed:
             give(buffer)
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Release, whether there was an error or not."""
+        """Release, also after an error."""
         self.release()
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Only asked for what is not there."""
+            """Raise an error for an attribute that is missing, in a released borrower a `RuntimeError`."""
             if self.released and not name.startswith("__"):
                 raise RuntimeError(f"{type(self).__name__}.{name}: it was released, its work buffers are others' now")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x W^T + b` `(..., P)` without gradient, in a buffer."""
+    """Return `x W^T + b` `(..., P)` without gradient, in a buffer."""
     flat = x.detach().reshape(-1, x.shape[-1])
     out = take((flat.shape[0], weight.shape[0]), flat)
     with torch.no_grad():

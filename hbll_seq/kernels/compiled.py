@@ -1,4 +1,4 @@
-"""numba compilation that keeps its result on disk where there is a place for it."""
+"""numba compilation with a cache on disk where one can be written."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,8 @@ from numba import njit
 
 
 def compiled(function: Callable[..., None], **options: Any) -> Callable[..., None]:
-    """`function` compiled by numba with `options`; division by zero gives infinity, as in torch."""
+    """Compile `function` by numba with `options`; division by zero gives infinity, as in torch."""
     try:
         return njit(cache=True, error_model="numpy", **options)(function)
-    except RuntimeError:  # numba found neither a package directory nor a user cache that it may write to
+    except RuntimeError:  # numba may write neither to the package's directory nor to a user cache
         return njit(error_model="numpy", **options)(function)

@@ -1,9 +1,9 @@
-"""Linear read-out and cross-entropy with their gradients in one go, float32 on the CPU.
+"""Linear read-out and cross-entropy with their gradients in one pass, float32 on the CPU.
 
     logits = h W^T + b        loss = -log softmax(logits)[y]        dlogits = weight (softmax - onehot(y))
 
-PyTorch's own, `torch.nn.functional.cross_entropy`, is the reference it is tested against. That takes five passes over
-the logits, forwards and backwards; here there is one, a slice of rows at a time, so that logits stay in the cache.
+The reference of its tests is `torch.nn.functional.cross_entropy`, which makes five passes over the logits, forward and
+backward. Here there is one, a slice of rows at a time, so that logits stay in the cache.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ SLICE = 1 << 18  # logits at a time: a megabyte
 
 
 class ReadOut(NamedTuple):
-    """Losses `(M,)`, gradients on h `(M, d)` (a work buffer), weight `(V, d)` and bias `(V,)` (None if not asked)."""
+    """Losses `(M,)`, gradients on h `(M, d)` (a work buffer), weight `(V, d)` and bias `(V,)` (None without)."""
 
     losses: Tensor
     dh: Tensor
@@ -30,21 +30,24 @@ class ReadOut(NamedTuple):
 def linear_cross_entropy(
     h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, weights: Tensor, *, gradients: bool
 ) -> ReadOut:
-    """Losses of M rows and the gradients of their weighted sum.
+    """Compute the losses of M rows and the gradients of their weighted sum.
 
     Args:
         h: `(M, d)`.
-        weight, bias: `(V, d)`, `(V,)` of the read-out.
+        weight, bias: parameters of the read-out, `(V, d)`, `(V,)`.
         y: `(M,)` int64 in 0..V-1.
-        weights: `(M,)` of the rows in the sum.
-        gradients: also those on weight and bias.
+        weights: `(M,)` weights of the rows in the sum.
+        gradients: also compute those on weight and bias.
     """
     h, w, m, v = h.detach(), machine.target().width, len(h), len(weight)
     width = -(-v // w) * w
     weight = weight.detach()
     bias = weight.new_zeros(v) if bias is None else bias.detach()
     if width != v:
-        weight, bias = pad(weight, (0, 0, 0, width - v)), pad(bias, (0, width - v), value=-1e30)  # nobody's class
+        weight, bias = (
+            pad(weight, (0, 0, 0, width - v)),
+            pad(bias, (0, width - v), value=-1e30),
+        )  # not a class of any row
     y = y.contiguous()
     sums, gaps, dh = h.new_empty(m), h.new_empty(m), take((m, h.shape[1]), h)
     rows = min(m, max(1, SLICE // width))

@@ -1,18 +1,18 @@
-"""Writes a cell's fused roll as LLVM instructions: all K steps of a range of rows in one call, forward or backward.
+"""LLVM code of a cell's fused roll: all K time steps of a range of rows in one call, forward or backward.
 
 Rows (blocks times sequences) never meet inside a roll, so a thread takes its rows through all steps without waiting
 for others, and a tile of rows stays in registers from the recurrent product to the new state:
 
     for every step: for every panel of `width` units: for every tile of rows:
         acc[gate][row] = bias + sum_k h[row, k] W[gate, k, panel]     fused multiply-adds, accumulators in registers
-        the recipe's formulas on the accumulators; the new state and what the backward needs go to memory
+        the recipe's formulas on the accumulators; the new state and the backward's inputs go to memory
 
 The weights come packed panel by panel, so the inner loop reads them in order. Units are padded to whole vectors by
 the caller. Backward, per step: the recipe's formulas for all rows, then the product with the transposed
 weights, tile by tile. Sizes are arguments, so one compiled function serves every shape.
 
-`forward` and `backward` are long: each writes one kernel in the order in which it runs, and the pieces of a step share
-a dozen places in memory, which would all be arguments of a function cut out of it.
+`forward` and `backward` are long: each writes one kernel in the order of execution. The parts of a time step share a
+dozen places in memory, which a separate function would need as arguments.
 """
 
 from collections.abc import Callable
@@ -25,31 +25,31 @@ from hbll_seq.kernels.vector import Code, V
 
 FORWARD = ("given", "index", "weight", "bias", "states", "saved", "carry", "link", "constants", "marks", "rounded")
 BACKWARD = ("dout", "rest", "saved", "states", "given", "index", "weight", "grads", "factors", "rounded")
-EVEN = 4  # rows a thread's share is a multiple of: a tile of the backward
+EVEN = 4  # a thread's share of rows is a multiple of this: a tile of the backward
 
 
 def forward(
     recipe: Recipe, target: Target, name: str, *, keep: bool, carry: bool, lookup: bool = False, marks: bool = False,
     bf16: bool = False,
 ) -> str:  # fmt: skip
-    """A module with function `name`: arguments `FORWARD` (pointers) and `SIZES` (int64); rows first..stop.
+    """Write a module with function `name`: arguments `FORWARD` (pointers) and `SIZES` (int64); rows first..stop.
 
-    given `(K, N, inputs, d)`, or with `lookup` `(V, inputs, d)` of which index `(K, N)` int64 says the row, weight
+    given `(K, N, inputs, d)`, or with `lookup` `(V, inputs, d)` with index `(K, N)` int64 for the row, weight
     `(d / w, d, gates, w)`, bias `(gates, d)`, states `(K + 1 or 2, N, parts, d)`
     with the start in the first place, saved `(K, N, saved, d)`, carry and link `(N, d)`, constants `(c, d)`. Without
     `keep` the states alternate between two places and nothing is saved; without `carry` carry and link are not
-    touched. With `marks` the state after every `every` steps, but not after the last step, goes to marks
-    `((steps - 1) / every, N, parts, d)` as well.
+    touched. With `marks` the state after every `every` time steps, except the last, also goes to marks
+    `((steps - 1) / every, N, parts, d)`.
 
-    With `bf16` the product reads weights and states rounded to bfloat16, sums in float32, and everything else stays as
-    it is. Two numbers of one unit lie side by side then, weight `(d / w, d / 2, gates, w, 2)`; rounded `(2, N, d)` has
-    room for the states, alternating, the start in the first place.
+    With `bf16` the product reads weights and states rounded to bfloat16 and sums in float32; everything else is
+    unchanged. Two numbers of one unit then lie side by side, weight `(d / w, d / 2, gates, w, 2)`; rounded `(2, N, d)`
+    has room for the states, alternating, the start in the first place.
     """
     module, code, a = begin(name, FORWARD, target, EVEN, target.width)
     b, w, d = code.b, target.width, a["units"]
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
-    words = b.sdiv(d, code.index(2)) if bf16 else d  # what a row of the product takes, 32 bits each
+    words = b.sdiv(d, code.index(2)) if bf16 else d  # size of a row of the product, 32 bits each
 
     def step(t: Any) -> None:
         if keep:
@@ -109,7 +109,7 @@ def forward(
 
         code.each(a["left"], a["right"], w, panel)
         if recipe.gates:
-            meet(code, a, t)  # the next step reads all units of this one
+            meet(code, a, t)  # the next time step reads all units of this one
         if marks:
             with at_block_end(code, a, t) as done:
                 place = code.at(a["marks"], b.mul(b.sub(b.sdiv(done, a["every"]), code.index(1)), slot))
@@ -124,13 +124,13 @@ def backward(
     recipe: Recipe, target: Target, name: str, *, dout: bool, panels: int = 1, lookup: bool = False,
     factors: bool = False, bf16: bool = False,
 ) -> str:  # fmt: skip
-    """A module with function `name`: arguments `BACKWARD` and `SIZES`.
+    """Write a module with function `name`: arguments `BACKWARD` and `SIZES`.
 
-    dout `(K, N, d)` or ignored, rest `(N, parts, d)` the gradient on the end that becomes that on the start, weight
+    dout `(K, N, d)` or ignored, rest `(N, parts, d)` the gradient on the end, overwritten by that on the start, weight
     `(d / w / panels, gates * d, panels, w)`, grads `(K, N, columns, d)` written; the others as in `forward` with
     `keep`. The product takes `panels` vectors of units at once: one vector alone would wait for its loads.
-    With `factors` the gradient on the state after every `every` steps, but not after the last step, is multiplied by a
-    number of its row, factors `(steps / every, N)`: a discount between credit blocks, inside one call.
+    With `factors` `(steps / every, N)` the gradient on the state after every `every` time steps, except the last, is
+    multiplied by its row's factor: a discount between credit blocks, inside one call.
     With `bf16` the product reads its factors rounded, weight `(d / w / panels, gates * d / 2, panels, w, 2)`; rounded
     `(2, N, gates * d)` is room for the gradients of two steps.
     """
@@ -139,7 +139,7 @@ def backward(
     span = b.mul(d, code.index(recipe.parts))
     slot = b.mul(span, a["rows"])
     inner = b.mul(d, code.index(recipe.gates))
-    words = b.sdiv(inner, code.index(2)) if bf16 else inner  # what a row of the product takes, 32 bits each
+    words = b.sdiv(inner, code.index(2)) if bf16 else inner  # size of a row of the product, 32 bits each
     last = b.mul(d, code.index(recipe.parts - 1))
 
     def step(back: Any) -> None:
@@ -147,7 +147,7 @@ def backward(
         base = b.mul(t, a["rows"])
         source = code.at(a["states"], b.mul(t, slot))
         to = code.at(source, slot)
-        if bf16:  # two places: another thread may still read what it needs of the step before
+        if bf16:  # two places: another thread may still read the time step before
             low, _ = _alternating(code, a["rounded"], t, b.mul(a["rows"], words))
         if factors:
             with at_block_end(code, a, t):
@@ -208,7 +208,7 @@ def backward(
             _tiles(code, a["first"], a["stop"], _heights(target, panels), tile)
 
         if recipe.gates:
-            meet(code, a, back)  # the product reads the gradients of all units; what it adds to is this thread's own
+            meet(code, a, back)  # the product reads the gradients of all units and adds to this thread's own
             code.each(a["left"], a["right"], panels * w, panel)
 
     code.each(code.index(0), a["steps"], 1, step)
@@ -217,17 +217,17 @@ def backward(
 
 
 def _ignore(value: Any) -> None:
-    """The loop's end is of no interest."""
+    """Ignore the end of a loop."""
 
 
 def _heights(target: Target, gates: int) -> list[int]:
-    """Rows of a tile, largest first: three quarters of the registers hold accumulators."""
+    """List the rows of a tile, largest first: three quarters of the registers hold accumulators."""
     most = min(16, max(1, target.registers * 3 // 4 // gates)) if gates else 1
     return [most, *(h for h in (8, 4, 2, 1) if h < most)]
 
 
 def _tiles(code: Code, first: Any, stop: Any, heights: list[int], tile: Callable[[Any, int], None]) -> None:
-    """Cover rows first..stop, by the tallest tiles first."""
+    """Cover rows first..stop, with the tallest tiles first."""
     for height in heights:
 
         def body(i: Any, height: int = height) -> None:
@@ -237,7 +237,7 @@ def _tiles(code: Code, first: Any, stop: Any, heights: list[int], tile: Callable
 
 
 def _alternating(code: Code, pointer: Any, t: Any, size: Any) -> tuple[Any, Any]:
-    """Where the step's numbers are and where the next one's go, of two places of `size` words."""
+    """Return the places of this time step's and the next one's numbers, of two places of `size` words."""
     odd = code.b.and_(t, code.index(1))
     places = [code.at(pointer, code.b.mul(which, size)) for which in (odd, code.b.sub(code.index(1), odd))]
     return places[0], places[1]
@@ -246,7 +246,7 @@ def _alternating(code: Code, pointer: Any, t: Any, size: Any) -> tuple[Any, Any]
 def _product(
     code: Code, count: Any, weights: Any, rows: list[Any], start: list[list[V]], bf16: bool = False
 ) -> list[list[V]]:
-    """`start[g][r] + sum over k of rows[r][k] weights[k, g]`, accumulators in registers; with `bf16` k are pairs."""
+    """Compute `start[g][r] + sum over k of rows[r][k] weights[k, g]` in registers; with `bf16` k are pairs."""
     gates, height = len(start), len(rows)
     if not gates:
         return []

@@ -1,6 +1,6 @@
-"""What the fused rolls do where a credit block ends inside one call: note the state, or discount the gradient on it.
+"""LLVM code for the end of a credit block inside one call: record the state, or discount the gradient on it.
 
-Each thread does it for the rows and units that are its own.
+Each thread does it for its own rows and units.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from hbll_seq.kernels.vector import Code
 
 @contextmanager
 def at_block_end(code: Code, a: dict[str, Any], t: Any) -> Iterator[Any]:
-    """What is written inside runs where step t is the last of `every` steps and not of all; gives the steps done."""
+    """Run the body after every `every` time steps, except after the last; yield the time steps done."""
     b = code.b
     done = b.add(t, code.index(1))
     inside = b.icmp_signed("<", done, a["steps"])
@@ -21,7 +21,7 @@ def at_block_end(code: Code, a: dict[str, Any], t: Any) -> Iterator[Any]:
 
 
 def copy_states(code: Code, a: dict[str, Any], parts: int, span: Any, source: Any, to: Any) -> None:
-    """Copy states `(N, parts, d)`, span numbers a row."""
+    """Copy states `(N, parts, d)`, span numbers per row."""
     b = code.b
 
     def row(i: Any) -> None:
@@ -50,7 +50,7 @@ def discount(code: Code, a: dict[str, Any], parts: int, span: Any, factors: Any)
 
 
 def _each_part(code: Code, a: dict[str, Any], parts: int, row: Any, body: Callable[[Any, Any], None]) -> None:
-    """`body(start of the part, unit)` for this thread's vectors of a row that starts at `row`."""
+    """Run `body(start of the part, unit)` for this thread's vectors of a row that starts at `row`."""
     for q in range(parts):
         part = code.b.add(row, code.b.mul(a["units"], code.index(q)))
 

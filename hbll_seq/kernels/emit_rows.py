@@ -1,7 +1,7 @@
-"""Writes what surrounds the rolls as LLVM instructions: softmax with its gradient, and adding up rows by index.
+"""LLVM code around the rolls: softmax with its gradient, and sums of rows by index.
 
-PyTorch makes both from several passes over the whole; here each row is read once while it is in the cache. Its own
-`cross_entropy` and `index_add` are the references they are tested against.
+PyTorch makes several passes over all rows for both; here each row is read once while it is in the cache. PyTorch's
+`cross_entropy` and `index_add` are the references of their tests.
 """
 
 import math
@@ -15,7 +15,7 @@ ADD = ("values", "index", "table")
 
 
 def softmax(target: Target, name: str) -> str:
-    """A module with function `name`: arguments `SOFTMAX` and `SIZES`, for rows first..stop (steps is not used).
+    """Write a module with function `name`: arguments `SOFTMAX` and `SIZES`, for rows first..stop (steps is not used).
 
     logits `(rows, units)` become the gradient of the weighted cross-entropy, `weight * (softmax - one-hot)`; targets
     `(rows,)` int64, weights `(rows,)`. The loss of a row is `log(sums) + gaps`: sums `(rows,)` of exponentials below
@@ -61,9 +61,10 @@ def softmax(target: Target, name: str) -> str:
 
 
 def add_by_index(target: Target, name: str) -> str:
-    """A module with function `name`: arguments `ADD` and `SIZES`; `table[index[m]] += values[m]`, vectors first..stop.
+    """Write a module with function `name`: arguments `ADD` and `SIZES`; `table[index[m]] += values[m]`, vectors
+    first..stop.
 
-    values `(steps, units)` of which the first `rows` vectors of each row count, index `(steps,)` int64, table
+    values `(steps, units)` (the first `rows` vectors of each row count), index `(steps,)` int64, table
     `(V, rows * w)`. Threads share columns, not rows, so that none waits for another.
     """
     module, code, a = begin(name, ADD, target, 1)

@@ -1,10 +1,11 @@
-"""How the threads of a team share a compiled function: each takes rows of its own, or all rows and units of its own.
+"""The division of a compiled function among threads: each takes its own rows, or all rows and its own units.
 
-Rows never meet, so threads that share rows run through all steps without waiting. One row alone, or a few, would give
-all work to one thread; then each thread takes some of the *units* of every step (`begin` with `grain`), and they wait
-for each other where a step needs what others have made (`Team.meet`). That costs a fraction of a microsecond a step.
+Rows never meet, so threads that share rows run through all time steps without waiting. A single row, or a few, would
+give all work to one thread. Then each thread takes some of the *units* of every time step (`begin` with `grain`), and
+the threads wait for each other before they read each other's results (`meet`). That costs a fraction of a
+microsecond per time step.
 
-Each thread then also reads its part of the weights only, which is why wide layers gain more than the number of threads.
+Each thread then also reads only its part of the weights. So wide layers gain more than the number of threads.
 """
 
 from typing import Any
@@ -14,19 +15,19 @@ from llvmlite import ir
 from hbll_seq.kernels.vector import F64, I32, I64, POINTER, Code
 
 SIZES = ("steps", "rows", "units", "every", "first", "stop")
-UNITS = ("left", "right", "threads")  # of functions whose units can be shared; then comes a pointer, the meeting place
-PIECE = 8  # rows that a thread takes through all steps at a time: what they write stays in the cache
-PATIENCE = 2000  # looks at the meeting place before a thread offers its core to others
+UNITS = ("left", "right", "threads")  # arguments if units can be shared; a pointer to the meeting place follows
+PIECE = 8  # rows that a thread takes through all steps at once: their results stay in the cache
+PATIENCE = 2000  # polls of the meeting place before a thread yields its core
 
 
 class Target:
-    """What of the machine matters.
+    """The properties of the machine that the code depends on.
 
     Args:
         width: numbers in a vector register.
         registers: vector registers.
-        team: whether threads are to share.
-        bf16: whether it multiplies pairs of bfloat16 (AVX512-BF16).
+        team: whether threads share a call.
+        bf16: whether the CPU multiplies pairs of bfloat16 (AVX512-BF16).
     """
 
     def __init__(self, width: int, registers: int, team: bool = False, bf16: bool = False) -> None:
@@ -36,16 +37,16 @@ class Target:
 def begin(
     name: str, pointers: tuple[str, ...], target: Target, even: int, grain: int = 0
 ) -> tuple[ir.Module, Code, dict[str, Any]]:
-    """A module with an empty function `name(*pointers, *SIZES)`; threads share multiples of `even` rows.
+    """Begin a module with an empty function `name(*pointers, *SIZES)`; threads share multiples of `even` rows.
 
-    With `grain` the function goes on with `(..., *UNITS, meeting)`: it takes units left..right of the rows, and threads
-    may share the units in multiples of `grain`.
+    With `grain` the arguments continue, `(..., *UNITS, meeting)`: the function takes units left..right of the rows, and
+    threads may share the units in multiples of `grain`.
     """
     module = ir.Module(name)
     sizes = (*SIZES, *UNITS) if grain else SIZES
     kinds = [POINTER] * len(pointers) + [I64] * len(sizes) + [POINTER] * bool(grain)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    if not grain:  # else other threads write what this one reads
+    if not grain:  # else other threads write values that this one reads
         for argument in function.args[: len(pointers)]:
             argument.add_attribute("noalias")
     if target.team:
@@ -55,11 +56,11 @@ def begin(
 
 
 def meet(code: Code, a: dict[str, Any], before: Any) -> None:
-    """All threads of the team wait here for each other, if they share units at all.
+    """Make all threads of the team wait for each other, if they share units.
 
-    The meeting place is a number that every thread adds one to; `before` is how often they have met before. Who waits
-    long lets other programs have the core: they may be what keeps the last thread from arriving. The number behind it
-    is the sum of such waits, in microseconds.
+    The meeting place is a counter that every thread increments; `before` is the number of earlier meetings. A thread
+    that waits long yields its core to other programs, which may keep the last thread from arriving. The number after
+    the counter is the sum of such waits, in microseconds.
     """
     b = code.b
     with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(a["meeting"], I64), code.index(0))):
@@ -83,7 +84,7 @@ def meet(code: Code, a: dict[str, Any], before: Any) -> None:
 
 
 def _offer(code: Code, looks: Any, since: Any, look: Any) -> None:
-    """Back to look once more; after many looks others may have the core first, and `since` is the time of the first."""
+    """Poll again; after many polls yield the core first. `since` is the time of the first yield."""
     b, short = code.b, code.b.block
     then, again = b.append_basic_block("offer"), b.append_basic_block("again")
     b.cbranch(b.icmp_unsigned(">=", looks, code.index(PATIENCE)), then, again)
@@ -108,11 +109,11 @@ def _declared(module: ir.Module, name: str, result: Any) -> ir.Function:
 
 
 def _add_team(module: ir.Module, name: str, pointers: int, even: int, grain: int) -> None:
-    """`{name}_team(data)`, what every thread of a team runs: it takes its share.
+    """Write `{name}_team(data)`, the function that every thread of a team runs on its share.
 
-    data, 64 bits each: the pointers, steps, rows, units, every, and with `grain` the meeting place, null where threads
-    are to share rows. `hbll_number` and `hbll_threads` are functions that give a thread its number and the number of
-    threads, `hbll_time` gives seconds.
+    data, 64 bits each: the pointers, steps, rows, units, every, and with `grain` the meeting place, null if threads
+    share rows. The functions `hbll_number` and `hbll_threads` return a thread's number and the number of threads,
+    `hbll_time` returns seconds.
     """
     team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), f"{name}_team")
     b = ir.IRBuilder(team.append_basic_block("entry"))
@@ -150,14 +151,14 @@ def _add_team(module: ir.Module, name: str, pointers: int, even: int, grain: int
 
 
 def _share(code: Code, count: Any, number: Any, threads: Any, even: int) -> tuple[Any, Any]:
-    """From where to where this thread works on `count` things; nothing is left for some where others have enough."""
+    """Return the range of this thread's share of `count` things; some threads may get none."""
     share = code.b.mul(_divided(code, _divided(code, count, threads), code.index(even)), code.index(even))
     first = _smaller(code, code.b.mul(number, share), count)
     return first, _smaller(code, code.b.add(first, share), count)
 
 
 def _divided(code: Code, x: Any, y: Any) -> Any:
-    """x / y, rounded up."""
+    """Return x / y, rounded up."""
     return code.b.sdiv(code.b.sub(code.b.add(x, y), code.index(1)), y)
 
 

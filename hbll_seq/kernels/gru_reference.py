@@ -1,4 +1,4 @@
-"""The reference roll of a GRU: K steps of N independent rows, forward and backward by hand in plain torch.
+"""The reference roll of a GRU: K time steps of N independent rows, forward and backward by hand in plain torch.
 
 Forward, per step (PyTorch's convention; gi = W_ih x + b_ih comes in, one product for all steps):
 
@@ -12,10 +12,10 @@ Backward, per step, with g the gradient on h':
     dgh = [i a r(1-r) | g (h-n) z(1-z) | i r]
     gradient on h = g z + dgh W_hh      one (N, 3d) x (3d, d) product
 
-Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. It runs on any device and in any dtype;
+Weight gradients are one product over all K*N rows at the end: dW_hh = dgh^T h. It runs on any device and in any dtype.
 `triton_gru.py` is tested against it, and it against autograd. float32 on the CPU has a compiled roll (`roll.py`). With
-`bf16` the factors of these three products are rounded to bfloat16, and everything between them stays as it is
-(`cells/mixed.py` says why).
+`bf16` the factors of these three products are rounded to bfloat16, and nothing else changes (`cells/mixed.py` gives
+the reasons).
 """
 
 import torch
@@ -25,12 +25,12 @@ from hbll_seq.kernels.buffers import Borrower
 
 
 def product(a: Tensor, b: Tensor, bf16: bool) -> Tensor:
-    """`a @ b` `(M, N)`; with `bf16` of factors rounded to bfloat16, the result in a's dtype again."""
+    """Return `a @ b` `(M, N)`; with `bf16` the factors are rounded to bfloat16, and the result has a's dtype."""
     return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if bf16 else a @ b
 
 
 class ReferenceGRURoll(Borrower):
-    """See the module docstring.
+    """The roll of a GRU by hand; see the module docstring.
 
     Attributes:
         outputs: `(K, N, d)` (a view on a work buffer, gone with the release), or None with `keep=False`.
@@ -45,7 +45,7 @@ class ReferenceGRURoll(Borrower):
         gi, weight, b_hh = gi.contiguous(), w_hh.t().contiguous(), b_hh.contiguous()
         diagonal = w_hh.view(3, d, d).diagonal(dim1=1, dim2=2).contiguous()  # (3, d)
         self._w = w_hh.contiguous()
-        if bf16:  # once, not every step
+        if bf16:  # once, not every time step
             self._w, weight = self._w.bfloat16(), weight.bfloat16()
         self.carry = torch.ones_like(h0)
         gh = self.borrow((n, 3 * d), gi)
@@ -97,7 +97,7 @@ class ReferenceGRURoll(Borrower):
         rest.copy_(dh * z)
 
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
-        """Gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
+        """Return the gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         k, n, d = self._shape
         if self._dgh is None or self._din is None:
@@ -119,7 +119,9 @@ class ReferenceGRURoll(Borrower):
         return rest
 
     def weight_grads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """dgi `(K, N, 3d)` (a work buffer, gone with the release), dW_hh, db_hh of the latest `backward_state`."""
+        """Return dgi `(K, N, 3d)` (a work buffer, valid until the release), dW_hh, db_hh of the latest
+        `backward_state`.
+        """
         assert self._dgh is not None and self._din is not None and self._fresh, "backward_state comes first, once each"
         k, n, d = self._shape
         flat = self._dgh.view(k * n, 3 * d)

@@ -1,4 +1,4 @@
-"""Compiles the fused rolls for this machine, and runs them on as many threads as torch may use."""
+"""Compilation of the fused rolls for this machine, and their execution on torch's threads."""
 
 import ctypes
 import functools
@@ -16,19 +16,19 @@ from hbll_seq.kernels import emit, emit_rows
 from hbll_seq.kernels.emit_team import SIZES, UNITS, Target
 from hbll_seq.kernels.recipes import Recipe
 
-SMALL = 200_000  # multiply-adds below which a second thread is not worth waking
-WIDE = 4_000  # multiply-adds a thread makes in a step, gates not counted, from which waiting for others pays
-WAITS = 0.2  # part of the threads' time in a call, spent in long waits, from which the machine counts as busy
-LEAST = 500  # microseconds of them that do not count: a team that has just been woken
-PAUSE = 2.0  # seconds in which threads do not share units then
-UNEVEN = 1.1  # times the fair number of rows for one thread: with more on it threads share the units
+SMALL = 200_000  # multiply-adds below which a second thread does not pay
+WIDE = 4_000  # multiply-adds of a thread in a time step, gates not counted, from which waiting for others pays
+WAITS = 0.2  # fraction of the threads' time in long waits, from which the machine counts as busy
+LEAST = 500  # microseconds of waits that do not count: a team that was just woken
+PAUSE = 2.0  # seconds without sharing of units after a busy call
+UNEVEN = 1.1  # times a fair share of rows: above it, threads share the units
 
 Make = TypeVar("Make", bound=Callable[..., Any])
-_lock = threading.RLock()  # LLVM's engine and the tables of what is compiled are shared by all threads
+_lock = threading.RLock()  # LLVM's engine and the tables of compiled functions are shared by all threads
 
 
 def _once(make: Make) -> Make:
-    """`functools.cache` that calls `make` once even where several threads ask at the same time."""
+    """Cache the results of `make` like `functools.cache`, with one call even if several threads ask at once."""
     cached = functools.cache(make)
 
     @functools.wraps(make)
@@ -41,7 +41,7 @@ def _once(make: Make) -> Make:
 
 @_once
 def target() -> Target:
-    """Vector width and registers of this CPU."""
+    """Return vector width and registers of this CPU."""
     features, team = llvm.get_host_cpu_features(), _openmp() is not None
     if features.get("avx512f"):
         return Target(16, 32, team, bool(features.get("avx512bf16")))
@@ -62,7 +62,7 @@ def _compiler() -> tuple[Any, Any]:
 
 def _compile(name: str, text: str) -> Callable[[str], int]:
     machine, engine = _compiler()
-    # vectors as wide as they are written: LLVM would split 512 bits in two on some CPUs
+    # full width: LLVM would split vectors of 512 bits on some CPUs
     text = (
         text.replace("\n{", " #0\n{")
         + 'attributes #0 = { "prefer-vector-width"="512" "min-legal-vector-width"="512" }\n'
@@ -78,12 +78,12 @@ def _compile(name: str, text: str) -> Callable[[str], int]:
 
 
 def _named(name: str) -> str:
-    return f"hbll_{name}"  # unique among all that was compiled in this process
+    return f"hbll_{name}"  # unique in this process
 
 
 @_once
 def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool, marks: bool, bf16: bool) -> "Kernel":
-    """The compiled forward roll, see `emit.forward`."""
+    """Return the compiled forward roll, see `emit.forward`."""
     name = _named(f"forward_{recipe.name}_{keep:d}{carry:d}{lookup:d}{marks:d}{bf16:d}")
     text = emit.forward(recipe, target(), name, keep=keep, carry=carry, lookup=lookup, marks=marks, bf16=bf16)
     return Kernel(name, text, len(emit.FORWARD), emit.EVEN, target().width)
@@ -91,7 +91,7 @@ def forward(recipe: Recipe, keep: bool, carry: bool, lookup: bool, marks: bool, 
 
 @_once
 def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool, factors: bool, bf16: bool) -> "Kernel":
-    """The compiled backward roll, see `emit.backward`."""
+    """Return the compiled backward roll, see `emit.backward`."""
     name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}{factors:d}{bf16:d}")
     text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup, factors=factors, bf16=bf16)
     return Kernel(name, text, len(emit.BACKWARD), emit.EVEN, target().width * panels)
@@ -119,29 +119,29 @@ _busy = _Busy()
 
 
 def shares_units(rows: int, units: int) -> bool:
-    """Whether threads are to share the units of every step of a roll, and not its rows.
+    """Return whether threads share the units of every time step of a roll, and not its rows.
 
-    Not where other programs have kept them waiting for each other lately: results are the same, bit by bit.
+    They do not where other programs made them wait for each other lately. Results are the same, bit by bit.
     """
     return time.monotonic() >= _busy.until and units_pay(rows, units, torch.get_num_threads())
 
 
 def units_pay(rows: int, units: int, threads: int) -> bool:
-    """Whether so many threads, with the cores to themselves, are faster when they share units."""
+    """Return whether so many threads, with the cores to themselves, are faster when they share units."""
     even = emit.EVEN
-    largest = -(-rows // (threads * even)) * even  # rows of the thread that has most of them
+    largest = -(-rows // (threads * even)) * even  # rows of the thread with most of them
     return threads > 1 and largest * threads > UNEVEN * rows and rows * units * units >= WIDE * threads
 
 
 class Kernel:
-    """A compiled function over all rows; threads share the rows, each taking its own through all steps, or the units.
+    """A compiled function over all rows. Threads share the rows, each for all time steps, or the units.
 
     Args:
-        name: of the function.
+        name: the function's name.
         text: LLVM instructions.
-        pointers: how many tensors it takes.
-        even: rows a share is a multiple of.
-        grain: units a share is a multiple of, or 0 where threads can only share rows.
+        pointers: number of tensors it takes.
+        even: a share of rows is a multiple of this.
+        grain: a share of units is a multiple of this; 0 if threads can only share rows.
     """
 
     def __init__(self, name: str, text: str, pointers: int, even: int, grain: int = 0) -> None:
@@ -154,19 +154,19 @@ class Kernel:
         self._team = address(f"{name}_team") if target().team else 0
 
     def __call__(self, tensors: list[Tensor | None], steps: int, rows: int, units: int, every: int = 0) -> None:
-        """Run it.
+        """Run the function.
 
         Args:
-            tensors: contiguous CPU tensors in the emitter's order, float32 or int64 (index), None where not touched.
+            tensors: contiguous CPU tensors in the emitter's order, float32 or int64 (index), None if not touched.
             steps, rows, units: K, N, d.
-            every: steps between marks or factors, for the functions that have them.
+            every: time steps between marks or factors, for functions with these.
         """
         pointers = [0 if t is None else t.data_ptr() for t in tensors]
         threads, openmp = torch.get_num_threads(), _openmp()
         if openmp is None:
             self._alone(*pointers, steps, rows, units, every, 0, rows, *((0, units, 1, None) if self._grain else ()))
             return
-        meeting = None  # where threads that share units wait for each other: a count that starts at zero
+        meeting = None  # the meeting place of threads that share units: a counter from zero
         if steps * rows * units * units < SMALL:
             threads = 1
         elif self._grain and shares_units(rows, units):
@@ -184,10 +184,10 @@ class Kernel:
 
 @_once
 def _openmp() -> Any:
-    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP library that torch itself runs on, or None.
+    """Return `GOMP_parallel(function, data, threads, flags)` of the OpenMP library that torch itself uses, or None.
 
-    Threads of our own would share the cores with torch's, which go on spinning for a while after each of its
-    operations: the same work then takes up to twice as long. In torch's own team there is nobody else.
+    Own threads would share the cores with torch's, which spin for a while after each of its operations: the same work
+    then takes up to twice as long. Torch's own team has the cores to itself.
     """
     try:
         with open("/proc/self/maps") as maps:

@@ -1,8 +1,8 @@
-"""Affine scan on the CPU: one pass over time, all columns of a row in one vectorised inner loop.
+"""An affine scan on the CPU: one pass over time, all columns of a row in one vectorised inner loop.
 
-A CPU with few cores gains nothing from the log-depth form (it does log n times the work): the
-sequential recurrence over n boundaries, vectorised over the columns, is memory bound. For the same
-reason one thread does it: a row is a few kilobytes, and waking a second thread takes longer than the scan.
+A CPU with few cores gains nothing from the log-depth form, which does log n times the work. The
+sequential recurrence over n boundaries, vectorised over the columns, is memory bound. One thread is
+enough: a row is a few kilobytes, and waking a second thread takes longer than the scan.
 The reference is `torch_scan.py`.
 """
 
@@ -30,7 +30,7 @@ _scan = compiled(_rows)
 
 
 def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -> Tensor:
-    """See `torch_scan.affine_scan`; CPU, float32 or float64, no gradient."""
+    """Scan on the CPU, float32 or float64, without gradient; see `torch_scan.affine_scan`."""
     n, columns = a.shape[0], start.numel()
     h = torch.empty(n + 1, columns, dtype=a.dtype)
     h[-1 if reverse else 0] = start.detach().reshape(columns)

@@ -1,4 +1,4 @@
-"""Arrays as the compiled rolls read them: units padded to whole vectors, weights in the order they are read.
+"""The memory layout of compiled rolls: units padded to whole vectors, weights in the order of reading.
 
 A padded unit has zero weights and zero inputs, so it stays zero and adds nothing.
 """
@@ -9,14 +9,14 @@ from torch.nn.functional import pad
 
 
 def padded(x: Tensor, groups: int, d: int, units: int) -> Tensor:
-    """`(..., groups * d) -> (..., groups * units)`, contiguous; x itself where nothing is to do."""
+    """Pad `(..., groups * d) -> (..., groups * units)`, contiguous; return x itself if nothing is to do."""
     if d == units:
         return x.contiguous()
     return pad(x.unflatten(-1, (groups, d)), (0, units - d)).flatten(-2)
 
 
 def padded_weight(weight: Tensor | None, gates: int, d: int, units: int) -> Tensor:
-    """`(gates * d, d) -> (gates, units, units)`; zeros `(1, units, units)` where there is none."""
+    """Pad `(gates * d, d) -> (gates, units, units)`; return zeros `(1, units, units)` for None."""
     if weight is None:
         return torch.zeros(1, units, units)
     weight = weight.detach().view(gates, d, d)
@@ -24,7 +24,7 @@ def padded_weight(weight: Tensor | None, gates: int, d: int, units: int) -> Tens
 
 
 def packed(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in, gates, w)`, a gate at a time."""
+    """Pack `(gates, units out, units in) -> (units out / w, units in, gates, w)`, a gate at a time."""
     gates, units, count = weight.shape
     out = weight.new_empty(units // w, count, gates, w)
     for g in range(gates):
@@ -33,10 +33,10 @@ def packed(weight: Tensor, w: int) -> Tensor:
 
 
 def packed_pairs(weight: Tensor, w: int) -> Tensor:
-    """`(gates, units out, units in) -> (units out / w, units in / 2, gates, w)` pairs of bfloat16."""
+    """Pack `(gates, units out, units in) -> (units out / w, units in / 2, gates, w)` pairs of bfloat16."""
     return packed(weight.bfloat16().view(torch.int32), w)
 
 
 def paired(weight: Tensor) -> Tensor:
-    """`(panels, k, wide) -> (panels, k / 2, wide, 2)` bfloat16."""
+    """Pack `(panels, k, wide) -> (panels, k / 2, wide, 2)` bfloat16."""
     return weight.bfloat16().unflatten(1, (-1, 2)).transpose(2, 3).contiguous()

@@ -1,6 +1,6 @@
-"""The cells' formulas for one step, forward and backward, element by element: what the fused rolls are made from.
+"""Recipes: the formulas of a cell's time step, forward and backward, element by element, for the fused rolls.
 
-Products with the recurrent weights are the emitter's business (`emit.py`); a recipe gets their results. Names as in
+The emitter makes the products with the recurrent weights (`emit.py`); a recipe gets their results. Names are those of
 the cells' own modules. Gradients are checked against autograd (tests/kernels/test_fused.py).
 """
 
@@ -12,7 +12,7 @@ from hbll_seq.kernels.vector import V, sigmoid_tanh, sigmoids, tanh
 
 
 class Forward(NamedTuple):
-    """New state parts (memory first, output last), what the backward needs, the carry's factor, the link."""
+    """New state parts (memory first, output last), values saved for the backward, the carry's factor, the link."""
 
     state: list[V]
     saved: list[V]
@@ -28,17 +28,17 @@ class Backward(NamedTuple):
 
 
 class Recipe(ABC):
-    """One step of a cell, element by element.
+    """One time step of a cell, element by element.
 
     Attributes:
         name: distinguishes compiled functions.
-        parts: vectors a unit's state has; the last is the output, the first the memory.
+        parts: vectors of a unit's state; the last is the output, the first the memory.
         inputs: gates of the projected input, `(K, N, inputs * d)`.
         gates: gates with a recurrent product, 0 to 4.
-        saved: values a unit keeps for the backward.
-        order: the columns of the gradient buffer: `order[c]` is the gate whose recurrent pre-activation column c
-            belongs to, for the first `gates` columns; the last `inputs` are the gradients on the projected input.
-        columns: gradients a unit has, `gates` and `inputs` overlapping.
+        saved: values per unit kept for the backward.
+        order: the gates of the gradient buffer's first `gates` columns: column c belongs to the recurrent
+            pre-activation of gate `order[c]`. The last `inputs` columns are the gradients on the projected input.
+        columns: gradients per unit, `gates` and `inputs` overlapping.
         constants: rows of per-unit constants (diagonals of the recurrent weights, for the carry).
     """
 
@@ -53,17 +53,19 @@ class Recipe(ABC):
 
     @abstractmethod
     def forward(self, old: list[V], given: list[V], product: list[V], constants: Callable[[int], V]) -> Forward:
-        """One step; `product` includes the recurrent bias."""
+        """Compute one time step; `product` includes the recurrent bias."""
 
     @abstractmethod
     def backward(
         self, g: list[V], old: list[V], new: list[V], given: Callable[[int], V], saved: Callable[[int], V]
     ) -> Backward:
-        """One step back from gradients `g` on the new state's parts."""
+        """Differentiate one time step from gradients `g` on the new state's parts."""
 
 
 class GRU(Recipe):
-    """See `cells/gru.py`; columns n (recurrent), r, z, n (input), so that both gradients are contiguous."""
+    """The recipe of `cells/gru.py`. Its columns are n (recurrent), r, z, n (input), so that both gradients are
+    contiguous.
+    """
 
     name = "gru"
     inputs, gates, saved, order, columns, constants = 3, 3, 4, (2, 0, 1), 4, 3
@@ -90,7 +92,7 @@ class GRU(Recipe):
 
 
 class LSTM(Recipe):
-    """See `cells/lstm.py`."""
+    """The recipe of `cells/lstm.py`."""
 
     name = "lstm"
     parts, inputs, gates, saved, order, columns, constants = 2, 4, 4, 5, (0, 1, 2, 3), 4, 0
@@ -119,7 +121,7 @@ class LSTM(Recipe):
 
 
 class Elman(Recipe):
-    """See `cells/elman.py`."""
+    """The recipe of `cells/elman.py`."""
 
     inputs, gates, saved, order, columns, constants = 1, 1, 0, (0,), 1, 1
 
@@ -142,7 +144,7 @@ class Elman(Recipe):
 
 
 class MinGRU(Recipe):
-    """See `cells/mingru.py`: the projected input is the keep gate and the write."""
+    """The recipe of `cells/mingru.py`: the projected input is the keep gate and the write."""
 
     name = "mingru"
     inputs, gates, saved, order, columns, constants = 2, 0, 0, (), 2, 0

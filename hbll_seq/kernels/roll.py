@@ -1,7 +1,7 @@
-"""The fused roll of any cell that has a recipe: K steps of N rows in one compiled call, float32 on the CPU.
+"""The fused roll of any cell with a recipe: K time steps of N rows in one compiled call, float32 on the CPU.
 
-Weights are packed for the kernel once a roll (`packing.py`). States and what the backward needs are work buffers
-(`buffers.py`), until the roll is released. The reference is `cells.autograd_rolls.AutogradRoll` in float64.
+Weights are packed for the kernel once per roll (`packing.py`). States and saved values are work buffers (`buffers.py`)
+until the roll is released. The reference is `cells.autograd_rolls.AutogradRoll` in float64.
 """
 
 import math
@@ -22,12 +22,12 @@ TALL = 4  # rows of a slice for every unit of a wide layer, at least
 
 
 def fused(x: Tensor) -> bool:
-    """Whether this module can roll tensors like `x`."""
+    """Return whether this module can roll tensors like `x`."""
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 class FusedRoll(Borrower):
-    """Roll K steps, forward now, backward when asked, until it is released.
+    """A roll of K time steps: forward now, backward on request, until it is released.
 
     Args:
         recipe: the cell's formulas.
@@ -35,18 +35,18 @@ class FusedRoll(Borrower):
         weight: `(gates * d, d)` recurrent weights, or None.
         bias: `(gates * d,)`, or None for zero.
         start: `(N, S)`.
-        index: `(K, N)` int64, contiguous: the row of `given` that is an input, or None.
-        keep: also keep outputs and what the backward needs.
-        carry: also work out carry and link.
-        every: steps after which the state is wanted (`marks`), or None.
-        bf16: the recurrent products read both factors rounded to bfloat16 (where `rounds()`), backward and for the
-            weights' gradient too.
+        index: `(K, N)` int64, contiguous: each input's row of `given`, or None.
+        keep: also keep outputs and the backward's inputs.
+        carry: also compute carry and link.
+        every: time steps between recorded states (`marks`), or None.
+        bf16: round both factors of the recurrent products to bfloat16 (where `rounds()`), also backward and for the
+            weights' gradient.
 
     Attributes:
         outputs: `(K, N, d)` (a view on a work buffer, gone with the release), or None with `keep=False`.
         end: `(N, S)`.
         carry, link: `(N, d)`; the link is None for cells without visible part.
-        marks: `(m, N, S)` the state after every `every` steps, but not after the last step; or None. Marks, end, carry
+        marks: `(m, N, S)` the state after every `every` time steps, except the last; or None. Marks, end, carry
             and link have memory of their own.
     """
 
@@ -71,7 +71,7 @@ class FusedRoll(Borrower):
         self._grads: Tensor | None = None
         bias = start.new_zeros(recipe.gates * d) if bias is None else bias
         both = start.new_ones(2, n, units)
-        # states that are kept are there already: marks are for rolls that keep nothing else
+        # kept states include the marks: only rolls that keep nothing else need them
         apart = None if every is None or keep else start.new_empty((k - 1) // every, n, recipe.parts, units)
         rounded = start.new_zeros(2, n, units, dtype=torch.bfloat16) if self._bf16 else None
         if rounded is not None:
@@ -96,13 +96,13 @@ class FusedRoll(Borrower):
     def backward_state(
         self, dout: Tensor | None, dend: Tensor | None, factors: Tensor | None = None, every: int = 0
     ) -> Tensor:
-        """Gradient `(N, S)` on the start from those on outputs `(K, N, d)` and end `(N, S)`.
+        """Return the gradient `(N, S)` on the start from those on outputs `(K, N, d)` and end `(N, S)`.
 
         Args:
             dout, dend: gradients, or None for zero.
             factors: `(ceil(K / every), N)`: the gradient on the state after step `(i + 1) * every` is multiplied by
                 row i on its way back (that on the end never is); or None.
-            every: steps between them.
+            every: time steps between factors.
         """
         (k, n, _), recipe = self._shape, self.recipe
         if self._grads is None:
@@ -113,7 +113,7 @@ class FusedRoll(Borrower):
         return self._start_gradient(rest)
 
     def slices(self) -> Iterator[Slice]:
-        """Gradients of the latest `backward_state`, as many steps at a time as stay in the cache."""
+        """Iterate over the gradients of the latest `backward_state`, in slices of time steps that fit in the cache."""
         assert self._grads is not None and self._fresh, "backward_state comes first, once each"
         self._fresh = False
         k, n, _ = self._shape
@@ -125,9 +125,9 @@ class FusedRoll(Borrower):
     def backward_slices(
         self, dout: Tensor | None, rest: Tensor, factors: Tensor | None = None, every: int = 0
     ) -> Iterator[Slice]:
-        """`backward_state` and `slices` in one, from the last steps to the first, in a buffer for one slice.
+        """Do `backward_state` and `slices` in one, from the last time steps to the first, in a buffer for one slice.
 
-        A slice is overwritten by the next. rest `(N, parts * units)`, from `_rest`, becomes the gradient on the start.
+        The next slice overwrites a slice. rest `(N, parts * units)`, from `_rest`, becomes the gradient on the start.
         """
         k, n, _ = self._shape
         spans = _spans(k, self._slice(), every if factors is not None else k)
@@ -136,7 +136,7 @@ class FusedRoll(Borrower):
         for first, stop in reversed(spans):
             self._back(first, stop, dout, rest, factors, every, grads, weight)
             yield slice(first * n, stop * n), grads[: stop - first].view((stop - first) * n, -1)
-            if factors is not None and first and first % every == 0:  # the kernel leaves the end of a slice alone
+            if factors is not None and first and first % every == 0:  # the kernel skips a slice's end
                 rest.mul_(factors[first // every - 1].unsqueeze(1))
         self.give_back(grads)
 
@@ -144,7 +144,7 @@ class FusedRoll(Borrower):
         self, first: int, stop: int, dout: Tensor | None, rest: Tensor, factors: Tensor | None, every: int,
         grads: Tensor, weight: Tensor,
     ) -> None:  # fmt: skip
-        """Steps stop-1 to first: `rest` goes back over them, the gradients on their gates go to `grads`."""
+        """Differentiate time steps stop-1 to first: update `rest`, write the gradients on their gates to `grads`."""
         n, units = self._shape[1], self._units
         inside = factors is not None and stop - first > every
         chosen = factors[first // every :].contiguous() if factors is not None and inside else None
@@ -162,14 +162,14 @@ class FusedRoll(Borrower):
         )  # fmt: skip
 
     def _rest(self, dend: Tensor | None) -> Tensor:
-        """Gradient on the end, padded and our own."""
+        """Return the gradient on the end, padded, in memory of its own."""
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         rest = torch.zeros_like(self.end) if dend is None else dend
         own = padded(rest, self.recipe.parts, self._shape[2], self._units)
         return own.clone() if own is dend else own
 
     def _start_gradient(self, rest: Tensor) -> Tensor:
-        """`rest` without the padding, `(N, S)`."""
+        """Return `rest` without the padding, `(N, S)`."""
         _, n, d = self._shape
         return rest.view(n, self.recipe.parts, self._units)[..., :d].reshape(n, -1)
 
@@ -177,7 +177,7 @@ class FusedRoll(Borrower):
         return None if dout is None else padded(dout, 1, self._shape[2], self._units)
 
     def _slice(self) -> int:
-        """Steps whose gradients stay in the cache, but so many that the weights' gradient is not read too often."""
+        """Return the time steps of a slice: few for the cache, but enough to read the weights' gradient rarely."""
         rows = max(SLICE // (self.recipe.columns * self._units), TALL * self._units)
         return max(1, rows // self._shape[1])
 
@@ -191,23 +191,23 @@ class FusedRoll(Borrower):
         return paired(rows) if self._bf16 else rows.contiguous()
 
     def given_gradient(self, some: Tensor) -> Tensor:
-        """Of a slice: the gradient on the projected input `(rows, inputs * d)`; may be a view."""
+        """Return a slice's gradient on the projected input `(rows, inputs * d)`; may be a view."""
         (_, _, d), units, recipe = self._shape, self._units, self.recipe
         given = some[:, (recipe.columns - recipe.inputs) * units :]
         return given if d == units else given.unflatten(1, (recipe.inputs, units))[..., :d].flatten(1)
 
     def by_index(self) -> ByIndex:
-        """A sum over slices, for a roll with `index`."""
+        """Make a sum over slices, for a roll with `index`."""
         assert self._index is not None
         return ByIndex(self.recipe, self._shape[2], self._given, self._index)
 
     def recurrent(self) -> Recurrent:
-        """A sum over slices."""
+        """Make a sum over slices for the recurrent weights."""
         return Recurrent(self.recipe, self._shape[2], self._states[:-1], self._bf16)
 
 
 def _spans(steps: int, most: int, every: int) -> list[tuple[int, int]]:
-    """Steps in spans of at most `most`: whole credit blocks of `every` steps, or parts of one."""
+    """Split the time steps in spans of at most `most`: whole credit blocks of `every` time steps, or parts of one."""
     if 0 < every <= most:
         most = most // every * every
         return [(i, min(i + most, steps)) for i in range(0, steps, most)]
@@ -220,7 +220,7 @@ def _spans(steps: int, most: int, every: int) -> list[tuple[int, int]]:
 
 
 def _panels(rows: int, units: int) -> int:
-    """Vectors of units that the backward's product takes at once."""
+    """Return the vectors of units that the backward's product takes at once."""
     vectors = units // machine.target().width
     panels = math.gcd(vectors, PANELS)
     if machine.shares_units(rows, units):
@@ -230,5 +230,5 @@ def _panels(rows: int, units: int) -> int:
 
 
 def rounds() -> bool:
-    """Whether compiled rolls can multiply bfloat16 here."""
+    """Return whether compiled rolls can multiply bfloat16 here."""
     return machine.target().bf16

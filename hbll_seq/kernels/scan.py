@@ -1,11 +1,11 @@
-"""Affine prefix and reverse scans over boundaries, by the fastest kernel at hand.
+"""Affine prefix and reverse scans over boundaries, by the fastest available kernel.
 
     prefix:  h[0] = h0,      h[i+1] = a[i] h[i] + b[i]
     reverse: l[n] = last,    l[i] = b[i] + a[i] l[i+1]
 
 elementwise, for any n >= 1, in float32 or float64. No gradient flows through a scan: boundaries and
 messages are constants of the blocks' own objectives. Kernels: `numba` on the CPU, `triton` on a
-CUDA device, `torch` anywhere. "auto" takes the one made for the tensor's device.
+CUDA device, `torch` anywhere. "auto" takes the one for the tensor's device.
 """
 
 import importlib.util
@@ -22,16 +22,16 @@ from hbll_seq.kernels.torch_scan import compose as compose
 from hbll_seq.kernels.torch_scan import levels as levels
 
 BACKENDS = ("auto", "torch", "numba", "triton")
-_auto = "auto"  # what "auto" stands for; see set_backend
+_auto = "auto"  # the meaning of "auto"; see set_backend
 
 
 def backends() -> list[str]:
-    """Kernels that can run on this machine."""
+    """Return the kernels that can run on this machine."""
     return ["torch", *(name for name in ("numba", "triton") if _devices(name))]
 
 
 def set_backend(backend: str) -> None:
-    """Choose what "auto" stands for from now on, in this process.
+    """Choose the meaning of "auto" from now on, in this process.
 
     Args:
         backend: "torch", "numba" or "triton"; "auto" to choose by the tensor's device again.
@@ -47,7 +47,7 @@ def set_backend(backend: str) -> None:
 
 @torch.no_grad()
 def prefix_scan(a: Tensor, b: Tensor, h0: Tensor, *, backend: str = "auto") -> Tensor:
-    """Boundaries of n affine maps applied one after the other.
+    """Return the boundaries of n affine maps applied one after the other.
 
     Args:
         a, b: `(n, ...)`, n >= 1, float32 or float64.
@@ -66,7 +66,7 @@ def prefix_scan(a: Tensor, b: Tensor, h0: Tensor, *, backend: str = "auto") -> T
 
 @torch.no_grad()
 def reverse_scan(a: Tensor, b: Tensor, last: Tensor, *, backend: str = "auto") -> Tensor:
-    """The same from the end: `(n+1, ...)`, `last` last. See `prefix_scan`."""
+    """Scan from the end: `(n+1, ...)`, `last` last. See `prefix_scan`."""
     _check(a, b, last, "last")
     return _kernel(backend, a.device.type)(a, b, last, reverse=True)
 
@@ -77,12 +77,12 @@ def _installed(name: str) -> bool:
 
 
 def runs_on(backend: str, device: str) -> bool:
-    """Whether "numba" or "triton" is installed and can run on tensors of a device type ("cpu", "cuda")."""
+    """Return whether "numba" or "triton" is installed and can run on tensors of a device type ("cpu", "cuda")."""
     return device in _devices(backend)
 
 
 def _devices(name: str) -> tuple[str, ...]:
-    """Types of device that a compiled kernel can run on here."""
+    """Return the device types on which a compiled kernel can run here."""
     if not _installed(name):
         return ()
     if name == "numba":
@@ -106,7 +106,7 @@ def _kernel(backend: str, device: str) -> Callable[..., Tensor]:
         raise InputError(
             "backend", f"{name!r} for tensors on {device}", f"{name} runs on {runs}; 'torch' runs anywhere"
         )
-    # imported where a scan runs: numba takes a second to load, and triton may be missing
+    # imported at the first scan: numba takes a second to load, and triton may be missing
     if name == "numba":
         from hbll_seq.kernels import numba_scan
 

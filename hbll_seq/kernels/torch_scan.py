@@ -13,17 +13,17 @@ from torch import Tensor
 
 
 def compose(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor]:
-    """The affine map (a2, b2) after (a1, b1), elementwise: `(...)` each -> a, b `(...)`."""
+    """Return the affine map (a2, b2) after (a1, b1), elementwise: `(...)` each -> a, b `(...)`."""
     return a1 * a2, a2 * b1 + b2
 
 
 def levels(n: int) -> int:
-    """Levels of a scan over n maps, ceil(log2 n)."""
+    """Return the levels of a scan over n maps, ceil(log2 n)."""
     return (n - 1).bit_length()
 
 
 def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -> Tensor:
-    """See `scan.prefix_scan` and `scan.reverse_scan`: a, b `(n, ...)`, start `(...)` -> `(n+1, ...)`."""
+    """Scan by `scan.prefix_scan` or `scan.reverse_scan`: a, b `(n, ...)`, start `(...)` -> `(n+1, ...)`."""
     for k in range(levels(a.shape[0])):
         shift = 1 << k
         if reverse:

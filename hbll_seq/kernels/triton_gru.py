@@ -1,6 +1,6 @@
-"""Roll of a GRU on a GPU: all K steps of a level in one launch forward and one back.
+"""The roll of a GRU on a GPU: all K time steps of a level in one launch forward and one backward.
 
-The reference, whose formulas these are and against which it is tested, is `gru_reference.py`.
+`gru_reference.py` is the reference: the formulas are the same, and the tests compare the two.
 
 A program owns `ROWS` rows (blocks times sequences) and takes them through all steps, so nothing waits for other
 programs. States and gradients go through global memory between two steps (they are kept anyway, and stay in the
@@ -23,12 +23,12 @@ from hbll_seq.kernels.buffers import Borrower
 from hbll_seq.kernels.gru_reference import product
 from hbll_seq.kernels.triton_launch import launch
 
-ROWS, UNITS = 16, 64  # a tile; 16 rows are the least that a tensor core takes
+ROWS, UNITS = 16, 64  # a tile; a tensor core takes at least 16 rows
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]  # triton has no types
 def _dot(a, b, total, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]  # triton reads this
-    """total + a b, a float32, b float32 or bfloat16, as PRECISION says: "ieee", "tf32", "bf16", "bf16 by hand"."""
+    """Return total + a b, a float32, b float32 or bfloat16, by PRECISION: "ieee", "tf32", "bf16", "bf16 by hand"."""
     if PRECISION == "bf16":
         total = tl.dot(a.to(tl.bfloat16), b, total)
     elif PRECISION == "bf16 by hand":  # the interpreter cannot multiply bfloat16
@@ -43,7 +43,7 @@ def _forward(  # type: ignore[no-untyped-def]  # as above
     gi, weight, bias, diagonal, states, saved, carry, steps, n, d,
     KEEP: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """gi `(K, N, 3d)`, weight `(d, 3d)` transposed, bias `(3d,)`, diagonal `(3, d)`, states `(K + 1 or 2, N, d)`."""
+    """Roll gi `(K, N, 3d)`: weight `(d, 3d)` transposed, bias `(3d,)`, diagonal `(3, d)`, states `(K+1 or 2, N, d)`."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = row < n
     wide = tl.cast(n, tl.int64) * d  # K * N * d may pass 2^31
@@ -87,7 +87,7 @@ def _forward(  # type: ignore[no-untyped-def]  # as above
                 tl.store(place + d, z, mask=live)
                 tl.store(place + 2 * d, new, mask=live)
                 tl.store(place + 3 * d, a, mask=live)
-        tl.debug_barrier()  # the next step reads what other threads of this program wrote
+        tl.debug_barrier()  # the next time step reads results of this program's other threads
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]  # as above
@@ -95,7 +95,7 @@ def _backward(  # type: ignore[no-untyped-def]  # as above
     dout, rest, saved, states, weight, grads, steps, n, d,
     HAS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """rest `(N, d)` becomes that on the start; weight `(3d, d)`, rows n, r, z; grads `(K, N, 4d)`: n, r, z, n in."""
+    """Turn rest `(N, d)` into that on the start; weight `(3d, d)`, rows n, r, z; grads `(K, N, 4d)`: n, r, z, n in."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = row < n
     wide = tl.cast(n, tl.int64) * d
@@ -148,7 +148,7 @@ def _launch(kernel, n: int, like: Tensor, bf16: bool, *arguments, **constants) -
 
 
 class TritonGRURoll(Borrower):
-    """As `gru_reference.ReferenceGRURoll`, float32."""
+    """The roll of `gru_reference.ReferenceGRURoll` by Triton, float32."""
 
     def __init__(self, gi: Tensor, w_hh: Tensor, b_hh: Tensor, h0: Tensor, *, keep: bool, bf16: bool = False) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class TritonGRURoll(Borrower):
         self.end = self._states[k if keep else k % 2].clone()
 
     def backward_state(self, dout: Tensor | None, dend: Tensor | None) -> Tensor:
-        """Gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
+        """Return the gradient `(N, d)` on h0 from those on outputs `(K, N, d)` and end `(N, d)`."""
         assert self.outputs is not None, "rolled with keep=False: nothing to differentiate"
         k, n, d = self._shape
         if self._grads is None:
@@ -185,7 +185,7 @@ class TritonGRURoll(Borrower):
         return rest
 
     def weight_grads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """dgi `(K, N, 3d)` (a view on a work buffer), dW_hh, db_hh of the latest `backward_state`."""
+        """Return dgi `(K, N, 3d)` (a view on a work buffer), dW_hh, db_hh of the latest `backward_state`."""
         assert self._grads is not None and self._fresh, "backward_state comes first, once each"
         k, n, d = self._shape
         self._fresh = False

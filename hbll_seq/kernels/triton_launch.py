@@ -1,7 +1,7 @@
-"""One launch of a Triton kernel at a time, on the device of its tensors.
+"""Thread-safe launches of Triton kernels, one at a time, on the device of their tensors.
 
 Triton compiles at the first launch of a kind, and its interpreter replaces functions of `triton.language` while a
-kernel runs; neither is made for several threads. The lock is held while a kernel is started, not while a GPU runs it.
+kernel runs; neither is thread-safe. The lock is held while a kernel is started, not while a GPU runs it.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""Affine scan on a GPU: one launch, columns in parallel, rows composed in tiles.
+"""An affine scan on a GPU: one launch, columns in parallel, rows composed in tiles.
 
 A program owns `COLS` columns. It reads `ROWS` maps at a time, composes them on the chip in
-log2(ROWS) levels (`tl.associative_scan`), applies them to the value carried in from the tile before,
-and carries the last row on. Everything is read once and written once, as in the CPU's loop. Only the
-last tile can have rows past the end, and nothing is carried out of it.
+log2(ROWS) levels (`tl.associative_scan`), applies them to the last row of the tile before, and
+passes on its own last row. Everything is read once and written once, as in the CPU's loop. Only the
+last tile can have rows past the end, and nothing is passed on from it.
 
 The reference is `torch_scan.py`. Import this module only where triton is installed (`scan.backends()`). With
 TRITON_INTERPRET=1 set before the import the same code runs on the CPU, slowly; the tests do that.
@@ -46,7 +46,7 @@ def _scan(a_ptr, b_ptr, h_ptr, n, columns, REVERSE: tl.constexpr, ROWS: tl.const
 
 
 def affine_scan(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool = False) -> Tensor:
-    """See `torch_scan.affine_scan`; a CUDA device (or the interpreter), float32 or float64, no gradient."""
+    """Scan on a CUDA device (or the interpreter), float32 or float64, no gradient; see `torch_scan.affine_scan`."""
     n, columns = a.shape[0], start.numel()
     h = torch.empty(n + 1, columns, dtype=a.dtype, device=a.device)
     h[-1 if reverse else 0] = start.detach().reshape(columns)

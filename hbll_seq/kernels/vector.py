@@ -1,10 +1,10 @@
-"""Vector code for the fused rolls: float32 vectors with Python's operators, written out as LLVM instructions.
+"""Vector code for the fused rolls: float32 vectors with Python's operators, emitted as LLVM instructions.
 
 A recipe (`recipes.py`) states a cell's formulas once, in ordinary Python on `V`; each operator emits one
 instruction. Multiplications and additions may contract to fused multiply-adds, nothing else is relaxed: NaN and
 infinity pass through.
 
-Exponentials are our own, because a call would end vectorisation: 2^y = 2^k 2^f with k = round(y), f in [-1/2, 1/2],
+Exponentials are written out, because a call would end vectorisation: 2^y = 2^k 2^f with k = round(y), f in [-1/2, 1/2],
 a polynomial of degree 6 for 2^f (fitted at import, error below 1e-7). k is rounded by adding 1.5 * 2^23, whose
 sum then holds k in its last bits, ready to be shifted into an exponent. Then
 
@@ -23,7 +23,7 @@ from llvmlite import ir
 F32, F64, POINTER = ir.FloatType(), ir.DoubleType(), ir.PointerType()
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 CONTRACT = ("contract",)
-LIMIT = 60.0  # exponents beyond are cut: the product of two 1 + 2^60 is still finite
+LIMIT = 60.0  # larger exponents are cut: the product of two 1 + 2^60 is still finite
 
 _nodes = 0.5 * np.cos(np.linspace(0, np.pi, 400))
 _fit = np.polynomial.chebyshev.Chebyshev.fit(_nodes, 2.0**_nodes, 6, domain=[-0.5, 0.5])
@@ -31,7 +31,7 @@ POLYNOMIAL = [float(np.float32(c)) for c in _fit.convert(kind=np.polynomial.Poly
 
 
 class _BFloat(ir.Type):
-    """bfloat16, which llvmlite has no name for."""
+    """The type bfloat16, which llvmlite has no name for."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -47,7 +47,7 @@ BF16 = _BFloat()
 
 
 class V:
-    """A vector of float32 values in code being written."""
+    """A vector of float32 values in emitted code."""
 
     def __init__(self, code: "Code", value: Any) -> None:
         self.code, self.value = code, value
@@ -73,17 +73,17 @@ class V:
     __radd__, __rmul__ = __add__, __mul__
 
     def where_positive(self, other: "V | float") -> "V":
-        """`other` where this is above zero, else 0 (NaN counts as above: it must not vanish)."""
+        """Return `other` where this is above zero, else 0 (NaN counts as above: it must not vanish)."""
         b, zero = self.code.b, self.code.constant(0.0)
         return V(self.code, b.select(b.fcmp_unordered(">", self.value, zero), self._other(other), zero))
 
     def larger(self, other: "V") -> "V":
-        """The larger of both; NaN may be lost."""
+        """Return the larger of both; NaN may be lost."""
         b = self.code.b
         return V(self.code, b.select(b.fcmp_ordered(">", other.value, self.value), other.value, self.value))
 
     def across(self, combine: Callable[["V", "V"], "V"]) -> "V":
-        """All places combined, the result in every place."""
+        """Combine all places; the result is in every place."""
         code, v, half = self.code, self, self.code.width // 2
         while half:
             order = [ir.Constant(I32, (k + half) % code.width) for k in range(code.width)]
@@ -92,11 +92,11 @@ class V:
         return v
 
     def first(self) -> Any:
-        """The number in the first place."""
+        """Return the number in the first place."""
         return self.code.b.extract_element(self.value, ir.Constant(I32, 0))
 
     def exp2(self) -> "V":
-        """2 to this power."""
+        """Return 2 to this power."""
         code, b = self.code, self.code.b
         high, low = code.constant(LIMIT), code.constant(-LIMIT)
         # written so that NaN stays NaN: ordered comparisons with NaN are false
@@ -114,21 +114,21 @@ class V:
 
 
 def sigmoids(x: V, y: V) -> tuple[V, V]:
-    """sigmoid(x), sigmoid(y)."""
+    """Return sigmoid(x), sigmoid(y)."""
     u, v = _one_plus_exp(x, -math.log2(math.e)), _one_plus_exp(y, -math.log2(math.e))
     both = V(x.code, x.code.constant(1.0)) / (u * v)
     return v * both, u * both
 
 
 def sigmoid_tanh(x: V, y: V) -> tuple[V, V]:
-    """sigmoid(x), tanh(y)."""
+    """Return sigmoid(x), tanh(y)."""
     u, v = _one_plus_exp(x, -math.log2(math.e)), _one_plus_exp(y, -2 * math.log2(math.e))
     both = V(x.code, x.code.constant(1.0)) / (u * v)
     return v * both, 2.0 * (u * both) - 1.0
 
 
 def tanh(x: V) -> V:
-    """tanh(x)."""
+    """Return tanh(x)."""
     return V(x.code, x.code.constant(2.0)) / _one_plus_exp(x, -2 * math.log2(math.e)) - 1.0
 
 
@@ -137,63 +137,63 @@ def _one_plus_exp(x: V, factor: float) -> V:
 
 
 class Code:
-    """Instructions of one function, vectors of `width` float32."""
+    """The instructions of one function, on vectors of `width` float32."""
 
     def __init__(self, b: ir.IRBuilder, width: int) -> None:
         self.b, self.width = b, width
         self.vector, self.integers = ir.VectorType(F32, width), ir.VectorType(I32, width)
 
     def constant(self, value: float) -> Any:
-        """The same number in every place."""
+        """Return the same number in every place."""
         return ir.Constant(self.vector, [ir.Constant(F32, float(np.float32(value)))] * self.width)
 
     def integer(self, value: int) -> Any:
-        """The same integer in every place."""
+        """Return the same integer in every place."""
         return ir.Constant(self.integers, [ir.Constant(I32, value)] * self.width)
 
     def index(self, value: int) -> Any:
-        """A constant index."""
+        """Return a constant index."""
         return ir.Constant(I64, value)
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
-        """Pointer to the float32 at the sum of the offsets."""
+        """Return a pointer to the float32 at the sum of the offsets."""
         for offset in offsets:
             pointer = self.b.gep(pointer, [offset], source_etype=F32)
         return pointer
 
     def half_at(self, pointer: Any, *offsets: Any) -> Any:
-        """Pointer to the bfloat16 at the sum of the offsets."""
+        """Return a pointer to the bfloat16 at the sum of the offsets."""
         for offset in offsets:
             pointer = self.b.gep(pointer, [offset], source_etype=I16)
         return pointer
 
     def integer_at(self, pointer: Any, offset: Any) -> Any:
-        """The int64 at an offset."""
+        """Return the int64 at an offset."""
         return self.b.load(self.b.gep(pointer, [offset], source_etype=I64), align=8, typ=I64)
 
     def load(self, pointer: Any) -> V:
-        """A vector; no alignment asked."""
+        """Load a vector; no alignment is required."""
         return V(self, self.b.load(pointer, align=4, typ=self.vector))
 
     def store(self, v: V, pointer: Any) -> None:
-        """The other way."""
+        """Store a vector; no alignment is required."""
         self.b.store(v.value, pointer, align=4)
 
     def splat(self, pointer: Any) -> V:
-        """One number from memory, in every place."""
+        """Load one number into every place."""
         one = self.b.load(pointer, align=4, typ=F32)
         empty = ir.Constant(self.vector, ir.Undefined)
         first = self.b.insert_element(empty, one, ir.Constant(I32, 0))
         return V(self, self.b.shuffle_vector(first, empty, ir.Constant(self.integers, None)))
 
     def store_rounded(self, v: V, pointer: Any) -> None:
-        """Its numbers rounded to bfloat16, 16 of them."""
+        """Store the numbers rounded to bfloat16, 16 of them."""
         kind = ir.VectorType(BF16, self.width)
         rounded = self.b.call(self._intrinsic("cvtneps2bf16", kind, [self.vector]), [v.value])
         self.b.store(rounded, pointer, align=2)
 
     def add_pairs(self, total: V, p: V, q: V) -> V:
-        """`total + p q` where p and q hold pairs of bfloat16 in place of each number: two products a place."""
+        """Return `total + p q` where p and q hold pairs of bfloat16 in place of each number: two products a place."""
         pairs = ir.VectorType(BF16, 2 * self.width)
         dot = self._intrinsic("dpbf16ps", self.vector, [self.vector, pairs, pairs])
         return V(self, self.b.call(dot, [total.value, self.b.bitcast(p.value, pairs), self.b.bitcast(q.value, pairs)]))
@@ -205,7 +205,7 @@ class Code:
         return ir.Function(module, ir.FunctionType(result, arguments), full)
 
     def fold(self, count: Any, values: list[V], body: Callable[[Any, list[V]], list[V]]) -> list[V]:
-        """`for i in range(count): values = body(i, values)`; count is at least 1."""
+        """Emit `for i in range(count): values = body(i, values)`; count is at least 1."""
         b, before = self.b, self.b.block
         loop, after = b.append_basic_block("fold"), b.append_basic_block("folded")
         b.branch(loop)
@@ -225,7 +225,7 @@ class Code:
         return results
 
     def each(self, first: Any, stop: Any, stride: int, body: Callable[[Any], None]) -> Any:
-        """`for i in range(first, stop - stride + 1, stride): body(i)`; returns the i it stopped at."""
+        """Emit `for i in range(first, stop - stride + 1, stride): body(i)`; return the i it stopped at."""
         b, before = self.b, self.b.block
         test, loop, after = (b.append_basic_block(name) for name in ("test", "loop", "after"))
         b.branch(test)

@@ -1,4 +1,4 @@
-"""Gradients of a backward roll's weights, added up slice by slice while a slice is in the cache.
+"""Gradients of a backward roll's weights, summed slice by slice while a slice is in the cache.
 
 A slice is some rows of the K*N and their gradients on the gates, `(rows, columns * units)`, see `Recipe.order`.
 """
@@ -13,12 +13,12 @@ Slice = tuple[slice, Tensor]
 
 
 class Recurrent:
-    """Gradients on recurrent weight and bias.
+    """A sum of gradients on recurrent weight and bias.
 
     Args:
-        recipe: of the cell.
+        recipe: the cell's recipe.
         d: units without padding.
-        before: `(K, N, parts, units)` the states that the steps began with.
+        before: `(K, N, parts, units)` the states before each time step.
         bf16: whether the products round their factors to bfloat16.
     """
 
@@ -29,14 +29,14 @@ class Recurrent:
         self._before = before.view(-1, recipe.parts * self._units)[:, -self._units :]
 
     def add(self, rows: slice, some: Tensor) -> None:
-        """One more slice."""
+        """Add one slice."""
         if self._recipe.gates:
             inner = some[:, : len(self._weight)]
             add_product(self._weight, inner, self._before[rows], self._bf16)
             self._bias += inner.sum(0)
 
     def result(self) -> tuple[Tensor | None, Tensor | None]:
-        """Weight `(gates * d, d)` and bias `(gates * d,)`; None for cells without."""
+        """Return the gradients on weight `(gates * d, d)` and bias `(gates * d,)`; None for cells without."""
         recipe, units, d = self._recipe, self._units, self._d
         if not recipe.gates:
             return None, None
@@ -47,12 +47,12 @@ class Recurrent:
 
 
 class ByIndex:
-    """The gradient on the rows that a roll with `index` looked up.
+    """A sum of gradients on the rows that a roll with `index` looked up.
 
     Args:
-        recipe: of the cell.
+        recipe: the cell's recipe.
         d: units without padding.
-        table: `(V, inputs * units)` what was looked up in; it gives size and kind.
+        table: `(V, inputs * units)` the table of the look-ups; it gives size and kind.
         index: `(K, N)` int64, the rows.
     """
 
@@ -61,18 +61,18 @@ class ByIndex:
         self._total = torch.zeros_like(table)
 
     def add(self, rows: slice, some: Tensor) -> None:
-        """One more slice."""
+        """Add one slice."""
         columns, wide = some.shape[1], self._total.shape[1]
         values, vectors = some[:, columns - wide :], wide // machine.target().width
         machine.add_by_index()([values, self._index[rows], self._total], len(some), vectors, columns)
 
     def result(self) -> Tensor:
-        """`(V, inputs * d)`."""
+        """Return the gradient `(V, inputs * d)`."""
         return self._total.unflatten(1, (self._inputs, -1))[..., : self._d].flatten(1)
 
 
 def add_product(total: Tensor, p: Tensor, q: Tensor, bf16: bool) -> None:
-    """`total += p^T q`; with `bf16` the factors rounded, and their product, which PyTorch gives in bfloat16."""
+    """Add `p^T q` to `total`; with `bf16` the factors and their product are rounded to bfloat16."""
     if bf16:
         total += p.bfloat16().t() @ q.bfloat16()
     else:

@@ -1,6 +1,6 @@
-"""Models: what is trained and what is deployed, recurrent and layered.
+"""Models, recurrent and layered: trained and deployed.
 
-How they learn is a rule's; what their trained paths are good for is in `paths`.
+A rule decides how they learn. `paths` measures the use of their trained paths.
 """
 
 from hbll_seq.models.audio import AudioClassifier as AudioClassifier

@@ -1,4 +1,4 @@
-"""Models that listen: a label a recording (`AudioClassifier`), a label a step (`AudioTagger`)."""
+"""Sound models: one label per recording (`AudioClassifier`), or one label per time step (`AudioTagger`)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from hbll_seq.models.registry import remember
 
 
 class Listening(NamedTuple):
-    """Where a listener stands between two chunks.
+    """The position of a listening model between two chunks.
 
     Attributes:
-        waiting: samples that do not fill a step yet.
-        state: of every layer.
+        waiting: samples that do not fill a time step yet.
+        state: state of every layer.
     """
 
     waiting: Tensor
@@ -34,15 +34,15 @@ class _Audio(SequenceModel):
             self._config = {"classes": classes, "front": self.front.config(), **options}
 
     def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What `fit` takes: steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__`, also for what is refused."""
+        """Return the inputs of `fit`: time steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__` for errors."""
         return self.front(waves)
 
     @torch.no_grad()
     def listen(self, chunk: Tensor, where: Listening | None = None) -> tuple[Tensor, Listening]:
-        """The next samples `(m,)` of a sound, any number of them, in constant memory.
+        """Read the next samples `(m,)` of a sound, any number of them, in constant memory.
 
         Returns:
-            Logits `(steps, V)` after every step the chunk completed (maybe none), and where to go on.
+            Logits `(steps, V)` after every time step that the chunk completed (maybe none), and the new position.
 
         Raises:
             InputError: samples that are not finite or of no known range, or a `where` that `listen` did not return.
@@ -63,10 +63,10 @@ class _Audio(SequenceModel):
 
 @remember
 class AudioClassifier(_Audio):
-    """One label a recording.
+    """A model of one label per recording.
 
     Args:
-        classes: labels V.
+        classes: number of labels V.
         front: a `hbll_seq.audio.Front` (raw frames or log-mel), or its `config()`.
         options: as for `SequenceModel` (hidden, cell, layers, timescale, seed, ...).
     """
@@ -77,7 +77,7 @@ class AudioClassifier(_Audio):
 
 @remember
 class AudioTagger(_Audio):
-    """One label a step; arguments as for `AudioClassifier`."""
+    """A model of one label per time step; arguments as for `AudioClassifier`."""
 
     def __init__(self, classes: int, front: Front | dict[str, int | str], **options: Any) -> None:
         super().__init__(classes, front, "step", **options)

@@ -1,4 +1,4 @@
-"""What `fit` and `evaluate` need to know of a model, whatever its kind."""
+"""The model interface of `fit` and `evaluate`, the same for every kind."""
 
 from typing import Any, ClassVar
 
@@ -13,14 +13,14 @@ class Model(nn.Module):
     """Base of the models of this package.
 
     Attributes:
-        family: "recurrent" or "layered"; decides which class a rule's name stands for.
-        task: "sequence" one target for the whole input, "step" one per step, "next" the next input.
+        family: "recurrent" or "layered"; selects the class for a rule's name.
+        task: "sequence" one target for the whole input, "step" one per time step, "next" the next input.
         objective: "cross_entropy" or "mse".
         input_kind: "symbols" `(B, T)` int64, "features" `(B, T, D)` float, or "array" `(B, *input_shape)` float.
         input_size: number of symbols, or of features D (of "array": numbers in all).
         output_size: classes or symbols V, or values C.
-        input_shape: of one input of kind "array".
-        context: most steps a sequence may have, or None for any.
+        input_shape: shape of one input of kind "array".
+        context: most time steps of a sequence, or None for any.
     """
 
     family: ClassVar[str]
@@ -33,11 +33,13 @@ class Model(nn.Module):
     context: int | None = None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Predictions of what is deployed: `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence"."""
+        """Return the predictions of the deployed model: `(B, T, V)` for tasks "step" and "next", `(B, V)` for
+        "sequence".
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments as JSON-able values, for `save`."""
+        """Return the constructor arguments as JSON-able values, for `save`."""
         raise NotImplementedError
 
     @classmethod

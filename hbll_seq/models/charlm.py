@@ -15,11 +15,11 @@ from hbll_seq.models.symbol_text import SymbolText
 
 @remember
 class CharLM(SymbolText, SequenceModel):
-    """Next-symbol model.
+    """A recurrent model of the next symbol.
 
     Args:
         vocab_size: number of symbols V.
-        symbols: the V characters, in order, so that `generate` can take and give text; optional.
+        symbols: the V characters, in order; optional. With them `generate` reads and returns text.
         options: as for `SequenceModel` (hidden, cell, layers, timescale, seed, ...).
     """
 
@@ -40,18 +40,18 @@ class CharLM(SymbolText, SequenceModel):
         encode: Callable[[str], Tensor] | None = None,
         decode: Callable[[Tensor], str] | None = None,
     ) -> str | Tensor:
-        """Continue `prompt` by `length` symbols, streaming in constant memory.
+        """Continue `prompt` by `length` symbols, one by one in constant memory.
 
         Args:
             prompt: text (needs `symbols` or `encode`/`decode`) or a 1-D tensor, array or list of symbols.
             length: symbols to add, >= 1.
-            temperature: 0 takes the most likely symbol, 1 samples from the model as it is.
-            seed: of the sampling; the global random state is not touched.
-            encode: text to tensor, where the model has no `symbols`.
-            decode: tensor to text, likewise.
+            temperature: 0 takes the most likely symbol, 1 samples from the model's distribution.
+            seed: seed of the sampling; the global random state is not touched.
+            encode: function from text to tensor, for a model without `symbols`.
+            decode: function from tensor to text, likewise.
 
         Returns:
-            Prompt and continuation, as text where the prompt was text, otherwise as an int64 tensor.
+            Prompt and continuation: text for a text prompt, otherwise an int64 tensor.
 
         Raises:
             InputError: a prompt that the model cannot read, or another argument out of range.
@@ -75,5 +75,5 @@ class CharLM(SymbolText, SequenceModel):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers in `model`."""
+    """Return the number of trainable values in `model`."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,7 +1,7 @@
 """Paths through a layered network: subnetworks that the tree trains.
 
 Node n (1 <= n < N) is the n-th module, node N the prediction head, node 0 the embedded input. An interval (i, j) of the
-tree has the midpoint n. A path crosses it either directly, by module j on the state of node i, or by way of n, crossing
+tree has the midpoint n. A path crosses it directly, by module j on the state of node i, or through n, crossing
 (i, n) and (n, j). The root's midpoint is on every path. For N = 8 the path of one module is (4,), the short path
 (4, 6, 7), the full path (1, ..., 7), and there are 25 in all (paper, section 1).
 """
@@ -72,14 +72,14 @@ def count(layers: int) -> int:
         n = midpoint(i, j)
         return 1 + ways(i, n) * ways(n, j)
 
-    return ways(0, layers) - 1  # not the one without any block
+    return ways(0, layers) - 1  # without the path that has no module
 
 
 def every(layers: int, limit: int = 1000) -> list[tuple[int, ...]]:
     """List all paths, by length and then by nodes.
 
     Raises:
-        InputError: there are more than `limit`.
+        InputError: more than `limit` paths.
     """
     if count(layers) > limit:
         raise InputError("layers", f"{layers}, which has {count(layers)} paths", f"at most {limit} paths; name some")

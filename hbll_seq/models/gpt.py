@@ -15,7 +15,7 @@ from hbll_seq.models.transformer import Cache, TransformerBlock
 
 
 class TokenEmbedding(nn.Module):
-    """Symbols and learned positions: `(B, T) int64 -> (B, T, width)`."""
+    """Embedding of symbols and learned positions: `(B, T) int64 -> (B, T, width)`."""
 
     def __init__(self, vocab_size: int, context: int, width: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class TokenEmbedding(nn.Module):
         nn.init.normal_(self.position.weight, std=0.02)
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """`x` stands at positions `first`, `first + 1`, ..."""
+        """Embed `x` at positions `first`, `first + 1`, ..."""
         context = self.position.num_embeddings
         if first + x.shape[1] > context:
             raise InputError("x", f"{first + x.shape[1]} steps", f"at most context={context}")
@@ -34,7 +34,7 @@ class TokenEmbedding(nn.Module):
 
 
 class Decoder:
-    """A path of a GPT that reads on, keeping keys and values of what it has read."""
+    """A path of a GPT that reads on and keeps the keys and values of past symbols."""
 
     def __init__(self, model: "GPT", path: Path) -> None:
         self.model, self.nodes = model, model.path(path)
@@ -42,7 +42,7 @@ class Decoder:
         self.read = 0
 
     def extend(self, symbols: Tensor) -> Tensor:
-        """Logits `(B, S, V)` after each of the next symbols `(B, S)`."""
+        """Return logits `(B, S, V)` after each of the next symbols `(B, S)`."""
         z = self.model.embed(symbols, self.read)
         for k, n in enumerate(self.nodes):
             z, self.caches[k] = self.model.layers[n - 1].extend(z, self.caches[k])  # type: ignore[operator]  # its block
@@ -51,14 +51,14 @@ class Decoder:
         return out
 
     def back(self, read: int) -> None:
-        """Forget what was read after the first `read` symbols."""
+        """Forget everything after the first `read` symbols."""
         self.caches = [None if c is None else (c[0][:, :, :read], c[1][:, :, :read]) for c in self.caches]
         self.read = read
 
 
 @remember
 class GPT(SymbolText, Layered):
-    """Causal language model over at most `context` symbols.
+    """A causal language model over at most `context` symbols.
 
     Args:
         vocab_size: number of symbols V.
@@ -66,9 +66,9 @@ class GPT(SymbolText, Layered):
         hidden: width of a token.
         heads: attention heads; they divide the width.
         layers: N: N - 1 blocks, and the head.
-        symbols: the V characters, in order, so that `generate` can take and give text; optional.
-        dropout: while training.
-        seed: of the initialisation; the global random state is not touched.
+        symbols: the V characters, in order; optional. With them `generate` reads and returns text.
+        dropout: dropout rate in training.
+        seed: seed of the initialisation; the global random state is not touched.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class GPT(SymbolText, Layered):
     def generate(
         self, prompt: str | Tensor, length: int, *, path: Path = "full", temperature: float = 0.8, seed: int = 0
     ) -> Any:
-        """Continue `prompt` by `length` symbols along a path, with keys and values kept.
+        """Continue `prompt` by `length` symbols along a path, with cached keys and values.
 
         Args:
             prompt: text (needs `symbols`) or a 1-D int64 tensor.
             length: symbols to add, >= 1; prompt and continuation fit in the context.
-            path: which subnetwork writes.
-            temperature: 0 takes the most likely symbol, 1 samples from the model as it is.
-            seed: of the sampling; the global random state is not touched.
+            path: the path that predicts.
+            temperature: 0 takes the most likely symbol, 1 samples from the model's distribution.
+            seed: seed of the sampling; the global random state is not touched.
 
         Returns:
-            Prompt and continuation, as text or as a tensor, whichever the prompt was.
+            Prompt and continuation, as text or as a tensor, like the prompt.
         """
         ids = self.begin(prompt, length, temperature)
         if len(ids) + length > self.context:

@@ -19,10 +19,10 @@ Path = str | Sequence[int]
 
 
 class Head(nn.Module):
-    """Linear read-out of the last axis, shared by all paths.
+    """A linear read-out of the last axis, shared by all paths.
 
     Args:
-        width, output_size: of the last axis, before and after.
+        width, output_size: sizes of the last axis, before and after.
         norm: layer-normalise first.
         pool: average over the tokens of `(B, tokens, width)` first.
     """
@@ -48,13 +48,13 @@ class Layered(Model):
         layers: the modules, nodes 1..N-1; the head is node N. At least one.
         embed: maps the input to z_0.
         head: maps any z_n to predictions.
-        input_shape: of one input (`input_kind` "array").
+        input_shape: shape of one input (`input_kind` "array").
         output_size: classes V, or values C.
-        task: "sequence" (one target an input), "step", or "next".
+        task: "sequence" (one target per input), "step", or "next".
         objective: "cross_entropy" or "mse".
         input_kind: "array" `(B, *input_shape)`, or "symbols" `(B, T)`.
         input_size: number of symbols, for "symbols".
-        nodes: "gaussian", or "bernoulli" where every z is a vector of probabilities (sigmoid units).
+        nodes: "gaussian", or "bernoulli" if every z is a vector of probabilities (sigmoid units).
 
     Raises:
         InputError: in `forward`, a module that changes the shape of its input.
@@ -87,7 +87,7 @@ class Layered(Model):
 
     @property
     def depth(self) -> int:
-        """Number of modules and the head, N."""
+        """The number of modules and the head, N."""
         return len(self.layers) + 1
 
     def config(self) -> dict[str, Any]:
@@ -103,13 +103,13 @@ class Layered(Model):
         return dict(self._config)
 
     def path(self, path: Path = "full") -> tuple[int, ...]:
-        """Return a path's nodes: of "full", "short" (at most ceil(log2 N)), "first" (one), or those given, checked."""
+        """Return the nodes of a path: "full", "short" (at most ceil(log2 N)), "first" (one), or given nodes."""
         return depth_tree.resolve(self.depth, path)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, path: Path = "full") -> Tensor:
         """Predict along a path: `(B, V)`, or `(B, T, V)` for tasks "step" and "next".
 
-        `lengths` change nothing: there is one target an input, or the modules are causal.
+        `lengths` change nothing: there is one target per input, or the modules are causal.
         """
         z = self.embed(x)
         for n in self.path(path):
@@ -121,5 +121,5 @@ class Layered(Model):
         return out
 
     def export(self, path: Path = "full") -> nn.Sequential:
-        """Return a path as a plain `nn.Sequential` of its modules, with shared weights: input in, predictions out."""
+        """Return a path as a plain `nn.Sequential` from inputs to predictions, with shared weights."""
         return nn.Sequential(self.embed, *(self.layers[n - 1] for n in self.path(path)), self.head)

@@ -14,7 +14,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tan
 
 
 class MLPBlock(nn.Module):
-    """`activation(W z + b)`, optionally `z + activation(W LayerNorm(z) + b)`."""
+    """A layer `activation(W z + b)`, optionally `z + activation(W LayerNorm(z) + b)`."""
 
     def __init__(self, width: int, activation: str, residual: bool, norm: bool) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class MLPBlock(nn.Module):
         self.linear, self.activation, self.residual = nn.Linear(width, width), ACTIVATIONS[activation](), residual
 
     def forward(self, z: Tensor) -> Tensor:
-        """`(B, width) -> (B, width)`."""
+        """Map `(B, width) -> (B, width)`."""
         out: Tensor = self.activation(self.linear(self.norm(z)))
         return z + out if self.residual else out
 
@@ -32,16 +32,16 @@ class MLP(Layered):
     """A deep fully connected network.
 
     Args:
-        input_shape: of one input; it is flattened.
+        input_shape: shape of one input; it is flattened.
         output_size: classes V, or values C.
         hidden: width.
         layers: N: N - 1 hidden layers after the embedding, and the head.
         activation: "sigmoid", "tanh", "relu" or "gelu".
-        residual: skip connections; the plain network has none.
-        norm: layer normalisation; nor that.
+        residual: add skip connections.
+        norm: add layer normalisation.
         objective: "cross_entropy" or "mse".
-        nodes: "gaussian", or "bernoulli" (sigmoid without residual): how messages are combined.
-        seed: of the initialisation; the global random state is not touched.
+        nodes: rule for combining messages: "gaussian", or "bernoulli" (sigmoid without residual).
+        seed: seed of the initialisation; the global random state is not touched.
     """
 
     def __init__(

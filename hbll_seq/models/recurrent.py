@@ -1,8 +1,7 @@
-"""Recurrent sequence models: embed, a stack of cells, a linear read-out.
+"""Recurrent sequence models: an embedding, a stack of cells, a linear read-out.
 
-How the recurrent layers are executed is an argument of `forward`: by default the sequential chain
-(what is deployed), during training whatever the learning rule brings. Everything else is the same
-for every rule.
+`forward` takes the execution of the recurrent layers as an argument. The default is the sequential chain, which is
+deployed; in training the learning rule passes its own. Everything else is the same for every rule.
 """
 
 from collections.abc import Callable
@@ -23,9 +22,9 @@ Execute = Callable[[int, c.Cell, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-    """The deployed chain: every step after the one before it. `lengths` do not matter to a causal chain.
+    """Run the deployed chain, one time step after another; a causal chain needs no `lengths`.
 
-    With gradient it is PyTorch's own layer under autograd, without gradient a compiled roll where the cell has one.
+    With gradient it is PyTorch's own layer under autograd; without, the cell's compiled roll if it has one.
     """
     run = cell.sequence if torch.is_grad_enabled() else cell.deployed
     return run(x, state)[0]
@@ -33,23 +32,23 @@ def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tens
 
 @remember
 class SequenceModel(Model):
-    """A recurrent network over sequences.
+    """A recurrent network over sequences (docs/method.md#the-problem).
 
     Args:
         input_size: number of symbols (integer input) or of features D (float input).
         output_size: classes or symbols V (cross-entropy), or values C (regression).
         hidden: state units d.
-        cell: "gru", "lstm", "elman", "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN` adopted as it is; or a
-            module with `forward(x, h) -> h` and an attribute `hidden_size` (an `nn.ModuleList` of such is a
+        cell: "gru", "lstm", "elman", "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN`, adopted unchanged; or a
+            module with `forward(x, h) -> h` and an attribute `hidden_size` (an `nn.ModuleList` of these is a
             stack), optionally with `carry(x, h)`, the diagonal of dh'/dh.
         layers: depth of the stack (named cells only).
-        task: "sequence" one target for the whole sequence, "step" one per step, "next" the next input.
+        task: "sequence" one target for the whole sequence, "step" one per time step, "next" the next input.
         objective: "cross_entropy" or "mse".
         input_kind: "symbols" `(B, T)` int64 or "features" `(B, T, D)` float.
-        embedding: width of the symbol embedding; None feeds one-hot vectors' rows directly (width d).
-        timescale: longest memory of the chrono initialisation, in steps; None leaves the module's own
+        embedding: width of the symbol embedding; None: `hidden`, or the input size of an adopted module.
+        timescale: longest memory of the chrono initialisation, in time steps; None keeps the module's own
             initialisation. Adopted modules are never re-initialised.
-        seed: of the initialisation; the global random state is not touched.
+        seed: seed of the initialisation; the global random state is not touched.
 
     Attributes:
         rnn: the recurrent module itself, e.g. an `nn.GRU`; its state_dict is an ordinary one.
@@ -115,14 +114,14 @@ class SequenceModel(Model):
 
     @property
     def cells(self) -> list[c.Cell]:
-        """The stack, one view a layer (made anew so that `load_state_dict` and `.to` are seen)."""
+        """The stack of cells, one view per layer, made anew so that `load_state_dict` and `.to` take effect."""
         return c.adopt(self.rnn, self._width_in)
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments as JSON-able values, for `save`.
+        """Return the constructor arguments as JSON-able values, for `save`.
 
         Raises:
-            InputError: the recurrent module was handed in, so this package cannot rebuild it.
+            InputError: the recurrent module is the caller's own, so this package cannot rebuild it.
         """
         if self._config is None:
             raise InputError(
@@ -131,11 +130,11 @@ class SequenceModel(Model):
         return dict(self._config)
 
     def embed(self, x: Tensor) -> Tensor:
-        """What the first cell sees, `(B, T, D)`."""
+        """Return the inputs of the first cell, `(B, T, D)`."""
         return x if self.embedding is None else self.embedding(x)
 
     def read(self, h: Tensor, lengths: Tensor | None) -> Tensor:
-        """Read-out of hidden outputs `(B, T, d)`: `(B, T, V)`, or `(B, V)` at each sequence's last step."""
+        """Predict from hidden outputs `(B, T, d)`: `(B, T, V)`, or `(B, V)` at each sequence's last time step."""
         if self.task == "sequence":
             last = torch.full((h.shape[0],), h.shape[1]) if lengths is None else lengths
             h = h[torch.arange(h.shape[0], device=h.device), last.to(h.device) - 1]
@@ -144,13 +143,13 @@ class SequenceModel(Model):
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, execute: Execute = sequential, *, lookup: bool = False
     ) -> Tensor:
-        """Predictions for a batch.
+        """Return predictions for a batch.
 
         Args:
             x: `(B, T)` int64 symbols or `(B, T, D)` float features.
-            lengths: `(B,)` valid steps, or None for all.
-            execute: how a recurrent layer is run; the default is the deployed chain.
-            lookup: hand the first layer symbols and the embedding with it, where that is faster.
+            lengths: `(B,)` valid time steps, or None for all.
+            execute: function that runs a recurrent layer; the default is the deployed chain.
+            lookup: pass symbols and the embedding to the first layer where that is faster.
 
         Returns:
             `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence".
@@ -162,17 +161,18 @@ class SequenceModel(Model):
             h = x.unsqueeze(-1)
         else:
             h = self.embed(x)
-        like = h if self.embedding is None else self.embedding.weight  # symbols have no dtype of a state
+        like = h if self.embedding is None else self.embedding.weight  # symbols do not have the dtype of a state
         with c.own_precision(like):
             for layer, cell in enumerate(cells):
                 h = execute(layer, cell, h, cell.initial(h.shape[0], like.detach()), lengths)
         return self.read(h, lengths)
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Stream: one input `(B,)` or `(B, D)` and the state before it -> prediction `(B, V)`, state after it.
+        """Advance one time step: from an input `(B,)` or `(B, D)` and the state to a prediction `(B, V)` and the new
+        state.
 
         Raises:
-            InputError: an input that the model cannot read, or a state that is not what a step before returned.
+            InputError: an input that the model cannot read, or a state that no earlier `step` can have returned.
         """
         x = check_step(x, self)
         if state is not None:
@@ -180,7 +180,7 @@ class SequenceModel(Model):
         return self.advance(x, state)
 
     def advance(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """`step` without its checks, for loops over what has been checked."""
+        """Do `step` without its checks, for loops over checked inputs."""
         h = self.embed(x)
         cells = self.cells
         before = state if state is not None else [cell.initial(h.shape[0], h) for cell in cells]

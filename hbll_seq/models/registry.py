@@ -1,4 +1,4 @@
-"""Names under which saved models find their class again."""
+"""A registry by which saved models find their class again."""
 
 from typing import TypeVar
 
@@ -9,6 +9,6 @@ M = TypeVar("M", bound=type[nn.Module])
 
 
 def remember(cls: M) -> M:
-    """Class decorator: `save`/`load` know the class by its name."""
+    """Register the decorated class under its name for `save` and `load`."""
     CLASSES[cls.__name__] = cls
     return cls

@@ -1,4 +1,4 @@
-"""Scoring a model as it is deployed: its predictions on one batch, without gradient, and their loss."""
+"""Predictions and loss of the deployed model on one batch, without gradient."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from hbll_seq.models.base import Model
 
 @torch.no_grad()
 def score(model: Model, batch: Batch) -> tuple[float, Tensor]:
-    """Predict a batch as the deployed model does, and take the loss.
+    """Predict a batch with the deployed model and compute the loss.
 
     Args:
-        model: stays in the mode it is in, training or evaluation.
-        batch: on the model's device.
+        model: keeps its mode, training or evaluation.
+        batch: a batch on the model's device.
 
     Returns:
         The mean loss over the targets that count, and the predictions, `(B, V)` or `(B, T, V)`.

@@ -1,7 +1,6 @@
-"""Text of models over symbols: characters to symbols and back, checks of a prompt, the choice of the next symbol.
+"""Text for models over symbols: characters to symbols and back, checks of a prompt, the choice of the next symbol.
 
-A symbol is an integer in 0..V-1, wherever this package says symbol. The list `symbols` of a model names the character
-that each of them stands for.
+A symbol is an integer in 0..V-1 everywhere in this package. A model's list `symbols` names the character of each.
 """
 
 from collections.abc import Callable
@@ -14,29 +13,29 @@ from hbll_seq.data.streaming import check_prompt
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
-COLDEST = 1e-6  # temperature above 0 by which logits can be divided
+COLDEST = 1e-6  # least temperature above 0 that logits can be divided by
 
 Encode = Callable[[str], Tensor]
 Decode = Callable[[Tensor], str]
 
 
 def check_temperature(temperature: float) -> None:
-    """0, or a number by which logits can be divided."""
+    """Refuse a temperature that is neither 0 nor large enough to divide logits."""
     if not (number("temperature", temperature) == 0 or temperature >= COLDEST):
         raise InputError("temperature", temperature, f"0 for the most likely symbol, or a number >= {COLDEST:g}")
 
 
 class SymbolText:
-    """Mixed into models over symbols, so that they read and write text.
+    """A mixin by which models over symbols read and write text.
 
     Attributes:
-        symbols: the V characters in order, symbol i standing for `symbols[i]`; or None.
+        symbols: the V characters in order, `symbols[i]` for symbol i; or None.
     """
 
     symbols: list[str] | None
 
     def name_symbols(self, symbols: list[str] | None, vocab_size: int) -> None:
-        """Keep `symbols`, one for each of the model's."""
+        """Keep `symbols`, one character for each of the model's symbols."""
         if symbols is not None:
             if not isinstance(symbols, list | tuple | str) or not all(isinstance(one, str) for one in symbols):
                 raise InputError("symbols", type(symbols).__name__, f"a list of {vocab_size} strings, one a symbol")
@@ -45,7 +44,7 @@ class SymbolText:
         self.symbols = symbols
 
     def begin(self, prompt: str | Tensor, length: int, temperature: float, encode: Encode | None = None) -> Tensor:
-        """The prompt as a 1-D int64 tensor on the CPU, everything checked."""
+        """Check all arguments; return the prompt as a 1-D int64 tensor on the CPU."""
         integer("length", length)
         check_temperature(temperature)
         if isinstance(prompt, str):
@@ -54,12 +53,12 @@ class SymbolText:
         return check_prompt(prompt, self)
 
     def finish(self, ids: Tensor, prompt: str | Tensor, decode: Decode | None = None) -> str | Tensor:
-        """Turn symbols back into text where the prompt was text."""
+        """Turn symbols back into text if the prompt was text."""
         return (decode or self._decode)(ids) if isinstance(prompt, str) else ids
 
     @staticmethod
     def pick(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
-        """Choose one symbol from logits `(V,)`: the most likely at temperature 0, else drawn."""
+        """Choose one symbol from logits `(V,)`: the most likely at temperature 0, else a random one."""
         if temperature == 0:
             return int(logits.argmax())
         p = torch.softmax(logits.cpu() / temperature, 0)

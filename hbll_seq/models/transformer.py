@@ -12,14 +12,14 @@ Cache = tuple[Tensor, Tensor]  # keys and values so far, (B, heads, T, width / h
 
 
 class TransformerBlock(nn.Module):
-    """`z + attention(LayerNorm(z))`, then `z + MLP(LayerNorm(z))`.
+    """A block `z + attention(LayerNorm(z))`, then `z + MLP(LayerNorm(z))`.
 
     Args:
-        width: of every token.
+        width: width of every token.
         heads: attention heads; they divide the width.
-        causal: a token sees itself and those before it only.
-        expand: width of the MLP over width.
-        dropout: on the two branches, while training.
+        causal: a token attends only to itself and earlier tokens.
+        expand: width of the MLP over `width`.
+        dropout: dropout rate on the two branches in training.
     """
 
     def __init__(self, width: int, heads: int, causal: bool, expand: int = 4, dropout: float = 0.0) -> None:
@@ -33,7 +33,7 @@ class TransformerBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def initialise_(self, depth: int) -> None:
-        """GPT-2's initialisation: std 0.02, and 0.02 / sqrt(2 depth) where a branch joins the residual stream."""
+        """Initialise as GPT-2: std 0.02, and 0.02 / sqrt(2 depth) where a branch joins the residual stream."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 joins = module is self.out or module is self.mlp[-1]
@@ -41,19 +41,19 @@ class TransformerBlock(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        """`(B, T, width) -> (B, T, width)`."""
+        """Map `(B, T, width) -> (B, T, width)`."""
         q, k, v = self._split(z)
         z = z + self.dropout(self._merge(self._attend(q, k, v)))
         out: Tensor = z + self.dropout(self.mlp(self.norm2(z)))
         return out
 
     def extend(self, z: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """The next S tokens `(B, S, width)` given what the block keeps of those before; causal blocks only."""
+        """Process the next S tokens `(B, S, width)` with cached keys and values of earlier ones; causal blocks only."""
         q, k, v = self._split(z)
         if cache is not None:
             k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
         past, new = k.shape[2] - z.shape[1], z.shape[1]
-        # token i of the new ones sees the past and the new ones up to itself
+        # new token i attends to the past and to new tokens up to itself
         mask = torch.ones(new, past + new, dtype=torch.bool, device=z.device).tril(past) if new > 1 else None
         z = z + self._merge(scaled_dot_product_attention(q, k, v, attn_mask=mask))
         return z + self.mlp(self.norm2(z)), (k, v)

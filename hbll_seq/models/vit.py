@@ -11,7 +11,7 @@ from hbll_seq.models.transformer import TransformerBlock
 
 
 class PatchEmbedding(nn.Module):
-    """Patches as tokens, with learned positions: `(B, C, H, W) -> (B, tokens, width)`."""
+    """Embedding of patches as tokens with learned positions: `(B, C, H, W) -> (B, tokens, width)`."""
 
     def __init__(self, image: tuple[int, int, int], patch: int, width: int) -> None:
         super().__init__()
@@ -19,14 +19,14 @@ class PatchEmbedding(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(image[1] // patch * (image[2] // patch), width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Embed the patches; see the class."""
         out: Tensor = self.project(x).flatten(2).transpose(1, 2) + self.position
         return out
 
 
 @remember
 class ViT(Layered):
-    """Vision transformer; the head averages over the tokens.
+    """A vision transformer; the head averages over the tokens.
 
     Args:
         image: channels, height and width of an image, in pixels.
@@ -35,8 +35,8 @@ class ViT(Layered):
         hidden: width of a token.
         heads: attention heads; they divide the width.
         layers: N: N - 1 blocks, and the head.
-        dropout: while training.
-        seed: of the initialisation; the global random state is not touched.
+        dropout: dropout rate in training.
+        seed: seed of the initialisation; the global random state is not touched.
     """
 
     def __init__(

@@ -18,13 +18,13 @@ LOUDEST = 8.0  # 18 dB over full scale: more is not a loud wave in -1..1 but int
 
 @remember
 class WaveModel(SequenceModel):
-    """Next-sample model: a sample is one of `levels` mu-law codes, predicted from all before it.
+    """A model of the next sample: one of `levels` mu-law codes, predicted from all earlier ones.
 
     Train it on codes (`prepare`) with `fit(model, codes, rule=...)`, like a text.
 
     Args:
-        rate: samples a second.
-        levels: codes V.
+        rate: samples per second.
+        levels: number of codes V.
         options: as for `SequenceModel` (hidden, cell, layers, embedding, timescale, seed, ...).
     """
 
@@ -36,12 +36,12 @@ class WaveModel(SequenceModel):
             self._config = {"rate": rate, "levels": levels, **options}
 
     def prepare(self, wave: Tensor) -> Tensor:
-        """Codes `(samples,)` int64 of a wave `(samples,)` in -1..1; integers are scaled (`audio.samples`).
+        """Return the codes `(samples,)` int64 of a wave `(samples,)` in -1..1; integers are scaled (`audio.samples`).
 
-        A little louder than 1 is clipped, as mu-law has it.
+        Values slightly beyond 1 are clipped, as mu-law does.
 
         Raises:
-            InputError: not one-dimensional, empty, not finite, or so loud that it is not in -1..1 at all.
+            InputError: not one-dimensional, empty, not finite, or too loud for a wave in -1..1.
         """
         wave = as_samples(wave)
         loudest = float(wave.detach().abs().max())
@@ -54,16 +54,16 @@ class WaveModel(SequenceModel):
     def generate(
         self, samples: int, *, prompt: Tensor | None = None, temperature: float = 1.0, seed: int = 0
     ) -> Tensor:
-        """A sound, sample by sample in constant memory.
+        """Generate a sound sample by sample in constant memory.
 
         Args:
-            samples: how many to add, >= 1.
-            prompt: wave `(m,)` to go on from; None starts from one sample of silence.
-            temperature: 0 takes the most likely level, 1 samples from the model as it is.
-            seed: of the sampling; the global random state is not touched.
+            samples: samples to add, >= 1.
+            prompt: wave `(m,)` to continue; None starts from one sample of silence.
+            temperature: 0 takes the most likely level, 1 samples from the model's distribution.
+            seed: seed of the sampling; the global random state is not touched.
 
         Returns:
-            Wave `(m + samples,)`, float32 in -1..1, the prompt as the model heard it.
+            Wave `(m + samples,)`, float32 in -1..1; its prompt is rounded to mu-law levels.
         """
         samples = integer("samples", samples)
         check_temperature(temperature)

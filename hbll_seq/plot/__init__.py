@@ -1,6 +1,6 @@
-"""Every figure. Each function draws on `ax` only (or on new axes) and returns the Axes; `*_html` return HTML.
+"""All figures. Each function draws on `ax` only (or on new axes) and returns the Axes; `*_html` return HTML.
 
-Nothing is computed here but what is drawn; results come from `training`, `attribution` and `paths`.
+Results come from `training`, `attribution` and `paths`; nothing is computed here beyond the drawing.
 """
 
 from hbll_seq.plot.blocks import tree as tree

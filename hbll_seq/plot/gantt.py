@@ -1,4 +1,4 @@
-"""When what runs: the three executions of one training step as a Gantt chart."""
+"""A Gantt chart of the three executions of one update."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 Bar = tuple[float, float, float, float, str]  # start, width, lower and upper end, kind
 KINDS = {"nothing kept": COLOURS[5], "forward": COLOURS[0], "backward": COLOURS[1], "scan": COLOURS[4]}
-MANY = 32  # blocks from which they are not drawn one by one
+MANY = 32  # from so many blocks on they are not drawn one by one
 
 
 def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int = 1, ax: Axes | None = None) -> Axes:
-    """One layer's step over sequential depth: what runs after what, however many processors there are.
+    """Draw one layer's update over sequential depth, with as many processors as it can use.
 
     From above: in order (`execution="sequential"`, and backpropagation through time), exact boundaries and then all
     blocks at once ("exact-forward"), and sweeps with all blocks at once ("parallel", whose total is `Tree.depth`).
@@ -58,7 +58,7 @@ def schedule(steps: int, block_size: int, *, sweeps: int = 2, corrections: int =
 
 
 def _in_order(tree: Tree) -> list[Bar]:
-    """Forward and back, block after block."""
+    """List the bars of forward and back, block after block."""
     bars: list[Bar] = []
     for i in range(tree.blocks):
         first, last = tree.span(0, i)
@@ -68,7 +68,7 @@ def _in_order(tree: Tree) -> list[Bar]:
 
 
 def _exact_forward(tree: Tree, corrections: int) -> list[Bar]:
-    """Boundaries by one roll in order, then a local pass and the messages with all blocks at once."""
+    """List the bars of boundaries by one roll in order, then a local pass and the messages with all blocks at once."""
     if tree.blocks == 1:
         return _in_order(tree)
     ends = [tree.span(0, i) for i in range(tree.blocks - 1)]
@@ -77,7 +77,7 @@ def _exact_forward(tree: Tree, corrections: int) -> list[Bar]:
 
 
 def _parallel(tree: Tree, sweeps: int, corrections: int) -> list[Bar]:
-    """Sweeps, a local pass and the messages with all blocks at once."""
+    """List the bars of sweeps, a local pass and the messages with all blocks at once."""
     if tree.blocks == 1:
         return _in_order(tree)
     return _phases(tree, 0, ["nothing kept", "scan"] * sweeps + ["forward", *_back(corrections)])
@@ -88,7 +88,7 @@ def _back(corrections: int) -> list[str]:
 
 
 def _phases(tree: Tree, now: int, phases: list[str]) -> list[Bar]:
-    """All blocks at once, phase after phase from `now` on."""
+    """List the bars of all blocks at once, phase after phase from `now` on."""
     n, bars = tree.blocks, list[Bar]()
     for what in phases:
         width = tree.levels if what == "scan" else tree.block
@@ -106,7 +106,7 @@ def _draw(ax: Axes, bars: list[Bar], below: float, blocks: int) -> None:
     tall = inches(ax)[1] * 72 / (4 * blocks)  # of one block, in points
     edge = min(0.6, 0.15 * tall) if blocks <= MANY else 0
     for start, width, low, high, what in bars:
-        lw = 0 if what == "scan" else edge  # a level is a hair's breadth beside a roll: an edge would hide it
+        lw = 0 if what == "scan" else edge  # a level is very thin beside a roll: an edge would hide it
         place = (start, below + low)
         ax.add_patch(Rectangle(place, width, high - low, fc=KINDS[what], ec="white", lw=lw))
 

@@ -1,4 +1,4 @@
-"""How time and memory grow with the length of the sequences."""
+"""The growth of time and memory with the length of the sequences."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Curve = list[tuple[float, float]]
 def scaling(
     records: Iterable[Mapping[str, Any]], *, what: str = "both", mark: bool = True, ax: Axes | None = None
 ) -> Axes:
-    """Seconds (solid, left axis) and MiB (dashed, right axis) over T, log-log, a colour a rule; crossings are marked.
+    """Plot seconds (solid, left axis) and MiB (dashed, right axis) over T, log-log, a colour per rule; mark crossings.
 
     Args:
-        records: one mapping a measurement, with `rule`, `T`, `seconds`, `MiB`; a missing or NaN figure is left out
+        records: one mapping per measurement, with `rule`, `T`, `seconds`, `MiB`; a missing or NaN figure is left out
             (out of memory). Rows with the same rule and T are averaged (geometric mean).
         what: "both", "seconds" or "MiB".
         mark: mark the lengths at which two rules cross.
         ax: axes to draw on; "both" adds a second y axis to it.
 
     Raises:
-        InputError: no records, a column that is missing, an unknown `what`.
+        InputError: no records, a missing column, an unknown `what`.
     """
     rows = list(records)
     if what not in ("both", *COLUMNS):
@@ -81,7 +81,7 @@ def scaling(
 
 
 def crossings(one: Curve, other: Curve) -> Curve:
-    """Where two curves `(T, value)` cross, interpolated log-log between the T both have."""
+    """Return the points at which two curves `(T, value)` cross, interpolated log-log between their common T."""
     a, b = dict(one), dict(other)
     common = sorted(set(a) & set(b))
     found = []

@@ -1,4 +1,4 @@
-"""Training over steps: losses, with seeds as bands, and how exact the rule's messages were."""
+"""Training over updates: losses, with seeds as bands, and the exactness of the rule's messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def learning_curve(
     history: History, *, ax: Axes | None = None, label: str | None = None, colour: str | None = None
 ) -> Axes:
-    """Training loss (thin) and validation loss (marked) over steps."""
+    """Plot training loss (thin) and validation loss (marked) over updates."""
     ax = axes(ax)
     h = history.history
     colour = colour or COLOURS[len(ax.lines) // 2 % len(COLOURS)]
@@ -36,15 +36,15 @@ def learning_curve(
 
 
 def learning_curves(runs: Mapping[str, Sequence[History]], *, held_out: bool = True, ax: Axes | None = None) -> Axes:
-    """Losses of several rules or settings: the mean over seeds as a line, least to greatest as a band.
+    """Plot the losses of several rules or settings: the mean over seeds as a line, least to greatest as a band.
 
     Args:
-        runs: by name, the histories of one or more seeds; compared over the steps all seeds of a name recorded.
+        runs: by name, the histories of one or more seeds; compared over the updates all seeds of a name recorded.
         held_out: validation loss; False for the training loss, smoothed.
         ax: axes to draw on.
 
     Raises:
-        InputError: no runs, a name without any, or runs without a recorded validation.
+        InputError: no runs, a name without runs, or runs without a recorded validation.
     """
     if not runs or not all(runs.values()):
         raise InputError("runs", {k: len(v) for k, v in runs.items()}, "at least one history a name")
@@ -74,21 +74,21 @@ def learning_curves(runs: Mapping[str, Sequence[History]], *, held_out: bool = T
 
 
 def inconsistency(history: History, *, ax: Axes | None = None, colour: str | None = None) -> Axes:
-    """Relative inconsistency of the boundaries over training (log scale), and the tolerance aimed at.
+    """Plot the relative inconsistency of the boundaries over training (log scale), and its tolerance.
 
     Args:
-        history: of a run with rule "hbll".
+        history: the history of a run with rule "hbll".
         ax: axes to draw on.
-        colour: of the line.
+        colour: colour of the line.
 
     Raises:
-        InputError: a run that did not record it.
+        InputError: a run without a recorded inconsistency.
     """
     h = history.history
     if not h.get("inconsistency"):
         raise InputError("history", f"a run with rule {history.config.get('rule')!r}", 'one with rule "hbll"')
     ax = axes(ax)
-    floor = 1e-16  # zero has no place on a log scale: solved to the last digit
+    floor = 1e-16  # a log scale has no zero, the value of exact boundaries
     ax.plot(h["step"], [max(v, floor) for v in h["inconsistency"]], color=colour or COLOURS[0], lw=1, label="measured")
     if h.get("tolerance"):
         ax.plot(h["step"], h["tolerance"], color="black", lw=1.2, ls="--", label="tolerance")
@@ -102,15 +102,15 @@ def inconsistency(history: History, *, ax: Axes | None = None, colour: str | Non
 
 
 def gradient_cosine(history: History, *, ax: Axes | None = None, label: str | None = None) -> Axes:
-    """Cosine of the rule's gradient to the exact one over training.
+    """Plot the cosine of the rule's gradient to the exact one over training.
 
     Args:
-        history: of a run that recorded `gradient_cosine` (`fit(..., measure_cosine=)`).
+        history: the history of a run with `fit(..., measure_cosine=)`.
         ax: axes to draw on.
-        label: of the line.
+        label: label of the line.
 
     Raises:
-        InputError: a run that did not record it.
+        InputError: a run without a recorded `gradient_cosine`.
     """
     h = history.history
     if not h.get("gradient_cosine"):
@@ -133,7 +133,7 @@ def gradient_cosine(history: History, *, ax: Axes | None = None, label: str | No
 
 
 def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential mean with the start corrected."""
+    """Return the exponential mean, with its start corrected."""
     mean, total, out = 0.0, 0.0, []
     for v in values:
         mean, total = weight * mean + (1 - weight) * v, weight * total + (1 - weight)

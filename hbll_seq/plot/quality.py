@@ -1,4 +1,4 @@
-"""What every path of a layered network costs, and how good it is."""
+"""Cost and quality of every path of a layered network."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COSTS: dict[str, tuple[str, Callable[[PathCost], float]]] = {
 def paths(
     costs: Sequence[PathCost], *, over: str = "modules", total: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Quality of every path over its cost; the best at each cost is joined by a line.
+    """Plot the quality of every path over its cost; a line joins the best at each cost.
 
     Args:
         costs: from `evaluate_paths`.
-        over: what a path costs: "modules" (those that wait for one another), "parameters" or "flops".
-        total: modules of the full path, to mark it; None for the longest path there is.
+        over: the cost: "modules" (those that wait for one another), "parameters" or "flops".
+        total: modules of the full path, to mark it; None for the longest path in `costs`.
         ax: axes to draw on.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What all figures share: colours, new axes where none are given, letters that fit small axes.
+"""Shared style of the figures: colours, new axes if none are given, letters that fit small axes.
 
 Colours are the Okabe-Ito palette and viridis/cividis maps, which colour-blind readers can tell apart.
 matplotlib is imported on first use: a script that plots nothing never waits for it.
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
-ROOMY = 3.4  # inches: axes as wide as this have letters of the usual size, narrower ones smaller letters
+ROOMY = 3.4  # inches: narrower axes have smaller letters than usual
 LEAST = 6.5  # points
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
-    """`ax`, or the axes of a new figure of `size` inches."""
+    """Return `ax`, or the axes of a new figure of `size` inches."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -27,13 +27,13 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
 
 
 def inches(ax: Axes) -> tuple[float, float]:
-    """Width and height of the axes as they stand (a layout that is made later changes them a little)."""
+    """Return width and height of the axes now (a later layout changes them a little)."""
     box = ax.get_window_extent()
     return box.width / ax.figure.dpi, box.height / ax.figure.dpi
 
 
 def points(width: float, size: float | str) -> float:
-    """`size`, a number or a name as in `rcParams`, in points; less on axes `width` inches wide, if that is narrow."""
+    """Return `size`, a number or a name as in `rcParams`, in points; less on narrow axes (`width` inches)."""
     from matplotlib.font_manager import FontProperties
 
     usual = FontProperties(size=size).get_size_in_points()
@@ -41,7 +41,7 @@ def points(width: float, size: float | str) -> float:
 
 
 def fit_letters(ax: Axes, width: float | None = None) -> None:
-    """Make labels, ticks and legend as small as `width` inches need: of `ax`, or of what a colour bar is for."""
+    """Make labels, ticks and legend as small as `width` inches need: those of `ax`, or of a colour bar's axes."""
     from matplotlib import rcParams
 
     width = inches(ax)[0] if width is None else width

@@ -2,7 +2,7 @@
 
 Rules over time stand here, those for layered networks in `depth`, the paper's own in `published`. A rule's `step` takes
 a `Batch`. `forward_backward(model, batch, execute)` predicts, scores and differentiates; `execute`, of type `Execute`,
-runs the recurrent layers, and `sequential` runs them step by step, as the deployed RNN does.
+runs the recurrent layers; `sequential` runs them one time step after another, as the deployed RNN does.
 """
 
 from hbll_seq.data.batch import Batch as Batch

@@ -1,4 +1,4 @@
-"""What a learning rule is: one small protocol, and a registry of names.
+"""Learning rules: one small protocol, and a registry of names.
 
 A rule turns a batch into gradients. It never updates a weight; `fit` does that with the same
 optimiser for every rule, so rules differ in nothing but the gradient they leave in `.grad`.
@@ -22,13 +22,13 @@ PASS_PROGRESS = "hs.step(..., progress=...), or rule.step(model, batch, progress
 
 
 class StepResult(NamedTuple):
-    """What one step of a rule reports.
+    """The report of one update by a rule.
 
     Attributes:
         loss: mean loss of the batch in nats (cross-entropy) or squared units (regression),
             as seen by the rule in training.
         metrics: scalars, or words, for the history, e.g. `sweeps`, `inconsistency`, `schedule`.
-        block_loss: `(n,)` mean loss of each temporal block, or None where blocks have no loss.
+        block_loss: `(n,)` mean loss of each temporal block, or None if blocks have no loss.
     """
 
     loss: float
@@ -37,15 +37,15 @@ class StepResult(NamedTuple):
 
 
 class Rule(Generic[M]):
-    """Base class of learning rules.
+    """The base class of learning rules.
 
     Attributes:
-        name: what `fit(..., rule=...)` calls it.
-        replaced: options that it had once, and what stands in their place.
-        family: of the models it trains, "recurrent" or "layered".
+        name: its name in `fit(..., rule=...)`.
+        replaced: removed options, each with its replacement.
+        family: the family of models it trains, "recurrent" or "layered".
 
     Raises:
-        InputError: where a subclass is defined whose `step` takes no `progress`.
+        InputError: the definition of a subclass whose `step` takes no `progress`.
     """
 
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class Rule(Generic[M]):
     family: ClassVar[str] = "recurrent"
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a `step` that cannot be called as `fit` calls it, where it is written and not hours later."""
+        """Refuse a `step` that `fit` cannot call, at its definition instead of hours later."""
         super().__init_subclass__(**options)
         try:
             inspect.signature(cls.step).bind_partial(progress=1.0)
@@ -66,9 +66,9 @@ class Rule(Generic[M]):
 
     @property
     def progress(self) -> float:
-        """No longer there: `progress` is an argument of `step`.
+        """A removed attribute: `progress` is an argument of `step`.
 
-        A loop that still sets it would train by another gradient than it asks for, so setting it is refused.
+        Setting it is refused, because a loop that still sets it would train by another gradient than it asks for.
         """
         raise AttributeError(f"{type(self).__name__}.progress is gone: {PASS_PROGRESS}")
 
@@ -77,36 +77,38 @@ class Rule(Generic[M]):
         raise InputError("progress", f"{value!r}, set on a rule", PASS_PROGRESS)
 
     def expect(self, longest: int | None) -> None:
-        """Called once by `fit`, before `setup`, with the steps of the longest sequence, where that is known."""
+        """Prepare for the longest sequence, `longest` time steps; `fit` calls this once before `setup` if it knows
+        them.
+        """
 
     def setup(self, model: M, generator: torch.Generator) -> None:
-        """Called once by `fit` before the first step; make per-model state here."""
+        """Make state for a model; `fit` calls this once before the first update."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """Parameters of the rule's own (message encoders); trained beside the model's, never deployed."""
+        """Return the rule's own parameters (message encoders), trained beside the model's and never deployed."""
         return []
 
     def step(self, model: M, batch: Batch, progress: float) -> StepResult:
         """Add this batch's gradients to `.grad` of the model's (and the rule's) parameters.
 
         Args:
-            model: what is trained; its weights stay as they are.
+            model: the model to train; its weights stay as they are.
             batch: see `hbll_seq.data.batch.Batch`.
-            progress: share of the run that is done: 0 at the first step of n, (n - 1) / n at the last. A rule whose
+            progress: completed share of the run: 0 at the first update of n, (n - 1) / n at the last. A rule whose
                 gradient changes over a run reads it; the others ignore it. It is passed by name. The built-in rules
-                take 1, the end of a run, where it is left out.
+                default to 1, the end of a run.
 
         Returns:
-            The loss and what the history shall hold.
+            The loss and figures for the history.
         """
         raise TypeError(f"{type(self).__name__} does not define step(model, batch, progress)")
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain numbers that make a resumed run equal an uninterrupted one."""
+        """Return the tensors and plain numbers that make a resumed run equal an uninterrupted one."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state returned by `state_dict`."""
 
 
 _RULES: dict[tuple[str, str], Callable[..., Rule[Any]]] = {}
@@ -114,7 +116,7 @@ R = TypeVar("R", bound=type[Rule[Any]])
 
 
 def register(rule: R) -> R:
-    """Class decorator: make `rule` reachable as `fit(..., rule=rule.name)`."""
+    """Register the decorated class, so that `fit(..., rule=rule.name)` finds it."""
     if not isinstance(getattr(rule, "name", None), str):
         raise InputError("rule", rule, "a Rule subclass with a string `name`")
     _RULES[rule.family, rule.name] = rule
@@ -122,17 +124,17 @@ def register(rule: R) -> R:
 
 
 def available(family: str = "recurrent") -> list[str]:
-    """Names that `fit(..., rule=...)` accepts for a family of models."""
+    """Return the names that `fit(..., rule=...)` accepts for a family of models."""
     return sorted(name for kind, name in _RULES if kind == family)
 
 
 def lookup(name: str, family: str = "recurrent") -> Callable[..., Rule[Any]]:
-    """The class registered under `name`."""
+    """Return the class registered under `name`."""
     return _RULES[family, name]
 
 
 def refuse_replaced(rule: Callable[..., Rule[Any]], options: dict[str, Any]) -> None:
-    """Refuse options that a rule had once, and say what replaced them.
+    """Refuse removed options, and name their replacements.
 
     Raises:
         InputError: names the first such option.
@@ -147,8 +149,8 @@ def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: An
     """Build a rule from its name and options, or pass an instance through.
 
     Raises:
-        InputError: a name unknown for the family, a rule of another family, an option the rule does not have (any
-            more), or options beside an instance.
+        InputError: a name unknown for the family, a rule of another family, an unknown or removed option, or options
+            beside an instance.
     """
     if isinstance(rule, Rule):
         if rule.family != family:

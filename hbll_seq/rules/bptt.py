@@ -1,4 +1,4 @@
-"""`bptt`: backpropagation through time, the reference every other rule is measured against."""
+"""`bptt`: backpropagation through time, the reference for every other rule."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ KERNELS = ("auto", "torch")
 
 @register
 class BPTT(Rule[SequenceModel]):
-    """The sequential chain, differentiated from end to end.
+    """Backpropagation through time: the sequential chain, differentiated from end to end (docs/method.md#the-problem).
 
     Args:
-        kernels: "auto": this package's compiled rolls, the whole sequence in one call each way, where all cells of the
-            model have them; or "torch": PyTorch's own recurrent layers under autograd, as a user has them.
+        kernels: "auto": this package's compiled rolls (the whole sequence in one call each way) if all cells of the
+            model have them; "torch": PyTorch's own recurrent layers under autograd.
         memory: budget for activations, see `hbll_seq.engine.Options`; only with "auto".
     """
 
@@ -42,10 +42,10 @@ class BPTT(Rule[SequenceModel]):
         return StepResult(loss, {"depth": 2.0 * steps * len(model.cells)})  # layer after layer
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: a step depends on no other."""
+        """Return an empty state: updates do not depend on each other."""
         return {}
 
 
 def compiled(model: SequenceModel) -> bool:
-    """Whether every cell of the model has a compiled roll here."""
+    """Return whether every cell of the model has a compiled roll on this device."""
     return all(cell.recipe is not None and cell.compiled(cell.parameters()[0]) for cell in model.cells)

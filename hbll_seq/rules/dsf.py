@@ -1,9 +1,9 @@
 """`dsf`: fixed diagonal state feedback (after Caillon et al., arXiv:2503.23104).
 
-The forward pass is the sequential chain. Backward, the Jacobian of a step is replaced by a diagonal D
-that never changes, so the error on the memory, e_t = dL_t/dm_t + D e_{t+1}, is one reverse scan, and
-every step is differentiated on its own. D is the mean carry of the first batch, so units with long
-memory get long feedback (the paper's choice of D is not public in the text we could reach).
+The forward pass is the sequential chain. In the backward pass a fixed diagonal D replaces the Jacobian of a time step.
+So the error on the memory, e_t = dL_t/dm_t + D e_{t+1}, is one reverse scan, and every time step is differentiated on
+its own. D is the mean carry of the first batch, so units with long memory get long feedback (the paper's choice of D
+is not public in the text we could reach).
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from hbll_seq.rules.execute import forward_backward
 
 @register
 class DSF(Rule[SequenceModel]):
-    """Fixed diagonal feedback."""
+    """Diagonal state feedback: a fixed diagonal in place of each time step's Jacobian (see the module docstring)."""
 
     name = "dsf"
 
@@ -43,7 +43,7 @@ class DSF(Rule[SequenceModel]):
         return StepResult(loss, {"depth": float(steps + 1 + max(steps - 1, 1).bit_length())})
 
     def state_dict(self) -> dict[str, Any]:
-        """The diagonal of each layer."""
+        """Return the diagonal of each layer."""
         return {f"diagonal.{layer}": d for layer, d in self.diagonal.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class _FixedFeedback(torch.autograd.Function):
             for now in cell.project(x).unbind(1):
                 before.append(rows)
                 rows = cell.advance(now, rows).state
-            start = torch.stack(before)  # (T, B, S): every step is a block of its own
+            start = torch.stack(before)  # (T, B, S): every time step is its own block
             roll = BlockRoll(cell, to_blocks(x, 1), start, keep=True, group=None, depth=Depth())
             if layer not in diagonal:
                 diagonal[layer] = roll.carry.mean((0, 1)).clamp(-0.9999, 0.9999)

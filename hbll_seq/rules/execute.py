@@ -1,4 +1,7 @@
-"""What rules share: predict with the rule's way of running layers, take the loss, differentiate; and a shorter way."""
+"""Shared parts of the rules over time: predict with a rule's execution of the layers, take the loss, differentiate.
+
+`train` does the same with an engine, and takes a shorter way where that is provably equal.
+"""
 
 import math
 
@@ -33,17 +36,16 @@ def train(
     model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
     keep: bool = False, probe: bool = False,
 ) -> tuple[float, Tensor | None]:  # fmt: skip
-    """Add the gradients that an engine finds to `.grad`; return the mean loss and that of every credit block (or None).
+    """Add an engine's gradients to `.grad`; return the mean loss and the loss of every credit block (or None).
 
-    One layer has its loss taken where its blocks are; a stack, and whatever is not provably plain, goes through
-    autograd from layer to layer.
+    A single plain layer computes its loss block by block. Stacks and all other models use autograd from layer to layer.
 
     Args:
-        model: what is trained.
-        batch: what it is trained on.
-        engine: runs the layers; its `records` say how it went.
-        credit: steps of a credit block.
-        discount: on the message that enters a credit block, a number or `(m, B, 1)`.
+        model: the model to train.
+        batch: its data.
+        engine: runs the layers; its `records` report on it.
+        credit: time steps of a credit block.
+        discount: factor on the message that enters a credit block, a number or `(m, B, 1)`.
         keep, probe: see `Engine.begin`.
     """
     engine.begin(keep=keep, probe=probe)
@@ -70,7 +72,7 @@ def train(
 
 
 def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
-    """Whether the loss is taken where the blocks are: one layer of a plain model, compiled or in groups."""
+    """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups."""
     options = engine.options
     if len(model.cells) > 1 or not plain(model):
         return False
@@ -83,9 +85,10 @@ def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
 
 
 def plain(model: SequenceModel) -> bool:
-    """Whether a model does what its class says and nothing else, so that a short way round its modules is the same.
+    """Return whether a model does nothing beyond its class, so that a shorter way round its modules is equal.
 
-    Known types without overrides, options, hooks or parametrizations; every parameter a leaf that requires grad.
+    It has known types without overrides, options, hooks or parametrizations; every parameter is a leaf that requires
+    grad.
     """
     for name in ("forward", "embed", "read", "cells"):
         if getattr(type(model), name) is not getattr(SequenceModel, name) or name in vars(model):
@@ -105,12 +108,12 @@ def _plain_embedding(table: nn.Embedding) -> bool:
 
 
 def _hooked(p: nn.Parameter) -> bool:
-    """Whether a gradient on its way to `.grad` passes a hook."""
+    """Return whether a hook sees the gradient before `.grad`."""
     return bool(getattr(p, "_backward_hooks", None) or getattr(p, "_post_accumulate_grad_hooks", None))
 
 
 def _touched(module: nn.Module) -> bool:
-    """Whether hooks or parametrizations hang on a module, or its forward was replaced."""
+    """Return whether a module has hooks or parametrizations, or a replaced forward."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, name) for name in hooks) or "forward" in vars(module):
         return True
@@ -118,13 +121,15 @@ def _touched(module: nn.Module) -> bool:
 
 
 def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) -> float:
-    """Take the mean loss of the deployed chain, without gradient; `grouped` goes a chunk of steps at a time."""
+    """Return the mean loss of the deployed chain, without gradient; `grouped` computes it a chunk of time steps at a
+    time.
+    """
     if grouped and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
     return score(model, batch)[0]
 
 
-CHUNK = 16384  # steps of the deployed chain at a time
+CHUNK = 16384  # time steps of the deployed chain at a time
 
 
 def _in_chunks(model: SequenceModel, batch: Batch) -> float:
@@ -141,7 +146,7 @@ def _in_chunks(model: SequenceModel, batch: Batch) -> float:
 
 
 def broken(engine: Engine) -> Tensor | None:
-    """Locate a failure where there is no loss by block: `(n,)`, 0 for a block whose end state is finite, else NaN."""
+    """Locate a failure without losses by block: `(n,)`, 0 for a block whose end state is finite, else NaN."""
     for record in engine.records:
         if record.end is not None and not torch.isfinite(record.end).all():
             fine = torch.isfinite(record.end).flatten(1).all(1)
@@ -150,9 +155,9 @@ def broken(engine: Engine) -> Tensor | None:
 
 
 def per_block(per_step: Tensor | None, mask: Tensor | None, block: int) -> Tensor | None:
-    """Average the loss per step `(B, T)` by block, `(n,)`; NaN where a block has no target.
+    """Average the loss per time step `(B, T)` by block, `(n,)`; NaN for a block without a target.
 
-    Where the loss itself is not finite such a block gives 0: non-finite entries locate the failure.
+    If the loss is not finite, such a block gives 0: non-finite entries locate the failure.
     """
     if per_step is None:
         return None

@@ -1,9 +1,9 @@
 """The fastest schedule for a model and a shape of batch, measured on this machine and remembered.
 
-`execution="measured"` of the engine. Tried are whole sequences in order, exact boundaries with all blocks at once, and
-sweeps with blocks of several sizes. Each makes a few training steps on a copy, in turn, and the one whose median step
-is shortest is taken. What was found is kept in a file, by machine, threads, device, PyTorch, model and shape, so that
-it is measured once, and in checkpoints, for resumed runs. All give the same gradient within the tolerances.
+`execution="measured"` of the engine. The candidates are whole sequences in order, exact boundaries with all blocks at
+once, and sweeps with blocks of several sizes. Each makes a few updates of a copy, in turn, and the shortest median time
+wins. A file keeps the result by machine, threads, device, PyTorch, model and shape, so that it is measured once.
+Checkpoints keep it for resumed runs. All candidates give the same gradient within the tolerances.
 """
 
 import copy
@@ -31,30 +31,35 @@ from hbll_seq.models.recurrent import SequenceModel
 if TYPE_CHECKING:
     from hbll_seq.rules.hbll import HBLL
 
-MOST_ROWS, LEAST_ROWS = 1024, 4  # blocks times sequences: outside, no shape we measured is fastest
-WARM, TIMED = 3, 5  # steps of each size; three until the controller knows how many sweeps it takes
+MOST_ROWS, LEAST_ROWS = 1024, 4  # blocks times sequences: no schedule outside was the fastest
+WARM, TIMED = 3, 5  # updates of each candidate; the controller needs three to learn the number of sweeps
 
 
 def candidates(steps: int, batch: int, credit: int) -> list[Schedule]:
-    """What is tried: in order; and blocks at once, powers of two from 8 that divide `credit` (or any, if that is all).
+    """List the schedules to try.
+
+    They are the sequence in order, and blocks at once in powers of two from 8 that divide `credit` (any, if `credit` is
+    T).
 
     Args:
         steps, batch: T and B.
-        credit: steps of a credit block where messages are discounted, T where they are not.
+        credit: time steps of a credit block if messages are discounted, else T.
     """
     sizes = [k for k in (2**i for i in range(3, 40)) if 2 * k <= steps and (credit >= steps or credit % k == 0)]
     fitting = [k for k in sizes if LEAST_ROWS <= -(-steps // k) * batch <= MOST_ROWS] or sizes[-1:]
-    some = fitting[:: max(1, len(fitting) // 3)]  # exact boundaries cost the same with any: a few will do
+    some = fitting[:: max(1, len(fitting) // 3)]  # exact boundaries cost about the same with any size: try a few
     found = [Schedule("sequential", credit)]
     return found + [Schedule("exact-forward", k) for k in some] + [Schedule("parallel", k) for k in fitting]
 
 
 def fastest(sides: list[Schedule], make: Callable[[Schedule], Callable[[], None]]) -> Schedule:
-    """The side whose step has the shortest median time; they alternate, so that a slow moment hits all of them.
+    """Return the candidate with the shortest median update.
+
+    Candidates alternate, so that a slow moment hits all of them.
 
     Args:
-        sides: to choose from.
-        make: for a side, what makes one step.
+        sides: the candidates.
+        make: returns a function that makes one update with a candidate.
     """
     if len(sides) == 1:
         return sides[0]
@@ -70,13 +75,13 @@ def fastest(sides: list[Schedule], make: Callable[[Schedule], Callable[[], None]
 
 
 def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> None:
-    """With `execution="measured"`, measure what such batches take, unless it is known, and have the engine keep to it.
+    """Fix the engine's schedule for such batches by measurement, if `execution="measured"` and it is not yet known.
 
     Args:
-        rule: that is about to make a step.
-        model: left alone; copies are trained on.
-        batch: a typical one.
-        progress: of the step about to be made; the steps that are timed are made with it.
+        rule: the rule about to make an update.
+        model: stays as it is; copies are trained.
+        batch: a typical batch.
+        progress: completed share of the run, for the timed updates.
     """
     engine, (size, steps) = rule.engine, batch.x.shape[:2]
     credit = engine.credit_block(steps, size)
@@ -101,7 +106,7 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
 
     def measure() -> Schedule:
         with borrowed_generators(device), warnings.catch_warnings():
-            warnings.simplefilter("ignore", EngineWarning)  # of the copies: what has to switch loses
+            warnings.simplefilter("ignore", EngineWarning)  # of the copies: a candidate that has to switch loses
             return fastest(candidates(steps, size, steps if whole else credit), make)
 
     o = engine.options
@@ -111,7 +116,7 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
 
 
 def key(model: SequenceModel, of: str) -> str:
-    """What the figures for batches of shape `of` depend on, in words."""
+    """Describe in words what the times for batches of shape `of` depend on."""
     device = next(model.parameters()).device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     cells = [f"{type(cell).__name__} {cell.input_size} {cell.hidden_size}" for cell in model.cells]
@@ -127,7 +132,7 @@ def _cpu() -> str:
 
 
 def remember(name: str, measure: Callable[[], Schedule]) -> Schedule:
-    """What was measured under `name` before, on this machine, or now."""
+    """Return the earlier result for `name` on this machine, or measure it now."""
     file = cache_file()
     known = _read(file)
     kept = known.get(name)
@@ -139,7 +144,7 @@ def remember(name: str, measure: Callable[[], Schedule]) -> Schedule:
 
 
 def cache_file() -> pathlib.Path:
-    """`schedules.json` in `HBLL_SEQ_CACHE`, or in hbll_seq's folder of the user's cache."""
+    """Return the path of `schedules.json`, in `HBLL_SEQ_CACHE` or in hbll_seq's folder of the user's cache."""
     own = os.environ.get("HBLL_SEQ_CACHE")
     if own:
         return pathlib.Path(own) / "schedules.json"
@@ -151,7 +156,7 @@ def cache_file() -> pathlib.Path:
 def _read(file: pathlib.Path) -> dict[str, Any]:
     try:
         known = json.loads(file.read_text())
-    except (OSError, ValueError):  # not there, or half written by a machine that went off
+    except (OSError, ValueError):  # missing, or half written when a machine went off
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -162,5 +167,5 @@ def _write(file: pathlib.Path, known: dict[str, Any]) -> None:
         part = file.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps(known, indent=1, sort_keys=True))
         part.replace(file)
-    except OSError:  # no place to write to: it is measured again next time, and nothing else is lost
+    except OSError:  # no place to write to: the next run measures again
         return

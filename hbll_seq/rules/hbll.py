@@ -1,14 +1,14 @@
 """`hbll`: Hierarchical Block-Local Learning for recurrent networks (docs/method.md).
 
-One step, for every layer of the stack:
+One update, for every layer of the stack:
 
-1. boundary states: by consistency sweeps with all blocks at once, or exactly by going through them in order;
-2. the blocks rolled from those constants, local losses, no graph between blocks;
-3. feedback messages by a reverse scan, corrected block-locally until they agree, or exactly in order;
-4. the gradient of every block's own objective, summed.
+1. find boundary states: by consistency sweeps over all blocks at once, or exactly in order;
+2. roll the blocks from these constants, with local losses and no graph between blocks;
+3. find feedback messages: by a reverse scan and block-local corrections until they agree, or exactly in order;
+4. sum the gradients of every block's own objective.
 
-What runs at the same time is decided by the engine (`engine.schedule`), how many sweeps and corrections are spent by
-what is measured (`engine.controller`), unless given. What a discount does to credit is decided here.
+The engine chooses the schedule (`engine.schedule`) and, from measured residuals, the number of sweeps and corrections
+(`engine.controller`), unless given. This module chooses the discount.
 """
 
 import copy
@@ -29,18 +29,18 @@ from hbll_seq.rules.execute import deployed_loss, train
 
 @register
 class HBLL(Rule[SequenceModel]):
-    """Hierarchical block-local learning.
+    """Hierarchical block-local learning of recurrent networks (docs/method.md#blocks-boundaries-two-unknowns).
 
-    Arguments that are not below are the engine's: see `hbll_seq.engine.Options`.
+    All other arguments are the engine's: see `hbll_seq.engine.Options`.
 
     Args:
-        block_size: steps of a credit block, or "auto".
-        check_every: steps between two checks: of the loss against the deployed chain's, where boundaries are not exact,
-            and of how far messages are amplified on their way back; 0 for never.
+        block_size: time steps of a credit block, or "auto".
+        check_every: updates between two checks, 0 for never: of the loss against the deployed chain's, if boundaries
+            are not exact, and of the amplification of messages on their way back.
         discount: factor on the feedback message that enters a credit block, 0 to 1. "auto": 1 for blocks without
-            targets of their own, so that credit for a distant outcome is whole; for the others it is the `progress`
-            that `step` is given, which rises from 0 to 1 over a run: a block learns first from its own targets, then
-            from targets progressively further ahead (docs/method.md#discount).
+            targets, so that credit for a distant outcome is whole. For the others it is `progress`, which rises from
+            0 to 1 over a run: a block learns first from its own targets, then from targets progressively further
+            ahead (docs/method.md#discount).
     """
 
     name = "hbll"
@@ -66,7 +66,7 @@ class HBLL(Rule[SequenceModel]):
         self.check_every = check_every
 
     def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
-        """Refuse a model or device that cannot have what was asked for; forget what was learned of another model."""
+        """Refuse a model or device that cannot meet the options; forget everything learned of another model."""
         self.engine.reset()
         self.engine.check(model.cells, next(model.parameters()).device)
 
@@ -82,7 +82,7 @@ class HBLL(Rule[SequenceModel]):
         return StepResult(loss, metrics | (self._checked(model, batch, loss) if check else {}), losses)
 
     def _checked(self, model: SequenceModel, batch: Batch, loss: float) -> dict[str, float]:
-        """What is looked at every `check_every` steps, and what follows from it."""
+        """Make the checks of every `check_every` updates, adapt the controller, and return their figures."""
         engine, found = self.engine, dict[str, float]()
         if (amplification := engine.amplification()) is not None:
             engine.controller.amplified(amplification, next(model.parameters()).dtype)
@@ -95,13 +95,13 @@ class HBLL(Rule[SequenceModel]):
         return found
 
     def timed_by(self, engine: Engine) -> "HBLL":
-        """The same rule with another engine and without checks, for schedules to be timed (`rules.fastest`)."""
+        """Return the same rule with another engine and without checks, for timing schedules (`rules.fastest`)."""
         twin = copy.copy(self)
         twin.engine, twin.check_every = engine, 0
         return twin
 
     def discount(self, model: SequenceModel, batch: Batch, credit: int, progress: float) -> float | Tensor:
-        """A number, or `(m, B, 1)`: what every credit block does to the message that enters it."""
+        """Return the factor on the message that enters a credit block: a number, or `(m, B, 1)`."""
         given = self.engine.options.discount
         if not isinstance(given, str):
             return float(given)
@@ -113,9 +113,9 @@ class HBLL(Rule[SequenceModel]):
         return 1.0 - (1.0 - progress) * counted
 
     def state_dict(self) -> dict[str, Any]:
-        """The engine's."""
+        """Return the engine's state."""
         return self.engine.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it (after `setup`)."""
+        """Restore the engine's state (after `setup`)."""
         self.engine.load_state_dict(state)

@@ -15,10 +15,10 @@ from hbll_seq.rules.execute import forward_backward, per_block, train
 
 @register
 class TBPTT(Rule[SequenceModel]):
-    """Truncated BPTT.
+    """Truncated BPTT: the chain runs on, the gradient is cut at every credit block's end (docs/method.md#discount).
 
     Args:
-        block_size: steps between two cuts, or "auto" for the credit block that `hbll` would take.
+        block_size: time steps between two cuts; "auto": the credit block of `hbll`.
         kernels: see `BPTT`.
     """
 
@@ -37,7 +37,7 @@ class TBPTT(Rule[SequenceModel]):
             loss, losses = train(model, batch, self.engine, block, 0.0)
         else:
             loss, losses = self._by_torch(model, batch, block)
-        # the gradients of the pieces do not depend on each other: depth is one chain and one piece back
+        # the gradients of pieces are independent: depth is one chain and one piece back
         return StepResult(loss, {"depth": float(steps + min(block, steps))}, losses)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Checks of arguments that the public functions of training share, made before any weight changes."""
+"""Argument checks shared by the public functions of training, made before any weight changes."""
 
 import difflib
 import inspect
@@ -26,7 +26,7 @@ from hbll_seq.data.sources import Loader, Source
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
-# words that `fit` and `gradient` know beside a rule's own; a test compares them with the signatures
+# arguments of `fit` and `gradient` besides a rule's options; a test compares them with the signatures
 FIT = (
     "rule", "steps", "epochs", "batch_size", "window", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip",
     "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
@@ -36,18 +36,18 @@ GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "progress", "rule_
 
 
 def check_model(model: Any) -> None:
-    """A model of this package."""
+    """Refuse anything but a model of this package."""
     if not isinstance(model, Model):
         raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
 
 
 def share(name: str, value: Any) -> float:
-    """`value` as a float from 0 to 1."""
+    """Return `value` as a float from 0 to 1."""
     return number(name, value, most=1.0)
 
 
 def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> Batch:
-    """What `step` was given; the batch in the model's dtypes."""
+    """Check the arguments of `step`; return the batch in the model's dtypes."""
     check_model(model)
     if not isinstance(rule, rules.Rule) or rule.family != model.family:
         came = f"{rule.name!r} for {rule.family} models" if isinstance(rule, rules.Rule) else type(rule).__name__
@@ -62,8 +62,8 @@ def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> 
 def check_trainable(model: nn.Module) -> None:
     """Refuse a model that no rule can train, and a context in which no gradient exists.
 
-    Products of a float32 model may be bfloat16 (`precision="bf16"`); weights may not: updates smaller than their last
-    bit would be lost.
+    Products of a float32 model may be bfloat16 (`precision="bf16"`). Weights may not: small updates would be rounded
+    away.
     """
     if torch.is_inference_mode_enabled():
         raise InputError("model", "a call inside torch.inference_mode()", "a call outside it: training needs gradients")
@@ -82,7 +82,7 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> int:
-    """How many steps to train: as many as said, or whole epochs; one epoch where neither is said."""
+    """Return the number of updates: `steps`, or whole epochs (1 if neither is given)."""
     if steps is not None:
         if epochs is not None:
             raise InputError("epochs", "both steps and epochs", "one of the two")
@@ -92,17 +92,17 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> 
 
 
 def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str) -> dict[str, Any]:
-    """The options a rule is made with: those given as keywords, and those of `rule_options=` that it has.
+    """Merge the options for a rule: the keywords, and those entries of `rule_options=` that the rule has.
 
     Args:
         rule: its name, or a `Rule`.
-        options: given as keywords; the rule must have every one of them.
-        shared: `rule_options=`: options for whichever rule is named, so that one word changes the rule. Those that
-            belong to other rules of the family are left out.
-        family: of the model.
+        options: options given as keywords; the rule must have every one of them.
+        shared: `rule_options=`: options of several rules, so that one word changes the rule. Options of other rules
+            of the family are left out.
+        family: the model's family.
 
     Raises:
-        InputError: an option that no rule has, or that is given twice, with the nearest word there is.
+        InputError: an option that no rule has (suggests the nearest name), or that is given twice.
     """
     if shared is None:
         shared = {}
@@ -122,7 +122,7 @@ def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str)
 
 
 def make_rule(rule: Any, options: dict[str, Any], family: str, words: Sequence[str] = FIT) -> rules.Rule[Any]:
-    """The rule, and an error that names the option it does not have, and the nearest one there is."""
+    """Make the rule; an unknown option or name raises an error that suggests the nearest one."""
     if isinstance(rule, str) and rule in rules.available(family):
         rules.base.refuse_replaced(rules.base.lookup(rule, family), options)
         known = inspect.signature(rules.base.lookup(rule, family)).parameters
@@ -145,7 +145,7 @@ def make_rule(rule: Any, options: dict[str, Any], family: str, words: Sequence[s
 
 
 def _options(rule: Any, family: str) -> set[str]:
-    """Names of a rule's own options; none of an instance or of a name that is not known."""
+    """Return the names of a rule's own options; none for an instance or an unknown name."""
     if not isinstance(rule, str) or rule not in rules.available(family):
         return set()
     parameters = inspect.signature(rules.base.lookup(rule, family)).parameters.values()
@@ -160,7 +160,7 @@ def _nearest(name: str, words: Iterable[str]) -> str:
 def split_validation(
     source: Source, validation: Any, model: Model, window: int | None, ignore_index: int
 ) -> tuple[Source, Source | None]:
-    """What to train on, and what is held out."""
+    """Return the training source and the held-out source."""
     if validation is None:
         return source, None
     if isinstance(validation, numbers.Real):
@@ -179,7 +179,7 @@ def split_validation(
             x, y = (x, y), None  # (x, lengths)
     try:
         held_out = as_source(x, y, model, window=window, ignore_index=ignore_index)
-        if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # its first batch is looked at
+        if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # checks its first batch
             raise InputError("x", "a DataLoader without batches", "at least one batch")
         return source, held_out
     except InputError as error:
@@ -187,14 +187,14 @@ def split_validation(
 
 
 def pick_device(device: Any, model: nn.Module) -> torch.device:
-    """ "auto" or None: where the model is, but on a GPU rather than on the CPU."""
+    """Return the device to train on; "auto" or None: the model's, or a GPU if the model is on the CPU."""
     here = next(model.parameters()).device
     if device is None or (isinstance(device, str) and device == "auto"):
         return torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except Exception as error:  # every backend that is not there has its own
+    except Exception as error:  # each missing backend raises another type
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError("device", shown(device), f"a device torch can use here ({why})") from error
     if where.type == "meta":
@@ -203,7 +203,7 @@ def pick_device(device: Any, model: nn.Module) -> torch.device:
 
 
 def check_checkpoint(path: str | os.PathLike[str] | None, resume: bool | str) -> None:
-    """A place where a file can be: hours of training should not find out that it is not."""
+    """Refuse a path where no file can be written: hours of training should not end there."""
     if not (isinstance(resume, bool) or (isinstance(resume, str) and resume == "changed")):
         raise InputError("resume", shown(resume), 'True, False or "changed"')
     if path is None:

@@ -1,10 +1,10 @@
 """Four hooks, and early stopping.
 
 A callback is an object with any of `on_fit_begin(run)`, `on_step_end(run, step)`, `on_validation(run, step)`,
-`on_fit_end(run)`, where `run` is the `History` so far; or any callable, taken as `on_validation`.
-A hook that returns True stops the training. Callbacks with `state_dict` and `load_state_dict` go on from a
-checkpoint where they were: a state is made of tensors, arrays, numbers, text, and lists, tuples and dictionaries of
-these, or `fit(checkpoint=...)` refuses the callback.
+`on_fit_end(run)`, where `run` is the `History` so far. A plain callable serves as `on_validation`.
+A hook that returns True stops the training. A callback with `state_dict` and `load_state_dict` resumes from a
+checkpoint. Its state may hold tensors, arrays, numbers, text, and lists, tuples and dictionaries of these;
+`fit(checkpoint=...)` refuses any other.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,13 +20,13 @@ HOOKS = ("on_fit_begin", "on_step_end", "on_validation", "on_fit_end")
 
 
 class EarlyStopping:
-    """Stop when a validation figure has not got better for a while.
+    """Stop when a validation figure has not improved for a while.
 
     Args:
         monitor: name in the history, e.g. "val_loss" or "val_accuracy" (a higher accuracy is better).
-        min_delta: what counts as better.
-        patience: validations without a better figure before stopping.
-        restore_best_weights: leave the model with the best weights seen, also when training ended otherwise.
+        min_delta: smallest change that counts as an improvement.
+        patience: validations without an improvement before stopping.
+        restore_best_weights: leave the model with the best weights seen, also when training ends for another reason.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EarlyStopping:
         self.best, self.waited, self._weights = float("inf"), 0, None
 
     def on_validation(self, run: History, step: int) -> bool:
-        """Compare with the best so far."""
+        """Compare with the best so far; return True when patience is used up."""
         values = run.history.get(self.monitor)
         if not values:
             raise InputError("monitor", repr(self.monitor), f"one of {sorted(run.history)}")
@@ -68,11 +68,11 @@ class EarlyStopping:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to stop where an uninterrupted one would."""
+        """Return the state that makes a resumed run stop where an uninterrupted one would."""
         return {"best": self.best, "waited": self.waited, "weights": self._weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state returned by `state_dict`."""
         self.best, self.waited, self._weights = state["best"], state["waited"], state["weights"]
 
     def on_fit_end(self, run: History) -> None:
@@ -90,10 +90,10 @@ class CallbackState(NamedTuple):
 
 
 class Callbacks:
-    """All callbacks of a run, called in order.
+    """The callbacks of a run, called in order.
 
     Attributes:
-        needs_validation: one of them does nothing at all without validation data.
+        needs_validation: whether one of them does nothing without validation data.
     """
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
@@ -112,28 +112,28 @@ class Callbacks:
                 self._hooks[name].append(hook)
 
     def call(self, name: str, *args: Any) -> bool:
-        """Call every hook of that name; True if one wants to stop."""
+        """Call every hook of that name; return True if one wants to stop."""
         return any([hook(*args) is True for hook in self._hooks[name]])
 
     def stateful(self) -> list[Any]:
-        """The callbacks that have a state."""
+        """Return the callbacks that have a state."""
         return [one for one in self._all if hasattr(one, "state_dict")]
 
     def state_dict(self) -> list[CallbackState]:
-        """States of all callbacks that have one, None for the others."""
+        """Return the states of all callbacks, None for those without one."""
         return [
             CallbackState(type(one).__qualname__, one.state_dict() if hasattr(one, "state_dict") else None)
             for one in self._all
         ]
 
     def load_state_dict(self, states: list[CallbackState]) -> None:
-        """Restore what `state_dict` gave. Callbacks may have been added, left out or moved since.
+        """Restore states returned by `state_dict`. Callbacks may have been added, removed or moved since.
 
-        A callback takes the first state of its class that is left. Files of older versions do not name classes: the
-        states there are taken in order.
+        A callback takes the first unused state of its class. Files of older versions do not name classes: their states
+        are taken in order.
 
         Raises:
-            InputError: a state that its callback does not take.
+            InputError: a callback rejects its state.
         """
         left = list(states)
         for one in self._all:
@@ -144,6 +144,6 @@ class Callbacks:
             if mine.state is not None and hasattr(one, "load_state_dict"):
                 try:
                     one.load_state_dict(mine.state)
-                except Exception as error:  # of somebody's own code
+                except Exception as error:  # the user's code may raise anything
                     what = f"a state of {type(one).__name__} that it does not take ({type(error).__name__}: {error})"
                     raise InputError("checkpoint", what, "one that its state_dict gave") from error

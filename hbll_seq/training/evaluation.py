@@ -1,4 +1,4 @@
-"""Figures and predictions of the deployed chain: sequential, in evaluation mode, without gradient."""
+"""Evaluation and prediction by the deployed chain: sequential, in evaluation mode, without gradient."""
 
 import math
 from collections.abc import Iterator
@@ -23,11 +23,20 @@ def evaluate(
     model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
     ignore_index: int = -100,
 ) -> dict[str, float]:  # fmt: skip
-    """Loss and accuracy on data in any form `fit` takes.
+    """Return loss and accuracy of the deployed chain on data in any form of `fit`.
+
+    Args:
+        model: any model of this package.
+        x: as for `fit`.
+        y: as for `fit`.
+        mask: as for `fit`.
+        ignore_index: as for `fit`.
+        batch_size: sequences at a time.
+        window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
 
     Returns:
-        `loss` (nats a target, or squared units); for classification also `accuracy` in 0..1; for next-step
-        models of symbols also `bits` a symbol.
+        `loss` (nats per target, or squared units); for classification also `accuracy` in 0..1; for next-step
+        models of symbols also `bits` per symbol.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
@@ -40,7 +49,7 @@ def evaluate(
 
 
 def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
-    """`evaluate` on data already normalised."""
+    """Evaluate on normalised data."""
     total = 0.0
     targets = right = answers = 0
     with _deployed(model):
@@ -64,17 +73,17 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
 
 
 def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
-    """Predictions of the deployed chain.
+    """Return the predictions of the deployed chain.
 
     Args:
         model: any model of this package.
-        x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (targets in it are
-            not looked at).
+        x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (its targets
+            are ignored).
         batch_size: sequences at a time.
-        probabilities: softmax of the scores (classification only).
+        probabilities: return the softmax of the scores (classification only).
 
     Returns:
-        Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` where lengths differ.
+        On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ.
 
     Raises:
         InputError: as `fit`, before anything is computed.

@@ -1,9 +1,8 @@
 """`fit`: train a model by a learning rule. Nothing about any rule is in here.
 
-The arguments are checked and turned into one object (`prepare`). The updates are made in a thin loop over the public
-`step` (`loop`), and their figures kept (`record`). What the user had is never lost: an update is made only from finite
-gradients, an interrupted run returns what it reached, and a run that diverges leaves the weights of its last finite
-loss (`last_good`).
+`prepare` checks the arguments and turns them into one object. `loop` makes the updates with the public `step`, and
+`record` keeps their figures. Work is never lost: only finite gradients make an update, an interrupted run returns what
+it reached, and a run that diverges leaves the weights of its last finite loss (`last_good`).
 """
 
 import os
@@ -30,50 +29,56 @@ def fit(
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
+    Under `torch.autocast` recurrent models still train in their weights' precision.
+
     Args:
         model: a `SequenceModel`, `CharLM`, `MLP`, `ViT`, `GPT`, `Layered`; trained in place.
         x: sequences, in any form of docs/howto/data.md (`hbll_seq.data.inputs`).
         y: their targets (`hbll_seq.data.targets`); None for next-step prediction.
-        rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`; its options (`block_size`, `sweeps`, `feedback`, `pull`,
-            ...) are further keywords.
-        steps: length of training in steps; one of the two.
-        epochs: length of training in passes over the data, 1 where neither is given.
-        batch_size: sequences a step (a DataLoader brings its own).
-        window: steps of the windows cut from one long text; None for 256, or the model's context.
-        lr: peak learning rate.
-        validation: `x`, `(x, y)` or `((x, lengths), y)` held out, or a fraction: the last sequences, or the tail
-            of one long text.
+        mask: `(N, T)` bool, True where a time step's target counts; None: all count.
+        ignore_index: label of time steps whose targets do not count.
+        window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
+        batch_size: sequences per update (a DataLoader brings its own).
+        rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`. Further keywords are its options (`block_size`, `sweeps`,
+            `feedback`, `pull`, ...); the rule must have each of them.
+        rule_options: a dict with options of several rules; the rule takes those it has.
+        steps: updates to make; give `steps` or `epochs`.
+        epochs: passes over the data; 1 if neither is given.
 
-    Other arguments:
+    Optimisation:
+        lr: peak learning rate.
         optimizer: "adam", "adamw", "sgd", or a factory `f(parameters, lr=...)`.
-        schedule: "linear" (to zero), "cosine", "constant", or a factor as a function of the step.
-        warmup: steps of linear warm-up.
+        weight_decay: weight decay of the optimiser.
+        schedule: "linear" (to zero), "cosine", "constant", or a function from the update's number to a factor on `lr`.
+        warmup: updates of linear warm-up.
         clip: largest norm of the gradient; None for no clipping.
-        validate_every: steps between validations; "auto" makes about ten.
-        mask: which per-step targets count.
-        ignore_index: the label of per-step targets that do not.
-        seed: of data order and of whatever the model draws; the global random state is untouched.
-        device: "auto" (the model's own; a GPU where there is one and the model is on the CPU), or a name.
+        seed: seed of data order and of the model's draws; the global random state is untouched.
+        device: "auto" (the model's own; a GPU if there is one and the model is on the CPU), or a name.
+
+    Validation and records:
+        validation: held-out `x`, `(x, y)` or `((x, lengths), y)`; or a fraction: the last sequences, or the tail of
+            one long text.
+        validate_every: updates between validations; "auto" makes about ten.
         callbacks: see `hbll_seq.training.callbacks`.
         progress: show a bar.
+        record_every: updates between records of every block's loss.
+        measure_cosine: updates between comparisons with the exact gradient (one exact gradient each).
+
+    Checkpoints:
         checkpoint: file for the state of the run; one run at a time writes it.
-        checkpoint_every: steps between writes.
-        resume: go on from the checkpoint, if it is there; a resumed run equals one that was never stopped. True refuses
-            settings that decide the result and differ from the checkpoint's, and names them (`steps` too: schedules and
-            discounts end with them). "changed" goes on with the new ones, and records what changed in the history's
-            `changes`; another rule or optimiser starts anew on the weights reached. Data of a DataLoader go unchecked.
-        record_every: steps between records of every block's loss.
-        measure_cosine: steps between comparisons with the exact BPTT gradient (costs one BPTT step each).
-        rule_options: options of rules in a dict, of which the rule takes those it has; so that one word changes the
-            rule. An option given as a keyword must be one of the rule's.
+        checkpoint_every: updates between writes.
+        resume: continue from the checkpoint if the file exists; a resumed run equals an uninterrupted one. True refuses
+            changed settings that decide the result, and names them (`steps` too: schedules and discounts end with
+            them). "changed" uses the new settings and records them in the history's `changes`; another rule or
+            optimiser starts anew on the weights reached. The data of a DataLoader are not compared.
 
     Returns:
-        A `History`. A batch in which no target counts makes no update and has no loss; its number is in `skipped_step`.
+        A `History`. A batch in which no target counts makes no update and has no loss; `skipped_step` lists its number.
 
     Raises:
         InputError: before any weight changes.
-        DivergenceError: loss or gradient left the finite numbers; the model holds the weights of its last finite
-            loss, and the error's `history` what was recorded.
+        DivergenceError: loss or gradient is not finite. The model holds the weights of its last finite loss; the
+            error's `history` holds the records.
     """
     return train(prepare(
         model, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,

@@ -1,4 +1,4 @@
-"""`gradient`: what a rule would do to a model, without doing it."""
+"""`gradient`: the gradient a rule finds, without a change to the model."""
 
 from typing import Any
 
@@ -28,26 +28,25 @@ def gradient(
     window: int | None = None, ignore_index: int = -100, seed: int = 0, progress: float = 1.0,
     rule_options: dict[str, Any] | None = None, **options: Any,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The gradient that a rule finds for all of `x`, as one batch (of a DataLoader for its first).
+    """Return a rule's gradient for all of `x` as one batch (of a DataLoader: its first batch).
 
     Args:
         model: its weights, `.grad`, buffers and mode stay as they are.
-        x: as for `fit`; a long text is cut into windows that follow each other.
+        x: as for `fit`; a long text is cut into consecutive windows.
         y: as for `fit`.
         mask: as for `fit`.
         ignore_index: as for `fit`.
         rule: a name with its options as further keywords, or a `Rule` after `setup`, whose state stays as it is.
-        window: steps of the windows cut from one long text.
-        seed: of what the rule draws and of dropout; the global random state is untouched.
-        progress: share of a run that is done, 0 to 1; the gradient is that of a run's step there, by default of its
-            end. Only a rule whose gradient changes over a run asks for it. "hbll" with `discount="auto"` does where
-            steps have targets of their own: it multiplies the feedback message that enters a block by `progress`. At
-            1 credit is whole and the gradient is BPTT's to the tolerances, at 0 it is that of truncated BPTT, with
-            which a run begins. Blocks without a target have whole credit at any `progress`.
+        window: time steps of the windows cut from one long text.
+        seed: seed of the rule's draws and of dropout; the global random state is untouched.
+        progress: completed share of a run, 0 (its first update) to 1 (its end). Only rules whose gradient changes over
+            a run use it. "hbll" with `discount="auto"` multiplies the feedback message into a block with targets by
+            `progress` (docs/method.md#discount). At 1 credit is whole and the gradient is BPTT's to the tolerances; at
+            0 it is truncated BPTT's. Blocks without a target have whole credit at any `progress`.
         rule_options: as for `fit`.
 
     Returns:
-        By parameter name, on the model's device; zeros where the rule gives none.
+        Gradients by parameter name, on the model's device; zeros where the rule gives none.
 
     Raises:
         InputError: see `fit`.

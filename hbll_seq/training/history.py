@@ -1,4 +1,4 @@
-"""What a run recorded: figures per step, why it stopped, and how to look at it."""
+"""The record of a run: figures per update, the reason it stopped, and ways to look at them."""
 
 import html
 import json
@@ -20,9 +20,9 @@ class History:
 
     Attributes:
         model: the trained model (the object that was given to `fit`).
-        history: lists by name, as Keras has them. One number a training step: `step` (from 1), `loss` (nats, or squared
-            units), `lr`, `grad_norm` (before clipping), `seconds` (since the start of training), and what the rule
-            reports: for `hbll` `schedule` (what ran, and what was given up for it), `boundaries` and `messages`
+        history: lists by name, as Keras has them. One number an update: `step` (from 1), `loss` (nats, or squared
+            units), `lr`, `grad_norm` (before clipping), `seconds` (since the start of training), and the rule's
+            metrics: for `hbll` `schedule` (the schedule used, and any it replaced), `boundaries` and `messages`
             ("exact", "within tolerance" or "forced"), `sweeps`, `corrections`, `inconsistency`,
             `feedback_residual`, `fallbacks`, `tolerance`, `pull`, `discount` (mean over blocks), `carry_weight`,
             `depth`. One a validation: `val_step`, `val_loss`, and for classification `val_accuracy`. On request:
@@ -31,16 +31,16 @@ class History:
             networks), with `block_step`; `deployed_gap` with `gap_step`, and `amplification` with
             `amplification_step` (above 30 rounding decides the gradient), where the rule measures them.
         stopped_reason: "finished", "early_stopping", "callback", "interrupted" or "diverged".
-        config: what `fit` was called with, as JSON-able values.
-        versions: of Python, torch and this package, and the number of threads.
+        config: the arguments of `fit`, as JSON-able values.
+        versions: versions of Python, torch and this package, and the number of threads.
         changes: one entry for every time the run was resumed with other settings (`resume="changed"`), or on another
-            device or version: `{"step": steps made before, "changed": {name: [was, is]}}`. `config` and `versions` are
-            those of the last call.
+            device or version: `{"step": updates made before, "changed": {name: [was, is]}}`. `config` and `versions`
+            are those of the last call.
     """
 
     def __init__(self, model: nn.Module | None, config: dict[str, Any], versions: dict[str, Any]) -> None:
         self.model, self.config, self.versions = model, config, versions
-        self.history: dict[str, list[Any]] = {"step": [], "loss": []}  # there even if no step was completed
+        self.history: dict[str, list[Any]] = {"step": [], "loss": []}  # present even if no update was completed
         self.stopped_reason = "finished"
         self.changes: list[dict[str, Any]] = []
 
@@ -50,7 +50,7 @@ class History:
             self.history.setdefault(name, []).append(value)
 
     def to_json(self, path: str | pathlib.Path | None = None) -> str:
-        """Everything but the model as JSON; also written to `path` where one is given."""
+        """Return everything but the model as JSON; also write it to `path` if given."""
         text = json.dumps(
             {
                 "history": _plain(self.history),
@@ -67,7 +67,7 @@ class History:
 
     @classmethod
     def from_json(cls, text: str | pathlib.Path, model: nn.Module | None = None) -> "History":
-        """Rebuild from what `to_json` returned, or from the `pathlib.Path` of the file it wrote."""
+        """Rebuild from the text of `to_json`, or from the `pathlib.Path` of its file."""
         data = json.loads(text.read_text(encoding="utf-8") if isinstance(text, pathlib.Path) else text)
         result = cls(model, data["config"], data["versions"])
         result.history, result.stopped_reason = _floats(data["history"]), data["stopped_reason"]
@@ -75,7 +75,7 @@ class History:
         return result
 
     def table(self) -> list[tuple[str, str]]:
-        """The figures one looks at first, as (name, value)."""
+        """Return the main figures as (name, value)."""
         h = self.history
         rows = [("rule", str(self.config.get("rule"))), ("steps", str(len(h.get("step", []))))]
         if h.get("loss"):
@@ -99,13 +99,13 @@ class History:
         return [*rows, ("stopped", self.stopped_reason)]
 
     def plot(self, ax: "Axes | None" = None, **options: Any) -> "Axes":
-        """Learning curves; see `hbll_seq.plot.learning_curve`."""
+        """Plot learning curves; see `hbll_seq.plot.learning_curve`."""
         from hbll_seq import plot
 
         return plot.learning_curve(self, ax=ax, **options)
 
     def __repr__(self) -> str:
-        """The table as text."""
+        """Return the table as text."""
         width = max(len(name) for name, _ in self.table())
         return "\n".join(["History", *(f"  {name:<{width}}  {value}" for name, value in self.table())])
 
@@ -116,7 +116,7 @@ class History:
 
 
 def versions() -> dict[str, Any]:
-    """Of what makes figures repeat: Python, torch, this package, and the number of threads."""
+    """Return the versions that repeatable figures depend on: Python, torch, this package, and the number of threads."""
     try:
         own = version("hbll_seq")
     except PackageNotFoundError:
@@ -130,7 +130,7 @@ def versions() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN: None instead."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`LastGood`: the weights that a run goes back to when an update is interrupted or goes wrong."""
+"""`LastGood`: weights to return to when an update is interrupted or goes wrong."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class LastGood:
-    """Copies of a model's weights from before the update being made, and from the last update whose loss was finite.
+    """Two copies of a model's weights: from before the current update, and from the last update with a finite loss.
 
-    Around every update call `begin`, and `end` when it is made. Guaranteed then, whenever the run stops:
+    Call `begin` before every update and `end` after it. Then, whenever the run stops:
 
-    - after `undo_unfinished` no weight is part of an update that was not made to its end;
+    - after `undo_unfinished` no weight belongs to an unfinished update;
     - after `restore` the weights are those with which the rule last found a finite loss and gradient; before the first
       such update, those the run began with.
 
@@ -21,7 +21,7 @@ class LastGood:
     Cost: two copies of the weights in memory, one copying of them an update.
 
     Attributes:
-        weights: the parameters that are looked after.
+        weights: the parameters to protect.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
@@ -31,18 +31,18 @@ class LastGood:
         self._unfinished = False
 
     def begin(self) -> None:
-        """Remember the weights as they are; an update may change them from now on."""
+        """Remember the current weights; an update may change them from now on."""
         torch._foreach_copy_(self._before, [p.detach() for p in self.weights])
         self._unfinished = True
 
     def end(self, finite: bool) -> None:
-        """Declare the update finished; `finite`: loss and gradients were, so the weights it began with are good."""
+        """Declare the update finished. `finite`: its loss and gradients were, so the weights before it are good."""
         self._unfinished = False
         if finite:
             self._good, self._before = self._before, self._good
 
     def undo_unfinished(self) -> None:
-        """Put back the weights of `begin`, where no `end` came since."""
+        """Put back the weights of `begin` if no `end` followed."""
         if self._unfinished:
             self._put_back(self._before)
 

@@ -22,10 +22,10 @@ from hbll_seq.training.step import StepInfo, all_finite, divergence, update
 
 
 def train(p: Prepared) -> History:
-    """Make the updates of a prepared run, and return what was recorded.
+    """Make the updates of a prepared run; return its history.
 
     An interrupt ends the run with its last whole update. However the run ends, the global random state and the modes of
-    the model's parts are those from before it, and `.grad` is clear.
+    the model's modules are restored, and `.grad` is cleared.
 
     Raises:
         InputError: a checkpoint that does not fit; no weight has changed then.
@@ -43,7 +43,7 @@ def train(p: Prepared) -> History:
     except KeyboardInterrupt:
         last_good.undo_unfinished()
         run.stopped_reason = "interrupted"
-    except DivergenceError as error:  # also one that a rule raises
+    except DivergenceError as error:  # also from a rule
         last_good.restore()
         run.stopped_reason, error.history = "diverged", run
         raise
@@ -57,7 +57,9 @@ def train(p: Prepared) -> History:
 def _updates(
     p: Prepared, trained: Trained, last_good: LastGood, bar: Any, first: int, callback_states: list[CallbackState]
 ) -> None:
-    """All updates from `first` on, and what happens between them, until the last or until a callback stops."""
+    """Make all updates from `first` on, with validations and callbacks between them, until the last or until a callback
+    stops.
+    """
     run = trained.run
     began = time.perf_counter() - (run.history["seconds"][-1] if run.history.get("seconds") else 0.0)
     stop = p.callbacks.call("on_fit_begin", run)
@@ -69,7 +71,7 @@ def _updates(
     for i in range(first, p.total):
         number = i + 1
         batch = p.source.batch(i, p.batch_size, p.seed)
-        if batch.targeted():  # asked on the CPU, where it waits for nothing
+        if batch.targeted():  # tested on the CPU, without a wait for the device
             factor = p.factor(i)
             info = _update(p, run, last_good, draws, i, batch.to(p.device), factor)
             blocks = i % p.record_every == 0 or number == p.total
@@ -95,7 +97,7 @@ def _updates(
 def _update(
     p: Prepared, run: History, last_good: LastGood, draws: Draws, i: int, batch: Batch, factor: float
 ) -> StepInfo:
-    """Make update i (from 0); raise where it left the finite numbers."""
+    """Make update i (from 0); raise if it is not finite."""
     for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
         group["lr"] = peak * factor
     done = i / p.total

@@ -1,4 +1,4 @@
-"""Training and evaluation mode for a while: every part of a model has its own mode back afterwards."""
+"""Temporary training or evaluation mode; every module gets its own mode back afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,10 @@ from torch import nn
 
 @contextmanager
 def training_mode(model: nn.Module) -> Iterator[None]:
-    """In it a model trains. One that is in training mode already keeps the parts that its owner set to evaluation."""
+    """Put a model in training mode for a while.
+
+    A model already in it keeps the modules that its owner set to evaluation.
+    """
     with _modes_kept(model):
         if not model.training:
             model.train()
@@ -17,7 +20,7 @@ def training_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """In it a model and all its parts are in evaluation mode."""
+    """Put a model and all its modules in evaluation mode for a while."""
     with _modes_kept(model):
         model.eval()
         yield
@@ -29,5 +32,5 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in modes:  # one by one: a part may have been set by hand
+        for module, training in modes:  # one by one: a module may have been set by hand
             module.training = training

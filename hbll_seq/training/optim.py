@@ -24,7 +24,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def make_optimizer(
     optimizer: Any, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """An optimiser from its name, or from a class or factory called as `optimizer(parameters, lr=...)`."""
+    """Make an optimiser from its name, or from a class or factory called as `optimizer(parameters, lr=...)`."""
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
             raise InputError("optimizer", repr(optimizer), f"one of {sorted(OPTIMIZERS)} or a factory(parameters, lr=)")
@@ -42,7 +42,7 @@ def make_optimizer(
 
 
 def make_schedule(schedule: Any, steps: int, warmup: int) -> Callable[[int], float]:
-    """Factor on the learning rate at step i (from 0): linear warm-up, then the schedule down to its end."""
+    """Return the factor on the learning rate at update i (from 0): linear warm-up, then the schedule."""
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InputError("schedule", repr(schedule), f"one of {sorted(SCHEDULES)} or a function of the step")
     if not isinstance(schedule, str):

@@ -1,4 +1,4 @@
-"""`prepare`: what `fit` was given, checked and turned into one object, before any weight changes."""
+"""`prepare`: check the arguments of `fit` and turn them into one object, before any weight changes."""
 
 import os
 from collections.abc import Callable
@@ -34,32 +34,32 @@ from hbll_seq.training.settings import decisive
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can start.
+    """A run that is ready to start.
 
     Attributes:
-        model: on `device`.
-        rule: after `setup`.
-        optimizer: over the parameters of both.
-        source: what is trained on.
-        held_out: what is validated on, or None.
-        callbacks: of the user.
+        model: the model, on `device`.
+        rule: the rule, after `setup`.
+        optimizer: an optimiser over the parameters of both.
+        source: training data.
+        held_out: validation data, or None.
+        callbacks: the user's callbacks.
         device: where the model is.
         total: updates of the whole run.
         batch_size: sequences an update.
-        seed: of data order and of whatever the model draws.
+        seed: seed of data order and of the model's draws.
         lr: peak learning rate.
-        peaks: that of every parameter group of the optimiser; a user's optimiser may have several.
-        factor: on `lr`, by the update's number from 0.
+        peaks: peak rates of the optimiser's parameter groups; a user's optimiser may have several.
+        factor: factor on `lr` for an update's number from 0.
         clip: largest norm of the gradient, or None.
         validate_every: updates between validations.
         record_every: updates between records of every block's loss.
         measure_cosine: updates between comparisons with the exact gradient, or None.
         checkpoint: file for the state of the run, or None.
         checkpoint_every: updates between writes.
-        resume: go on from the checkpoint, if it is there; see `fit`.
-        settings: all that decides the result, for the checkpoint; empty without one.
-        progress_bar: show one.
-        config: what the history says the run was called with.
+        resume: see `fit`.
+        settings: settings that decide the result, for the checkpoint; empty without one.
+        progress_bar: show a bar.
+        config: arguments of `fit`, for the history.
     """
 
     model: Model
@@ -87,7 +87,9 @@ class Prepared:
     config: dict[str, Any]
 
     def due(self, every: int, number: int) -> bool:
-        """Whether something done every so many updates, and after the last, is due after update `number` (from 1)."""
+        """Return whether an action of every `every` updates is due after update `number` (from 1); it is due after the
+        last.
+        """
         return number % every == 0 or number == self.total
 
 
@@ -100,7 +102,7 @@ def prepare(
     checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool | str, record_every: int,
     measure_cosine: int | None,
 ) -> Prepared:  # fmt: skip
-    """Check the arguments of `fit`, which says what they are; move the model to its device and set the rule up.
+    """Check the arguments of `fit` (see there), move the model to its device and set the rule up.
 
     Raises:
         InputError: an argument that cannot be used; no weight has changed then.
@@ -119,7 +121,7 @@ def prepare(
     whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
     total = training_steps(steps, epochs, source, batch_size)
-    source.batch(0, batch_size, seed)  # a DataLoader's first batch is looked at before anything changes
+    source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)
@@ -148,7 +150,7 @@ def prepare(
 
 
 def _validate_every(given: int | str, total: int) -> int:
-    """Updates between validations; "auto" makes about ten."""
+    """Return the updates between validations; "auto" makes about ten."""
     every = integer_or_auto("validate_every", given)
     return max(1, total // 10) if isinstance(every, str) else every
 

@@ -1,9 +1,9 @@
-"""What one update leaves in the history."""
+"""The figures of one update, added to the history."""
 
 from hbll_seq.training.history import History
 from hbll_seq.training.step import StepInfo
 
-CHECKED = {"deployed_gap": "gap", "amplification": "amplification"}  # measured now and then: their steps' name
+CHECKED = {"deployed_gap": "gap", "amplification": "amplification"}  # measured now and then: name of their steps
 
 
 def record(run: History, info: StepInfo, number: int, lr: float, seconds: float, blocks: bool) -> None:
@@ -11,11 +11,11 @@ def record(run: History, info: StepInfo, number: int, lr: float, seconds: float,
 
     Args:
         run: the history.
-        info: of the update.
-        number: of the update, from 1.
+        info: result of the update.
+        number: the update's number, from 1.
         lr: its learning rate.
         seconds: since the start of training.
-        blocks: add the loss of every block as well, where the rule reports it.
+        blocks: also add the loss of every block, if the rule reports it.
     """
     metrics = {name: v if isinstance(v, str) else float(v) for name, v in info.result.metrics.items()}
     checked = {name: metrics.pop(name) for name in CHECKED if name in metrics}

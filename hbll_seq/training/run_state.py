@@ -1,8 +1,8 @@
 """The state of a run in a file: a resumed run equals one that was never stopped, bit for bit.
 
-Weights, optimiser, rule, callbacks, history and step, and the settings that decide the result. Data order needs no
-state: batch i is a function of (seed, i). A write that fails costs the run nothing: the file before it stays, and
-training goes on.
+The file holds weights, optimiser, rule, callbacks, history, the number of updates, and the settings that decide the
+result. Data order needs no state: batch i is a function of (seed, i). A failed write costs the run nothing: the old
+file stays, and training goes on.
 """
 
 import json
@@ -24,13 +24,13 @@ Path = str | os.PathLike[str]
 
 
 class Trained:
-    """Everything that changes while a model is trained, and the file it is kept in.
+    """Everything that training changes, and the file that keeps it.
 
     A context: at its end another run may write the file.
 
     Args:
-        run, model, optimizer, rule, callbacks: of the run; the optimiser new.
-        settings: what decides the result (`training.settings.decisive`); empty where there is no file.
+        run, model, optimizer, rule, callbacks: parts of the run; the optimiser is new.
+        settings: settings that decide the result (`training.settings.decisive`); empty without a file.
         path: the file, or None.
 
     Raises:
@@ -48,11 +48,11 @@ class Trained:
         self._lock = None if path is None else WriterLock(path)
 
     def __enter__(self) -> "Trained":
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the file."""
+        """Release the file."""
         if self._lock is not None:
             self._lock.release()
 
@@ -68,10 +68,10 @@ class Trained:
         )
 
     def rehearse(self) -> None:
-        """Refuse, before the first step, callbacks and rules whose state could not be restored from a file.
+        """Refuse, before the first update, callbacks and rules whose state a file could not restore.
 
         Raises:
-            InputError: names what it is.
+            InputError: names the callback or rule.
         """
         if self._path is None:
             return
@@ -86,7 +86,7 @@ class Trained:
                 raise InputError(name, f"a state of {what} that cannot be kept ({error})", expected) from error
 
     def store(self, step: int) -> bool:
-        """Write the state after `step` steps; on failure warn, keep the file there was, and return False."""
+        """Write the state after `step` updates; on failure warn, keep the old file, and return False."""
         if self._path is None:
             return False
         try:
@@ -95,7 +95,7 @@ class Trained:
             names = [one.name for one in self.callbacks.state_dict()]
             facts = {"tree": tree, "step": step, "callbacks": names, "settings": self._settings}
             write(self._path, tensors, facts)
-        except Exception as error:  # also whatever other people's state_dict raises
+        except Exception as error:  # a user's state_dict may raise anything
             warn(
                 f"checkpoint {os.fspath(self._path)!r} not written ({error}); training goes on, the last one stays",
                 UserWarning,
@@ -104,10 +104,10 @@ class Trained:
         return True
 
     def begin(self, resume: bool | str) -> tuple[int, list[CallbackState]]:
-        """Put the file's state back where one is asked for and there; give up the file where that fails.
+        """Restore the file's state if asked to and if the file exists; release the file on failure.
 
         Returns:
-            The step reached, and the callbacks' states for `Callbacks.load_state_dict`.
+            The number of updates made, and the callbacks' states for `Callbacks.load_state_dict`.
 
         Raises:
             InputError: see `restore`.
@@ -121,11 +121,11 @@ class Trained:
             raise
 
     def restore(self, changed: bool) -> tuple[int, list[CallbackState]]:
-        """Put the state back, with the settings it was written with or, where they were `changed`, with those of now.
+        """Restore the state, with its own settings or, where `changed`, with the current ones.
 
         Raises:
-            InputError: no checkpoint, a damaged one, one of another model, or settings that differ and are not said
-                to; nothing has changed then.
+            InputError: no checkpoint, a damaged one, one of another model, or settings that differ
+                without `changed`; nothing has changed then.
         """
         assert self._path is not None
         saved = SavedRun(self._path)
@@ -141,7 +141,7 @@ class Trained:
                 self.rule.load_state_dict(saved.state["rule"])
             if same_optimizer:
                 self.optimizer.load_state_dict(saved.state["optimizer"])
-        except Exception as error:  # whatever a rule or an optimiser of somebody's makes of it
+        except Exception as error:  # a user's rule or optimiser may raise anything
             self._put_back()
             raise saved.damaged(f"{type(error).__name__}: {error}") from error
         self._apply(saved.group_settings(), found)
@@ -154,29 +154,29 @@ class Trained:
         return saved.step, saved.callbacks
 
     def _goes_on(self, saved: SavedRun, found: Differences) -> bool:
-        """Whether the optimiser takes over the saved one's state: it is of the same name and has the same parameters.
+        """Return whether the optimiser takes over the saved state: it has the same name and the same parameters.
 
         Raises:
-            InputError: it should, and the state is not one for its parameters.
+            InputError: it should, and the state does not fit its parameters.
         """
         if "optimizer" in found:
             return False
         why = saved.misfit(self.optimizer)
-        if why and not found.keys() & {"rule", GROUPS}:  # a rule may bring parameters of its own, a factory groups
+        if why and not found.keys() & {"rule", GROUPS}:  # a rule may add parameters, a factory groups
             raise saved.damaged(f"optimizer: {why}")
         return why is None
 
     def _put_back(self) -> None:
-        """The weights from before `restore`."""
+        """Put back the weights from before `restore`."""
         with torch.no_grad():
             for name, value in self.model.state_dict().items() if self._before else ():
                 value.copy_(self._before[name])
 
     def ready(self, states: list[CallbackState]) -> None:
-        """Give the callbacks their states, after their `on_fit_begin`, and look whether what is there can be kept.
+        """Give the callbacks their states after their `on_fit_begin`; check that a file can keep all states.
 
         Raises:
-            InputError: a state that its callback does not take, or see `rehearse`; nothing has changed then.
+            InputError: a callback rejects its state, or see `rehearse`; nothing has changed then.
         """
         try:
             self.callbacks.load_state_dict(states)
@@ -187,13 +187,13 @@ class Trained:
         self._before = {}
 
     def _apply(self, was: list[dict[str, Any]] | None, found: Differences) -> None:
-        """Give the optimiser the settings that were changed; what else its groups hold is the state's.
+        """Give the optimiser the changed settings; all others in its groups come from the saved state.
 
-        Rates are those a new optimiser has: the schedule starts from them.
+        Learning rates are those of a new optimiser: the schedule starts from them.
         """
         for i, (group, fresh) in enumerate(zip(self.optimizer.param_groups, self._fresh, strict=True)):
             group["lr"] = fresh["lr"]
-            if was is None:  # an older file: what can be known of it
+            if was is None:  # an older file records no settings of its groups
                 changed = {"weight_decay"} & found.keys() & fresh.keys()
             else:
                 before = was[i] if i < len(was) else {}

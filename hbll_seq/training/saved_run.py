@@ -1,4 +1,4 @@
-"""What a training checkpoint holds, checked as far as it can be before anything is changed by it."""
+"""The contents of a training checkpoint, checked as far as possible before they change anything."""
 
 import json
 import os
@@ -13,19 +13,19 @@ from hbll_seq.training.callbacks import CallbackState
 from hbll_seq.training.history import History
 from hbll_seq.training.settings import FROM_CONFIG, GROUPS, NOTED, Differences, differences, in_words
 
-HISTORY = "history"  # bytes of its JSON as a tensor: a header of safetensors holds 100 MB, a long history more
-_NUMBERS = ("step", "loss", "lr", "grad_norm", "seconds")  # one a step
+HISTORY = "history"  # its JSON as a tensor of bytes: a safetensors header holds 100 MB, a long history more
+_NUMBERS = ("step", "loss", "lr", "grad_norm", "seconds")  # one an update
 
 
 class SavedRun:
-    """A checkpoint that was read.
+    """The contents of a checkpoint file.
 
     Attributes:
-        step: steps that were made.
-        state: of "model", "optimizer" and "rule".
-        callbacks: their states.
+        step: updates made.
+        state: states of "model", "optimizer" and "rule".
+        callbacks: states of the callbacks.
         run: the history.
-        settings: what decided the result, or None in files of older versions.
+        settings: settings that decided the result, or None in files of older versions.
 
     Raises:
         InputError: no such file, another kind of file, or a damaged one.
@@ -58,11 +58,11 @@ class SavedRun:
             raise self.damaged(f"{type(error).__name__}: {error}") from error
 
     def damaged(self, why: str) -> InputError:
-        """The error of a state that cannot be used."""
+        """Return the error for an unusable state."""
         return refused(self._path, f"which holds no state of such a run, or a damaged one ({why})", "checkpoint")
 
     def compare(self, settings: dict[str, Any], run: History) -> Differences:
-        """Settings that differ; in older files those that the history's configuration has."""
+        """Return the settings that differ; older files have only those in the history's configuration."""
         if self.settings is not None:
             return differences(self.settings, settings)
         names = (*FROM_CONFIG, "options")
@@ -70,7 +70,7 @@ class SavedRun:
         return differences({k: self.run.config[k] for k in names if k in self.run.config}, now)
 
     def differs(self, found: Differences) -> InputError:
-        """The error of settings that differ and were not said to."""
+        """Return the error for settings that differ without `resume="changed"`."""
         what = f"True, but {os.fspath(self._path)!r} was written with other settings: {in_words(found)}"
         if self.settings is None:
             what += " (an older version wrote it: data, dtype, and options left at their defaults were not compared)"
@@ -83,20 +83,20 @@ class SavedRun:
         return InputError("resume", what, expected)
 
     def noted(self, run: History) -> Differences:
-        """What is not compared but recorded where it changed."""
+        """Return the changes that are recorded but do not count as different settings."""
         was, now = ({**one.versions, "device": one.config.get("device")} for one in (self.run, run))
         return differences({k: was[k] for k in NOTED if k in was}, {k: now[k] for k in NOTED if k in now})
 
     def group_settings(self) -> list[dict[str, Any]] | None:
-        """Settings of the groups of a new optimiser, when the file was written; None in older files."""
+        """Return the saved settings of a new optimiser's groups; None in older files."""
         groups = None if self.settings is None else self.settings.get(GROUPS)
         return groups if isinstance(groups, list) and all(isinstance(g, dict) for g in groups) else None
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse weights that are not this model's: other names, shapes or types.
+        """Refuse weights of another model: other names, shapes or types.
 
         Raises:
-            InputError: names the first that differ.
+            InputError: names the first that differs.
         """
         wanted = {k: (tuple(v.shape), v.dtype) for k, v in model.state_dict().items()}
         saved = self.state["model"]
@@ -112,9 +112,9 @@ class SavedRun:
             )
 
     def misfit(self, optimizer: torch.optim.Optimizer) -> str | None:
-        """Why the state is not one for this optimiser's parameters, or None."""
+        """Return the reason why the state does not fit this optimiser's parameters, or None if it fits."""
         if type(optimizer).state_dict is not torch.optim.Optimizer.state_dict:
-            return None  # its own form: it will say so itself
+            return None  # a form of its own, which it checks itself
         saved = self.state["optimizer"]
         groups, state = saved.get("param_groups"), saved.get("state")
         if not isinstance(groups, list) or not isinstance(state, dict):
@@ -147,7 +147,7 @@ def _tensor(one: tuple[tuple[int, ...], torch.dtype] | None) -> str:
 
 
 def _history(text: Tensor) -> History:
-    """The history from its bytes.
+    """Return the history from its bytes.
 
     Raises:
         ValueError, KeyError, TypeError: not a history.

@@ -1,4 +1,4 @@
-"""The random draws of modules (dropout and the like): seeded, without a trace in the global random state."""
+"""Seeded random draws of modules (dropout and the like) that leave the global random state as it was."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +14,15 @@ from hbll_seq.rules import Rule
 
 
 class Draws:
-    """What the steps of a run draw: a function of (seed, step), whatever other threads draw.
+    """The random draws of a run's updates: a function of (seed, update), whatever other threads draw.
 
-    Dropout draws from torch's global generator, which all threads share. A step that may draw therefore borrows the
-    generator. Steps of models and rules that are known to draw nothing leave it alone, and run in several threads at
-    once.
+    Dropout draws from torch's global generator, which all threads share. So an update that may draw borrows the
+    generator. Updates of models and rules known to draw nothing leave it alone, and run in several threads at once.
 
     Args:
-        model: what is trained.
-        rule: how.
-        seed: of the run.
+        model: the model to train.
+        rule: its rule.
+        seed: seed of the run.
         where: device of the model.
     """
 
@@ -33,7 +32,7 @@ class Draws:
 
     @contextmanager
     def of(self, step: int) -> Iterator[Callable[[], None]]:
-        """A context for step number `step`; gives a function that starts its draws anew."""
+        """Enter a context for update number `step`; yield a function that restarts its draws."""
         if not self._needed:
             yield _nothing
             return
@@ -43,18 +42,18 @@ class Draws:
 
 
 def _nothing() -> None:
-    """Start no draws anew: there are none."""
+    """Restart no draws: there are none."""
 
 
 def may_draw(model: nn.Module, rule: Rule[Any]) -> bool:
-    """Whether a training step may draw from torch's global generator: yes, unless every part is known not to."""
+    """Return whether an update may draw from torch's global generator: yes, unless every module is known not to."""
     own_rule = type(rule).__module__.startswith("hbll_seq.") and not getattr(rule, "noise", 0)
     return not own_rule or any(_may_draw(module) for module in model.modules())
 
 
 def _may_draw(module: nn.Module) -> bool:
     known = type(module).__module__.startswith(("torch.nn.modules.", "hbll_seq."))
-    # whoever put these there may draw
+    # the owner of these hooks may draw
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
     if not known or hooked or isinstance(module, nn.RReLU | nn.FractionalMaxPool2d | nn.FractionalMaxPool3d):
         return True
@@ -63,5 +62,5 @@ def _may_draw(module: nn.Module) -> bool:
 
 
 def _rate(module: nn.Module) -> bool:
-    """Whether `dropout` is a probability, not a module that is asked itself."""
+    """Return whether `dropout` is a probability, not a module with an answer of its own."""
     return not isinstance(getattr(module, "dropout", 0), nn.Module)

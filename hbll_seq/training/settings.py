@@ -1,7 +1,7 @@
-"""What decides the result of a run, as JSON-able values; and which of it differs between a checkpoint and a call.
+"""The settings that decide the result of a run, and their differences between a checkpoint and a call.
 
-Not among it: what only records (`record_every`, `measure_cosine`, `progress`), how often the state is written,
-callbacks, and the device and versions, which change no more than rounding and are noted when they change.
+All are JSON-able values. Left out are settings that only record (`record_every`, `measure_cosine`, `progress`), the
+times of writes, and callbacks. The device and versions change no more than rounding; their changes are noted.
 """
 
 import inspect
@@ -22,31 +22,31 @@ FROM_CONFIG = (
 )  # fmt: skip
 NOTED = ("device", "python", "torch", "hbll_seq", "threads")
 GROUPS = "settings of the optimizer"
-# follow from others: they are not said to differ where those do
+# settings that follow from others, and are not reported beside them
 _FOLLOWS = {
     "values of the schedule": ("steps", "schedule", "warmup"), "validate_every": ("steps",), GROUPS: ("optimizer",),
     "rule options": ("rule",),
 }  # fmt: skip
 _SAMPLES = 16
 
-Differences = dict[str, list[Any]]  # by name: as it was, as it is now
+Differences = dict[str, list[Any]]  # by name: old value, new value
 
 
 def decisive(
     config: dict[str, Any], model: nn.Module, rule: Rule[Any], optimizer: torch.optim.Optimizer,
     factor: Callable[[int], float], source: Source, held_out: Source | None, validate_every: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every setting that decides the result.
+    """Return every setting that decides the result.
 
     Args:
-        config: of the history.
-        model: what is trained.
-        rule: how, after `setup`.
-        optimizer: new, before a state was put into it.
-        factor: the schedule, on the learning rate at a step; functions are compared by some of their values.
-        source: what is trained on; compared by its fingerprint.
-        held_out: what is validated on, which may decide when the run stops.
-        validate_every: steps between validations.
+        config: the history's configuration.
+        model: the model to train.
+        rule: its rule, after `setup`.
+        optimizer: a new optimiser, before a state is put into it.
+        factor: the schedule: factor on the learning rate at an update. Some of its values are compared.
+        source: training data, compared by their fingerprint.
+        held_out: validation data, which may decide when the run stops.
+        validate_every: updates between validations.
     """
     steps = int(config["steps"])
     found = {name: config[name] for name in FROM_CONFIG} | {
@@ -62,7 +62,7 @@ def decisive(
 
 
 def rule_options(rule: Rule[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the rule was made with, defaults too where it keeps them under the names of its arguments."""
+    """Return the options of the rule, with defaults where the rule keeps them under the names of its arguments."""
     found = dict(given)
     owners = (rule, getattr(getattr(rule, "engine", None), "options", None))
     for name in inspect.signature(type(rule)).parameters:
@@ -73,13 +73,13 @@ def rule_options(rule: Rule[Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_settings(group: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a group of parameters; tensors and the parameters themselves left out."""
+    """Return the settings of a parameter group, without tensors and without the parameters."""
     kept = {k: v for k, v in group.items() if isinstance(v, str | int | float | tuple | None)}
     return dict(json.loads(json.dumps(kept)))
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> Differences:
-    """The settings that both have and that are not the same, without those that follow from others."""
+    """Return the settings present in both that differ, without those that follow from others."""
     found = {k: [was[k], now[k]] for k in now if k in was and _text(was[k]) != _text(now[k])}
     if GROUPS in found:
         before, after = ([_without(group, found) for group in groups] for groups in found[GROUPS])
@@ -89,17 +89,17 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> Differences:
 
 
 def _text(value: Any) -> str:
-    """For comparing: NaN equals itself, and the order of entries does not matter."""
+    """Return text for comparison: NaN equals itself, and the order of entries does not matter."""
     return json.dumps(value, sort_keys=True)
 
 
 def _without(group: Any, found: Differences) -> Any:
-    """A group's settings but those that are arguments of `fit` and differ there already."""
+    """Return a group's settings without those reported as arguments of `fit`."""
     return {k: v for k, v in group.items() if k not in found} if isinstance(group, dict) else group
 
 
 def in_words(found: Differences) -> str:
-    """ "batch_size was 3, now 4; ..." """
+    """Return the differences as text: "batch_size was 3, now 4; ..."."""
     parts = []
     for name, (was, now) in found.items():
         if isinstance(was, dict) and isinstance(now, dict):

@@ -1,4 +1,4 @@
-"""`step`: one update, for `fit` and for loops of your own; and what is said of one that left the finite numbers."""
+"""`step`: one update, for `fit` and for loops of your own; and the error for an update that is not finite."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from hbll_seq.training.arguments import check_step, share
 
 
 class StepInfo(NamedTuple):
-    """One update: the rule's result, the gradient norm before clipping, and whether an update was made."""
+    """One update: the rule's result, the gradient norm before clipping, and whether the weights changed."""
 
     result: rules.StepResult
     grad_norm: float
@@ -37,19 +37,19 @@ def step(
     """Make one update, in a loop of your own. Non-finite losses or gradients make no update.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         batch: see `hbll_seq.data.batch.Batch`.
-        rule: from `hbll_seq.rules.make`, after `rule.setup`.
+        rule: a rule from `hbll_seq.rules.make`, after `rule.setup`.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
-        progress: share of the run that is done, 0 to 1: `i / n` at update i (from 0) of n, as `fit` has it. Left at 1,
-            every update is made as at the end of a run, with whole credit (see `Rule.step` and `hs.gradient`).
+        progress: completed share of the run, 0 to 1: `fit` passes `i / n` at update i (from 0) of n. At 1, every update
+            is made as at the end of a run, with whole credit (see `Rule.step` and `hs.gradient`).
 
     Returns:
         See `StepInfo`. A batch in which no target counts has loss 0 and makes no update; the rule does not see it.
 
     Raises:
-        InputError: an argument that cannot be used, or `progress` outside 0..1; nothing was computed then.
+        InputError: an argument that cannot be used, or `progress` outside 0..1; nothing is computed then.
     """
     progress, batch = share("progress", progress), check_step(model, batch, rule, optimizer, clip)
     if batch.targeted():
@@ -62,12 +62,12 @@ def update(
     model: Model, batch: Batch, rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None,
     progress: float,
 ) -> StepInfo:  # fmt: skip
-    """`step` of what has been checked."""
+    """Make one update with checked arguments."""
     optimizer.zero_grad()
     result = rule.step(model, batch, progress=progress)
     grads = _gradients(model.parameters())
     norm = _norm(grads)
-    # what the rule trains beside the model is not clipped with it, so that rules differ in nothing else
+    # the rule's own parameters are not clipped with the model's, so that rules differ in nothing else
     if not (math.isfinite(result.loss) and math.isfinite(norm) and math.isfinite(_norm(_gradients(rule.parameters())))):
         return StepInfo(result, norm, False)
     if clip is not None and norm > clip:
@@ -77,13 +77,16 @@ def update(
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every entry is finite. One pass over the tensors: a maximum over an entry that is not finite is not."""
+    """Return whether every entry is finite.
+
+    One pass over the tensors: a maximum over a non-finite entry is not finite.
+    """
     largest = torch._foreach_norm([t.detach() for t in tensors], math.inf)
     return math.isfinite(float(torch.stack([one.float() for one in largest]).sum()))
 
 
 def divergence(info: StepInfo, number: int) -> DivergenceError:
-    """The error for update `number` (from 1), which was not made, or which made weights that are not finite."""
+    """Return the error for update `number` (from 1), which was not made, or whose weights are not finite."""
     what = f"loss {info.result.loss}" if not math.isfinite(info.result.loss) else f"gradient norm {info.grad_norm}"
     what = "the update made weights that are not finite" if info.updated else what
     where = ""

@@ -153,20 +153,19 @@ FEATURES = {
     "sparse embedding": lambda net: setattr(net.embedding, "sparse", True),
     "tied weights": lambda net: setattr(net.readout, "weight", net.embedding.weight),
 }  # fmt: skip
-WEIGHT_OF_READOUT = {"frozen read-out", "weight norm", "spectral norm", "pruned read-out"}  # one of them at a time
+# one of them at a time
+SAME_WEIGHT = (
+    {"frozen read-out", "weight norm", "spectral norm", "pruned read-out"},
+    {"parametrized recurrence", "one frozen weight", "frozen recurrence"},
+    {"hook on a weight", "frozen recurrence"},
+)
 ALONE = {"tied weights", "own read-out", "deeper read-out", "sparse embedding", "weight norm of the embedding"}
 
 
 def draw(random_state):
-    names = sorted(FEATURES)
-    chosen = random_state.sample(names, random_state.choice((1, 1, 2)))
-    if len(chosen) > 1 and (
-        set(chosen) & ALONE
-        or len(set(chosen) & WEIGHT_OF_READOUT) > 1
-        or len({name.split()[-1] for name in chosen}) < 2
-    ):
-        chosen = chosen[:1]
-    return chosen
+    chosen = random_state.sample(sorted(FEATURES), random_state.choice((1, 1, 2)))
+    clash = set(chosen) & ALONE or any(len(set(chosen) & same) > 1 for same in SAME_WEIGHT)
+    return chosen[:1] if clash else chosen
 
 
 def tried(seed):

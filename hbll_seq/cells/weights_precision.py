@@ -1,0 +1,13 @@
+"""The precision of recurrent layers: the dtype of their weights, whatever `torch.autocast` sets.
+
+Compiled rolls read float32. Also, states or messages rounded to bfloat16 between blocks would not agree to any
+tolerance. Products inside blocks bear bfloat16: the option `precision="bf16"` uses it there (`mixed.py`).
+"""
+
+import torch
+from torch import Tensor
+
+
+def own_precision(like: Tensor) -> torch.autocast:
+    """Return a context in which autocast is off on the device of `like`."""
+    return torch.autocast(like.device.type, enabled=False)
