@@ -89,7 +89,7 @@ def pictures(runs: dict[str, hs.History], model: hs.models.CharLM, text: hs.data
 
     x = text.valid[2000:2257][None]
     figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
-    result = hs.credit(model, x, kind="knockout", block_size=16)
+    result = hs.credit(model, x, kind="knockout", block_size=16, background=text.train)
     hs.plot.credit(result, ax=ax, text=text.decode(x[0]))
     ax.set_title(f"What the prediction of the last character, {text.decode(x[0, -1:])!r}, is owed to")
     keep(figure, "credit.png")

@@ -52,9 +52,9 @@ def draw(runs: dict[str, list[hs.History]], text: hs.datasets.Text, out: pathlib
     x = text.valid[2000:2129][None]
     model: Any = first.model
     tree, lags = sheet("credit_lags.png", 7.8, 2.7, columns=2)
-    owed = hs.credit(model, x, block_size=8)
+    owed = hs.credit(model, x, block_size=8, background=text.train)
     hs.plot.credit(owed, ax=tree)
-    hs.plot.lag_map(hs.lag_map(model, x, block_size=8), ax=lags)
+    hs.plot.lag_map(hs.lag_map(model, x, block_size=8, background=text.train), ax=lags)
     hs.plot.credit_text(owed, text.decode(x[0]), ax=sheet("credit_text.png", 7.2, 1.7))
     hs.plot.schedule(1024, 64, ax=sheet("schedule.png", 7.2, 3.8))
     for figure, path in made:

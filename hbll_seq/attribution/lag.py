@@ -42,7 +42,7 @@ def lag_map(
         y: one target a step, `(B, T)` (-100 is ignored) or `(B, T, C)`; or one a sequence, then read at every block's
             end; None for next-step models.
         block_size: as for `credit`.
-        exact: as for `credit`: "auto" rolls all up to 64 blocks, and for more where a sample of rows disagrees.
+        exact: as for `credit`: "auto" rolls all up to 128 blocks, and for more where a sample of rows disagrees.
         background: as for `credit`.
         withheld: as for `credit`; within the withheld block itself "skip" leaves every step the state before the block.
         donors: as for `credit`.

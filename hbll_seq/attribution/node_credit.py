@@ -56,8 +56,8 @@ def credit(
         kind: see above.
         outcome: step whose loss is explained; None for the last that has a target. Ignored for one label a sequence.
         block_size: steps a block, or "auto". Ignored for layered models.
-        exact: of the knockout. "auto": roll every changed state up to 64 blocks, where that costs about as much as
-            the fast way; for more blocks go the fast way, check a sample against the real cell, and roll all where it
+        exact: of the knockout. "auto": roll every changed state up to 128 blocks, where that takes at most about twice
+            the time; for more blocks go the fast way, check a sample against the real cell, and roll all where it
             disagrees. True: roll all (n^2 / 2 block rolls for n blocks). False: the fast way, whatever the sample
             says. `Credit.method` and `Credit.error` tell what was done and found.
         background: sequences of the kind the model was trained on, in any form that `fit` takes as x, for what

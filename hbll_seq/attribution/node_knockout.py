@@ -16,10 +16,10 @@ from hbll_seq.attribution.knockout import knocked_out, knocked_out_exactly
 from hbll_seq.attribution.state_maps import StateMaps
 from hbll_seq.attribution.withheld import StandIn, combined
 
-EXACT = 64  # blocks: measured, docs/notes/2026-11-28-credit-of-state-tracking.md
+EXACT = 128  # blocks: measured, docs/notes/2026-11-28-credit-of-state-tracking.md
 FLOOR = 0.01  # nats, or squared units
 SHARE = 0.02
-SAMPLE, ABOVE = 8, 2  # blocks checked, and nodes of each height above them
+SAMPLE, ABOVE = 16, 4  # at least: blocks checked, and nodes of each height above them; an eighth of them if more
 
 StandIns = tuple[StandIn, ...]
 Losses = Callable[[Tensor], Tensor]
@@ -70,9 +70,10 @@ def judge(fast: Tensor, real: Tensor) -> tuple[float, bool]:
     return float(away.max()), bool((away <= bound).all())
 
 
-def sample(values: Tensor, most: int) -> list[int]:
-    """Choose nodes to check, of credit `(B, nodes)`: `most` spread over all of them, and the one with the most."""
+def sample(values: Tensor, least: int) -> list[int]:
+    """Choose nodes to check, of credit `(B, nodes)`: an eighth or `least`, spread over all, and the strongest one."""
     count = values.shape[1]
+    most = max(least, count // 8)
     spread = {(2 * i + 1) * count // (2 * most) for i in range(most)}
     return sorted(spread | {int(values.abs().nan_to_num().amax(0).argmax())})
 

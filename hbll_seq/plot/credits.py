@@ -83,6 +83,15 @@ def _letters(ax: Axes) -> int:
     return int(72 * height / (0.55 * points(width, rcParams["axes.labelsize"])))
 
 
+def title(ax: Axes, words: str) -> None:
+    """A title in letters that fit, in two lines where the axes are narrow."""
+    from matplotlib import rcParams
+
+    width = inches(ax)[0]
+    size = points(width, rcParams["axes.labelsize"])
+    ax.set_title(_in_lines(words, int(72 * 0.8 * width / (0.55 * size))), fontsize=size)
+
+
 def _in_lines(label: str, most: int) -> str:
     """`label` in two lines, where one would be longer than `most` characters: broken near its middle."""
     gaps = [i for i, c in enumerate(label) if c == " "]
@@ -115,14 +124,16 @@ def label_of(result: Credit) -> str:
     return f"{what[result.kind]} ({result.unit})"
 
 
+def loss_of(result: Credit, row: int) -> str:
+    """The outcome's loss with nothing withheld, in words; posterior credit is in nats, its outcome need not be."""
+    unit = "" if result.kind == "posterior" else f" {result.unit.split(' per ')[0]}"
+    return f"loss {float(result.loss[row]):.3g}{unit}"
+
+
 def outcome_of(result: Credit, row: int) -> str:
-    """What is explained, in words: the loss with nothing withheld, and where its step is."""
-    loss = float(result.loss[row])
+    """What is explained, in words."""
     where = "" if result.axis == "module" else f" at step {int(result.lengths[row]) - 1}"
-    unit = (
-        "" if result.kind == "posterior" else f" {result.unit.split(' per ')[0]}"
-    )  # always nats there, the loss is not
-    return f"outcome{where}: loss {loss:.3g}{unit}"
+    return f"outcome{where}: {loss_of(result, row)}"
 
 
 def credit(
@@ -146,8 +157,6 @@ def credit(
     Returns:
         The axes. A triangle marks the outcome, the title has its loss. Grey: a node that has no credit.
     """
-    from matplotlib import rcParams
-
     rows = [row] if isinstance(row, int) else list(row)
     if not rows:
         raise InputError("row", "none", "one sequence or several")
@@ -157,21 +166,21 @@ def credit(
     ax = axes(ax, (8.0, 3.6 if len(rows) == 1 else 0.9 + 1.5 * len(rows)))
     norm, name = scale(np.concatenate([v for nodes in trees for v in nodes]), result.kind == "knockout", log, top)
     second = 1.0 if per_second is None else per_second
-    tall, ticks, names = len(trees[0]) + 0.9, [], []
+    tall, ticks, names = len(trees[0]) + 2.0, [], []
     for i, (one, nodes) in enumerate(zip(rows, trees, strict=True)):
         base = (len(rows) - 1 - i) * tall
         _boxes(ax, result, one, nodes, norm, name, second, base)
         ticks += [base + h for h in range(len(nodes))]
         names += [f"{2**h}" for h in range(len(nodes) - 1)] + [f"all {nodes[0].size}"]
         if len(rows) > 1:
-            _caption(ax, f"sequence {one}, {outcome_of(result, one)}", base + len(nodes) - 0.42)
+            _caption(ax, f"sequence {one}: {loss_of(result, one)}", base + len(nodes) - 0.35)
     ax.set_xlim(0, result.steps / second)
-    ax.set_ylim(-0.75, (len(rows) - 1) * tall + len(trees[0]) - (0.4 if len(rows) == 1 else 0.0))
+    ax.set_ylim(-0.75, (len(rows) - 1) * tall + len(trees[0]) + (-0.4 if len(rows) == 1 else 1.0))
     if len(rows) > 1:  # as many ticks as there is room for: the lowest and the highest of each
         keep = [k for k, t in enumerate(names) if t == "1" or t.startswith("all")]
         ticks, names = [ticks[k] for k in keep], [names[k] for k in keep]
     else:
-        ax.set_title(outcome_of(result, rows[0]), fontsize=points(inches(ax)[0], rcParams["axes.labelsize"]))
+        title(ax, outcome_of(result, rows[0]))
     ax.set_yticks(ticks, names)
     ax.set_ylabel("blocks a node" if result.axis == "step" else "modules a node")
     fit_letters(ax)
@@ -211,8 +220,10 @@ def _caption(ax: Axes, words: str, height: float) -> None:
     """Write a line above one of several trees."""
     from matplotlib import rcParams
 
-    size = points(inches(ax)[0], rcParams["xtick.labelsize"])
-    ax.text(0.0, height, words, fontsize=size, va="bottom", ha="left", transform=ax.get_yaxis_transform())
+    width = inches(ax)[0]
+    size = min(points(width, rcParams["xtick.labelsize"]), max(6.5, 72 * width / (0.55 * len(words))))
+    said = ax.text(0.01, height, words, fontsize=size, va="bottom", ha="left", transform=ax.get_yaxis_transform())
+    said.set_in_layout(False)
 
 
 def _columns(ax: Axes, result: Credit, bar: bool) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hbll_seq.errors import InputError
-from hbll_seq.plot.credits import check_top, colour_bar, label_of, outcome_of, row_of, scale
-from hbll_seq.plot.style import axes, inches, points
+from hbll_seq.plot.credits import check_top, colour_bar, label_of, outcome_of, row_of, scale, title
+from hbll_seq.plot.style import axes, inches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def credit_text(
     Raises:
         InputError: too little text, a row that is not there.
     """
-    from matplotlib import colormaps, rcParams
+    from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     values, steps = row_of(result, row)[0], int(result.lengths[row])
@@ -67,7 +67,7 @@ def credit_text(
                 fontsize=max(min(cell, 12.0), 6.0), color="white" if dark else "black")  # fmt: skip
     last = steps - 1
     ax.add_patch(Rectangle((last % width, last // width + 0.04), 1, 0.92, fc="none", ec="black", lw=1.2, clip_on=False))
-    ax.set_title(outcome_of(result, row), fontsize=points(across, rcParams["axes.labelsize"]))
+    title(ax, outcome_of(result, row))
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_frame_on(False)

@@ -71,16 +71,16 @@ def test_the_judgement():
 
 def test_the_sample_holds_the_largest_and_covers_all():
     values = torch.zeros(2, 100)
-    values[1, 37] = -5
+    values[1, 39] = -5
     found = sample(values, 8)
-    assert 37 in found and found == sorted(set(found)) and len(found) == 9
-    assert max(b - a for a, b in zip([0, *found], [*found, 99], strict=True)) <= 13
+    assert 39 in found and found == sorted(set(found)) and len(found) == 13
+    assert max(b - a for a, b in zip([0, *found], [*found, 99], strict=True)) <= 9
     assert sample(torch.zeros(2, 3), 8) == [0, 1, 2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["parity", "s3"])
-@pytest.mark.parametrize("blocks", [16, 128])
+@pytest.mark.parametrize("blocks", [16, 256])
 def test_truth_on_tasks_that_do_not_forget(task, blocks, tmp_path_factory, monkeypatch):
     """Running parity and the word problem of S3, trained until solved: every symbol counts, however old."""
     from benchmarks import dynamics_models
@@ -88,12 +88,11 @@ def test_truth_on_tasks_that_do_not_forget(task, blocks, tmp_path_factory, monke
     monkeypatch.setattr(dynamics_models, "CACHE", tmp_path_factory.getbasetemp() / "models")
     model, data = dynamics_models.build(task), dynamics_models.data(task, 12, 256)
     assert hs.evaluate(model, data.x, data.y)["accuracy"] > 0.999
-    options = dict(block_size=256 // blocks)
+    options = dict(block_size=256 // blocks, withheld="mean+swap" if blocks == 16 else "mean")
     ours, exact = (hs.credit(model, data.x, data.y, exact=e, **options) for e in ("auto", True))
     assert exact.block.max() > 5
     assert spearman(ours.block, exact.block) >= 0.95
     assert max(float((a - b).abs().max()) for a, b in zip(ours.nodes, exact.nodes, strict=True)) < 0.2
-    if blocks == 16:
-        assert ours.method == "exact"
+    assert ours.method == ("exact" if blocks == 16 else "exact instead of fast")
     fast = hs.credit(model, data.x, data.y, exact=False, **options)
-    assert spearman(fast.block, exact.block) >= 0.95
+    assert spearman(fast.block, exact.block) >= (0.95 if blocks == 16 else 0.85)
