@@ -71,7 +71,7 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
     """
     nodes = row_of(result, row)
     colour = _colours(np.concatenate(nodes), result.kind == "knockout")
-    left, tall = 70, 26
+    left, tall = 110, 26
     scale_x = (width - left - 10) / result.steps
     boxes = []
     what, first = ("block", 0) if result.axis == "step" else ("module", 1)
@@ -103,15 +103,15 @@ def tree_html(result: Credit, *, row: int = 0, text: str | None = None, width: i
     if first:  # a module is counted, a moment is measured
         places = [(i + 0.5, i + 1, "middle") for i in range(0, result.steps, -(-result.steps // 24))]
     for at, t, anchor in places:
-        boxes.append(f'<text x="{left + at * scale_x:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{t}</text>')
+        boxes.append(f'<text x="{left + at * scale_x:.1f}" y="{bottom + 18}" text-anchor="{anchor}">{t}</text>')
     name = "module" if first else "time (steps)"
-    boxes.append(f'<text x="{(width + left) / 2}" y="{bottom + 30}" text-anchor="middle">{name}</text>')
+    boxes.append(f'<text x="{(width + left) / 2}" y="{bottom + 40}" text-anchor="middle">{name}</text>')
     style = (
         ".hbll rect{stroke:#fff;stroke-width:1}.hbll rect:hover{stroke:#000;stroke-width:2}"
-        ".hbll text{font:12px sans-serif}@media(max-width:600px){.hbll text{font-size:20px}}"
+        ".hbll text{font:12px sans-serif}@media(max-width:600px){.hbll text{font-size:22px}}"
     )
     svg = (
-        f'<svg class="hbll" viewBox="0 0 {width} {bottom + 36}" style="width:100%;max-width:{width}px" role="img" '
+        f'<svg class="hbll" viewBox="0 0 {width} {bottom + 48}" style="width:100%;max-width:{width}px" role="img" '
         f'xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{"".join(boxes)}</svg>'
     )
     return Html(f"<div>{svg}{_legend(nodes, result, row)}</div>")
