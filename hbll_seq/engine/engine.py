@@ -24,6 +24,8 @@ from hbll_seq.tree import auto_block
 AVOIDED: dict[str, tuple[str, ...]] = {"": (), "states": ("parallel",), "messages": ("parallel", "exact-forward")}
 CERTAINTY = ("exact", "within tolerance", "forced")  # from best to worst
 
+REMEMBERED = 1000  # schedules; batches of one run come in few shapes
+
 
 class Engine:
     """An engine runs layers by the schedule for options, shape and machine, and records the run.
@@ -41,6 +43,7 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._chosen: dict[tuple[Layer, Shape, str, Machine, str], Schedule] = {}
         self.reset()
         self.captures = Captures() if options.capture else None
         self.begin()
@@ -83,7 +86,12 @@ class Engine:
         if known is not None and known.execution not in AVOIDED[avoid]:
             return known
         cell, device = in_precision(cell, self.options.precision), like.device.type
-        return choose(Layer.of(cell, like), shape, device, this_machine(), self.options, avoid=avoid)
+        asked = (Layer.of(cell, like), shape, device, this_machine(), avoid)
+        if asked not in self._chosen:
+            if len(self._chosen) >= REMEMBERED:
+                self._chosen.clear()
+            self._chosen[asked] = choose(*asked[:4], self.options, avoid=avoid)
+        return self._chosen[asked]
 
     def plan(self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0) -> Plan:
         """Plan a layer's next update: its schedule and its effort."""
