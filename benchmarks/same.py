@@ -70,10 +70,10 @@ def features(cell: Any, **options: Any) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def fitted(model: nn.Module, x: Any, y: Any = None, **options: Any) -> Digest:
-    settings = dict(steps=8, batch_size=6, block_size=16, seed=5, progress=False) | options
+    settings: dict[str, Any] = dict(steps=8, batch_size=6, block_size=16, seed=5, progress=False) | options
     if settings["block_size"] is None:
         del settings["block_size"]
-    return of(model, hs.fit(model, x, y, **settings))  # type: ignore[arg-type]
+    return of(model, hs.fit(model, x, y, **settings))
 
 
 class Mine(nn.Module):

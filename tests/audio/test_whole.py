@@ -42,6 +42,9 @@ def test_sizes_a_header_does_not_know_are_no_cuts(tmp_path):
     check_whole(file)
     file.write_bytes(b"RIFF" + struct.pack("<I", 9) + b"AVI ")  # not for us to say
     check_whole(file)
+    file.write_bytes(data[:-1])  # the same header with a size it knows
+    with pytest.raises(hs.InputError, match="cut off"):
+        check_whole(file)
 
 
 def test_spoken_digits_are_whole_too(tmp_path):

@@ -39,4 +39,5 @@ def test_the_command_of_a_row_exists(script, command):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_can_be_imported(script):
     """Its imports name what the package has; nothing runs at import."""
-    importlib.import_module(f"benchmarks.{script.removesuffix('.py')}")
+    module = importlib.import_module(f"benchmarks.{script.removesuffix('.py')}")
+    assert module.__doc__, f"{script} does not say what it measures"

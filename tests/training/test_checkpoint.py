@@ -4,24 +4,11 @@ import os
 
 import pytest
 import torch
+from runs import QUICK, RULES, TEXT, lm, weights
 from torch.utils.data import DataLoader, TensorDataset
 
 import hbll_seq as hs
 from hbll_seq import checkpoint as ckpt
-
-TEXT = torch.randint(0, 5, (400,), generator=torch.Generator().manual_seed(1))
-QUICK = dict(steps=6, batch_size=3, window=40, progress=False)
-
-
-def lm(**options):
-    return hs.models.CharLM(5, **{"hidden": 8, "timescale": 20.0} | options)
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-RULES = ["hbll", "bptt", "tbptt", "dsf"]
 
 
 class Stop:

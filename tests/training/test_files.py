@@ -12,22 +12,12 @@ import numpy as np
 import pytest
 import safetensors
 import torch
+from runs import QUICK, TEXT, lm, weights
 from safetensors.torch import load_file, save_file
 
 import hbll_seq as hs
 from hbll_seq import checkpoint as ckpt
 from hbll_seq.checkpoint import lock
-
-TEXT = torch.randint(0, 5, (400,), generator=torch.Generator().manual_seed(1))
-QUICK = dict(steps=6, batch_size=3, window=40, progress=False)
-
-
-def lm(**options):
-    return hs.models.CharLM(5, **{"hidden": 8, "timescale": 20.0} | options)
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def header(path):
