@@ -58,11 +58,13 @@ def amplified(model: SequenceModel, batch: Batch, messages: torch.Tensor) -> flo
     """
     kept: list[torch.Tensor] = []
 
-    def execute(layer: int, cell: Cell, x: torch.Tensor, state: torch.Tensor, lengths: Any) -> torch.Tensor:
-        out = sequential(layer, cell, x, state, lengths)
+    def execute(
+        layer: int, cell: Cell, x: torch.Tensor, state: torch.Tensor, lengths: Any, *, end: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out, last = sequential(layer, cell, x, state, lengths)
         out.retain_grad()
         kept.append(out)
-        return out
+        return out, last
 
     forward_backward(model, batch, execute)
     model.zero_grad()

@@ -17,6 +17,8 @@ from hbll_seq.cells.mingru import MinGRU as MinGRU
 from hbll_seq.cells.mixed import PRECISIONS as PRECISIONS
 from hbll_seq.cells.mixed import MixedCell as MixedCell
 from hbll_seq.cells.mixed import in_precision as in_precision
+from hbll_seq.cells.padding import filled as filled
+from hbll_seq.cells.padding import keeping as keeping
 from hbll_seq.cells.symbol_cell import SymbolCell as SymbolCell
 from hbll_seq.cells.symbol_cell import check_symbols as check_symbols
 from hbll_seq.cells.weights_precision import own_precision as own_precision

@@ -8,6 +8,7 @@ import inspect
 from torch import nn
 
 from hbll_seq.cells.base import Cell
+from hbll_seq.cells.dense import DenseCell
 from hbll_seq.cells.elman import ElmanCell
 from hbll_seq.cells.gru import GRUCell
 from hbll_seq.cells.lstm import LSTMCell
@@ -48,7 +49,6 @@ def adopt(module: nn.Module, input_size: int) -> list[Cell]:
         _refuse_changed(module)
     if isinstance(module, nn.RNNBase):
         _refuse(module, input_size)
-        view = {"GRU": GRUCell, "LSTM": LSTMCell}.get(module.mode, ElmanCell)
         return [view(module, layer) for layer in range(module.num_layers)]
     if isinstance(module, MinGRU):
         return [MinGRUCell(module, layer) for layer in range(module.num_layers)]
@@ -58,6 +58,14 @@ def adopt(module: nn.Module, input_size: int) -> list[Cell]:
             cells += adopt(one, cells[-1].hidden_size if cells else input_size)
         return cells
     return [_user(module, input_size)]
+
+
+def view(module: nn.RNNBase | MinGRU, layer: int, suffix: str = "") -> Cell:
+    """Return one layer of a module as a cell; `suffix` as for `DenseCell`."""
+    if isinstance(module, MinGRU):
+        return MinGRUCell(module, layer, suffix)
+    kinds: dict[str, type[DenseCell]] = {"GRU": GRUCell, "LSTM": LSTMCell}
+    return kinds.get(module.mode, ElmanCell)(module, layer, suffix)
 
 
 def _refuse(module: nn.RNNBase, input_size: int) -> None:

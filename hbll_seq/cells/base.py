@@ -17,11 +17,11 @@ trained model is a plain torch module and nothing needs copying back.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from hbll_seq.cells.autograd_rolls import AutogradRoll
@@ -93,7 +93,7 @@ class Cell(ABC):
         hidden_size: d.
         state_size: S; M + d for an LSTM, d otherwise.
         memory_size: M, which is d in every cell of the package.
-        bound: states stay inside [-bound, bound] by construction (1 for tanh cells), or None.
+        bound: states that start inside [-bound, bound] stay there by construction (1 for tanh cells), or None.
         recipe: formulas of the compiled roll, or None without one.
         bf16: whether the compiled roll rounds the factors of its products to bfloat16.
         compiled_roll: the class of its compiled rolls, or None.
@@ -111,8 +111,8 @@ class Cell(ABC):
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = staticmethod(functional.linear)
 
     @abstractmethod
-    def parameters(self) -> list[nn.Parameter]:
-        """Return the layer's parameters in a fixed order."""
+    def parameters(self) -> Sequence[Tensor]:
+        """Return the layer's parameters in a fixed order; some may be computed from others (parametrizations)."""
 
     @abstractmethod
     def advance(self, p: Tensor, state: Tensor) -> Advance:
@@ -143,13 +143,18 @@ class Cell(ABC):
         """Return the new state from input `x` `(N, D)` and `state` `(N, S)`."""
         return self.advance(self.project(x), state).state
 
-    def clamp(self, state: Tensor) -> Tensor:
-        """Return `state` limited to the range that the cell can produce."""
+    def clamp(self, state: Tensor, start: Tensor) -> Tensor:
+        """Return `state` `(..., B, S)` limited to the range that the cell can produce from `start` `(B, S)`.
+
+        A given start may lie outside the bound, and a GRU then stays there: its new state lies between its old one and
+        the bound.
+        """
         if self.bound is None:
             return state
         m = self.state_size - self.hidden_size
         if m == 0:
-            return state.clamp(-self.bound, self.bound)
+            limit = start.abs().clamp(min=self.bound)
+            return torch.minimum(torch.maximum(state, -limit), limit)
         return torch.cat([state[..., :m], state[..., m:].clamp(-self.bound, self.bound)], -1)
 
     def initial(self, rows: int, like: Tensor) -> Tensor:

@@ -21,21 +21,23 @@ class DenseCell(Cell):
     Args:
         module: a module with parameters named as in `nn.GRU`.
         layer: counted from 0.
+        suffix: "" for the forward direction, "_reverse" for the backward one.
     """
 
     compiled_roll = DenseRoll
     recipe: Recipe
 
-    def __init__(self, module: nn.RNNBase, layer: int) -> None:
-        self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")  # (gates * d, D)
-        self.w_hh: nn.Parameter = getattr(module, f"weight_hh_l{layer}")  # (gates * d, d)
-        self.b_ih: nn.Parameter | None = getattr(module, f"bias_ih_l{layer}", None)
-        self.b_hh: nn.Parameter | None = getattr(module, f"bias_hh_l{layer}", None)
+    def __init__(self, module: nn.RNNBase, layer: int, suffix: str = "") -> None:
+        name = f"_l{layer}{suffix}"
+        self.w_ih: Tensor = getattr(module, f"weight_ih{name}")  # (gates * d, D)
+        self.w_hh: Tensor = getattr(module, f"weight_hh{name}")  # (gates * d, d)
+        self.b_ih: Tensor | None = getattr(module, f"bias_ih{name}", None)
+        self.b_hh: Tensor | None = getattr(module, f"bias_hh{name}", None)
         self.input_size = self.w_ih.shape[1]
         self.hidden_size = self.memory_size = self.w_hh.shape[1]
         self.state_size = self.recipe.parts * self.hidden_size
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Return W_ih, W_hh, b_ih, b_hh (the biases if the module has them)."""
         return [p for p in (self.w_ih, self.w_hh, self.b_ih, self.b_hh) if p is not None]
 

@@ -16,11 +16,11 @@ TANH, RELU = recipes.Elman(), recipes.Elman(relu=True)
 class ElmanCell(DenseCell):
     """The cell of layer `layer` of an `nn.RNN`."""
 
-    def __init__(self, module: nn.RNNBase, layer: int) -> None:
+    def __init__(self, module: nn.RNNBase, layer: int, suffix: str = "") -> None:
         self.relu = module.mode == "RNN_RELU"
         self.bound = None if self.relu else 1.0
         self.recipe = RELU if self.relu else TANH
-        super().__init__(module, layer)
+        super().__init__(module, layer, suffix)
 
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """Make one time step; see the module docstring."""

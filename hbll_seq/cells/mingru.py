@@ -14,32 +14,45 @@ from hbll_seq.kernels import recipes
 
 
 class MinGRU(nn.Module):
-    """A stack of minGRU layers, parameters named as in `nn.GRU`: `weight_ih_l{k} (2d, D)`, `bias_ih_l{k}`."""
+    """The weights of a stack of minGRU layers, named as in `nn.GRU`: `weight_ih_l{k} (2d, D)`, `bias_ih_l{k}`.
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+    `hbll_seq.nn.MinGRU` is the layer that runs them.
+
+    Args:
+        input_size: D.
+        hidden_size: d.
+        num_layers: depth of the stack.
+        bidirectional: every layer has a backward direction too, with the suffix `_reverse`.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, *, bidirectional: bool = False
+    ) -> None:  # fmt: skip
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bidirectional = bidirectional
         for layer in range(num_layers):
-            fan_in = input_size if layer == 0 else hidden_size
+            fan_in = input_size if layer == 0 else hidden_size * (1 + bidirectional)
             bound = fan_in**-0.5
-            weight = torch.empty(2 * hidden_size, fan_in).uniform_(-bound, bound)
-            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(weight))
-            self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.zeros(2 * hidden_size)))
+            for suffix in ("", "_reverse")[: 1 + bidirectional]:
+                weight = torch.empty(2 * hidden_size, fan_in).uniform_(-bound, bound)
+                self.register_parameter(f"weight_ih_l{layer}{suffix}", nn.Parameter(weight))
+                self.register_parameter(f"bias_ih_l{layer}{suffix}", nn.Parameter(torch.zeros(2 * hidden_size)))
 
 
 class MinGRUCell(Cell):
-    """The cell of layer `layer` of a `MinGRU`."""
+    """The cell of layer `layer` of a `MinGRU`; `suffix` as for `DenseCell`."""
 
     compiled_roll = ProjectedRoll
     recipe = recipes.MinGRU()
 
-    def __init__(self, module: MinGRU, layer: int) -> None:
-        self.w_ih: nn.Parameter = getattr(module, f"weight_ih_l{layer}")
-        self.b_ih: nn.Parameter = getattr(module, f"bias_ih_l{layer}")
+    def __init__(self, module: MinGRU, layer: int, suffix: str = "") -> None:
+        self.w_ih: Tensor = getattr(module, f"weight_ih_l{layer}{suffix}")
+        self.b_ih: Tensor = getattr(module, f"bias_ih_l{layer}{suffix}")
         self.input_size = self.w_ih.shape[1]
         self.hidden_size = self.state_size = self.memory_size = self.w_ih.shape[0] // 2
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Return W_ih `(2d, D)` (gate, candidate) and b_ih."""
         return [self.w_ih, self.b_ih]
 

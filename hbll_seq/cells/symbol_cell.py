@@ -76,7 +76,7 @@ class SymbolCell(WrappedCell):
         """Return whether to use it: a compiled roll, and far fewer symbols than inputs."""
         return inner.compiled(table) and 4 * len(table) <= rows
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Return the embedding and the inner cell's parameters."""
         return [self.table, *self.inner.parameters()]
 

@@ -1,6 +1,8 @@
 """A cell around another one; it passes on everything it does not change."""
 
-from torch import Tensor, nn
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from hbll_seq.cells.base import Advance, Cell
 
@@ -19,7 +21,7 @@ class WrappedCell(Cell):
         self.bound, self.recipe = inner.bound, inner.recipe
         self.bf16 = inner.bf16
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> Sequence[Tensor]:
         """Return the inner cell's parameters."""
         return self.inner.parameters()
 

@@ -18,6 +18,7 @@ A loss of another kind is written in `hbll_seq.losses`.
 
 from hbll_seq.engine.controller import Controller as Controller
 from hbll_seq.engine.engine import Engine as Engine
+from hbll_seq.engine.execution import Execute as Execute
 from hbll_seq.engine.layer import run_layer as run_layer
 from hbll_seq.engine.options import Options as Options
 from hbll_seq.engine.plan import Plan as Plan

@@ -75,6 +75,12 @@ class Engine:
         self.records: list[Record] = []
         self._keep, self._probe = keep, probe
 
+    def renew(self) -> None:
+        """Begin an update in a loop that never calls `end`: learn from the latest one, if it was differentiated."""
+        if self.records and all(one.feedback_residuals for one in self.records):
+            self.end()
+        self.begin()
+
     def pin(self, name: str, schedule: Schedule) -> None:
         """Fix the schedule for batches of the shape that `shape_name` names `name`."""
         self.pinned[name] = schedule
@@ -119,8 +125,8 @@ class Engine:
         return self.controller.pull if isinstance(self.options.pull, str) else float(self.options.pull)
 
     def layer(self, layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, credit: int,
-              discount: float | Tensor = 1.0) -> Tensor:  # fmt: skip
-        """Run a layer: return its outputs `(B, T, d)`, differentiable.
+              discount: float | Tensor = 1.0, *, end: bool = False) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Run a layer: return its outputs `(B, T, d)`, and the state after the last time step (see `run_layer`).
 
         Args:
             layer: its number, counted from the input.
@@ -130,10 +136,11 @@ class Engine:
             lengths: `(B,)` valid time steps, or None for all.
             credit: time steps of a credit block.
             discount: factor on the message that enters a credit block, a number or `(m, B, 1)`.
+            end: whether the state is wanted.
         """
         plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
         self.records.append(Record(keep=self._keep))
-        return run_layer(cell, x, state, lengths, plan, self.records[-1])
+        return run_layer(cell, x, state, lengths, plan, self.records[-1], end=end)
 
     def one_layer(
         self, cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, credit: int, discount: float | Tensor
@@ -175,6 +182,15 @@ class Engine:
             "carry_weight": self.controller.carry_weight(),
             "depth": float(sum(one.depth.total for one in r)),
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or pickle keeps: the options, and what was learned."""
+        return {"options": self.options, "state": self.state_dict()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Restore a copy."""
+        self.__init__(kept["options"])  # type: ignore[misc]  # the same start as that of a new engine
+        self.load_state_dict(kept["state"])
 
     def state_dict(self) -> dict[str, Any]:
         """Collect the state for a resumed run."""

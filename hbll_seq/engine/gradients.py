@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def added(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor | None]:
@@ -12,7 +12,7 @@ def added(total: list[Tensor | None], more: list[Tensor | None]) -> list[Tensor 
     return [q if p is None else p if q is None else p + q for p, q in zip(total, more, strict=True)]
 
 
-def add_to_parameters(parameters: Sequence[nn.Parameter], grads: Sequence[Tensor | None]) -> None:
+def add_to_parameters(parameters: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
     """Add one gradient per parameter to `.grad`, without keeping the given tensors."""
     for p, g in zip(parameters, grads, strict=True):
         if g is not None:

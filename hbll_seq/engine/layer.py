@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.cells import Cell, captured, in_precision
+from hbll_seq.cells import Cell, captured, filled, in_precision
 from hbll_seq.engine.block_loss import BlockLoss
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, discounts, from_blocks, to_blocks, valid_boundaries
@@ -27,16 +27,60 @@ from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
 from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
 
-TWICE = "this layer was differentiated already, and its activations are gone: call the model again"
+TWICE = (
+    "this layer's backward pass has no graph, so it cannot be differentiated: second derivatives need PyTorch's own "
+    "layer (hs.revert)"
+)
 
 
-def run_layer(cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record) -> Tensor:
-    """Run a layer from inputs `(B, T, D)` and start `(B, S)`: outputs `(B, T, d)`, differentiated block by block."""
+def run_layer(
+    cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, plan: Plan, record: Record, *, end: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Run a layer, differentiated block by block.
+
+    Args:
+        cell: the layer's cell.
+        x: `(B, T, D)`.
+        state: `(B, S)` start.
+        lengths: `(B,)` valid time steps, or None for all.
+        plan, record: orders, and the report to fill.
+        end: whether the state after the last time step is wanted.
+
+    Returns:
+        Outputs `(B, T, d)`, and the state `(B, S)` after time step T; without `end` its memory may be anything. It
+        carries gradients, except the memory of an LSTM with a wrapped cell whose last block is not full.
+    """
+    steps = x.shape[1]
+    apart = cell.state_size > cell.hidden_size  # the state is not among the outputs
+    partial = apart and end and plan.execution != "sequential" and bool(steps % plan.block)
+    full = filled(cell, x, -(-steps // plan.block) * plan.block) if partial else None
+    if full is not None:
+        (cell, x), lengths = full, None
+    plain = cell
     cell = captured(in_precision(cell, plan.precision), plan.captures)
     node = _InOrderNode if plan.execution == "sequential" else _BlocksNode
-    result = node.apply(x, state, cell, lengths, plan, record, *cell.parameters())
-    assert isinstance(result, Tensor)
-    return result
+    outputs, last = node.apply(x, state, cell, lengths, plan, record, *cell.parameters())
+    outputs = outputs[:, :steps]
+    if not apart:
+        last = outputs[:, -1]
+    elif full is not None:  # the memory after padding, the visible part before it
+        last = torch.cat([last[:, : cell.memory_size], outputs[:, -1]], 1)
+    elif partial:
+        last = last_state(plain, x, record)
+    return outputs, last
+
+
+def last_state(cell: Cell, x: Tensor, record: Record) -> Tensor:
+    """Return the state after the last time step of a layer that was run, without gradient.
+
+    A last block that is not full ends in padding; it is rolled once more.
+    """
+    if record.last is not None:
+        return record.last
+    assert record.start is not None
+    first, start = record.start
+    with cell.roll(x[:, first:].transpose(0, 1).contiguous(), start, keep=False, carry=False) as roll:
+        return roll.end
 
 
 def solve_layer_states(
@@ -88,14 +132,19 @@ def solve_layer_states(
         # a cell with random draws rolls differently every time: its boundaries fit no other roll
         fits = not states.residuals[0] > plan.sweeps.tolerance
         record.ran, record.boundaries = "exact-forward", "exact" if fits else "forced"
-    record.end = states.roll.end
+    record.end, record.start = states.roll.end, ((n - 1) * plan.block, states.start[-1])
+    record.last = None if x.shape[1] % plan.block else states.roll.end[-1]
     return states
 
 
 def solve_layer_feedback(
-    cell: Cell, states: States, dout: Tensor | BlockLoss | None, plan: Plan, record: Record, steps: int, *, inputs: bool
-) -> Feedback | None:
-    """Solve for a layer's feedback messages and gradients; None where they do not converge. See `solve_feedback`."""
+    cell: Cell, states: States, dout: Tensor | BlockLoss | None, plan: Plan, record: Record, steps: int, *,
+    inputs: bool, dend: Tensor | None = None,
+) -> Feedback | None:  # fmt: skip
+    """Solve for a layer's feedback messages and gradients; None where they do not converge.
+
+    Arguments as for `solve_feedback`; `dend` `(B, S)` is the gradient on the state after the last block.
+    """
     extra = None
     if isinstance(plan.own, float) and plan.own == 0:  # Jacobi: no carry here either
         states = states._replace(carry=torch.zeros_like(states.carry))
@@ -103,7 +152,7 @@ def solve_layer_feedback(
     if plan.pull and states.gap.numel():
         extra = torch.cat([states.gap, torch.zeros_like(states.gap[:1])]) * (plan.pull / (b * (n - 1)))
     feedback = solve_feedback(
-        cell, states, dout, None, plan.feedback, extra=extra, depth=record.depth,
+        cell, states, dout, dend, plan.feedback, extra=extra, depth=record.depth,
         discount=discounts(plan.discount, plan.credit_block, plan.block, steps, b), inputs=inputs,
     )  # fmt: skip
     record.feedback_residuals, record.corrections = feedback.residuals, feedback.corrections
@@ -122,67 +171,119 @@ def _found(converged: bool, *, exact: bool) -> str:
     return "exact" if exact else "within tolerance" if converged else "forced"
 
 
-class _BlocksNode(torch.autograd.Function):
+class _LayerNode(torch.autograd.Function):
+    """The shared part of both nodes: what is saved, and what a backward pass returns.
+
+    Inputs and weights are saved in autograd's way: it refuses a backward pass after a change in place, and after the
+    graph was freed. Activations are let go with the first backward pass. Another one through the same graph
+    (`retain_graph=True`) runs the layer again.
+    """
+
+    @staticmethod
+    def keep(ctx: Any, x: Tensor, state: Tensor, parameters: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, state, *parameters)
+
+    @staticmethod
+    def gradients(ctx: Any, dx: Tensor | None, start: Tensor | None, parameters: list[Tensor | None]) -> Any:
+        found = [dx, start, *parameters]
+        if torch.is_grad_enabled():  # create_graph=True
+            found = [g if g is None else _Once.apply(g.detach().requires_grad_()) for g in found]
+        return (*found[:2], None, None, None, None, *found[2:])
+
+
+class _BlocksNode(_LayerNode):
     """An autograd node for all blocks at once: forward states, backward messages."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, state: Tensor, cell: Cell, lengths: Tensor | None, plan: Plan, record: Record,
         *parameters: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        _LayerNode.keep(ctx, x, state, parameters)
         states = solve_layer_states(cell, x, state, lengths, plan, record)
-        ctx.cell, ctx.plan, ctx.record, ctx.states, ctx.given = cell, plan, record, states, (x.detach(), state.detach())
+        ctx.given, ctx.states = (cell, lengths, plan, record), states
         assert states.roll.outputs is not None
-        return from_blocks(states.roll.outputs, x.shape[1])
+        return from_blocks(states.roll.outputs, x.shape[1]), states.roll.end[-1].clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        plan, states, record, (x, state) = ctx.plan, ctx.states, ctx.record, ctx.given
-        if states is None:
-            raise RuntimeError(TWICE)
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        x, state, *parameters = ctx.saved_tensors
+        cell, lengths, plan, record = ctx.given
         steps, inputs = x.shape[1], ctx.needs_input_grad[0]
-        dout = to_blocks(grads[0], plan.block)
-        ctx.states = None  # activations are not needed again
-        try:
-            feedback = solve_layer_feedback(ctx.cell, states, dout, plan, record, steps, inputs=inputs)
-        finally:
-            if not record.keep:
-                states.roll.release()
-        if record.keep:
-            record.states, record.feedback = states, feedback
-        if feedback is None:
-            in_order = InOrder(ctx.cell, x.transpose(0, 1).contiguous(), state, plan, record, outputs=False)
-            start, dx, parameters = _pull_back(in_order, grads[0], inputs)
-        else:
-            start, parameters = feedback.start, feedback.parameters
-            dx = from_blocks(feedback.dx, steps) if inputs and feedback.dx is not None else None
-        return (dx, start, None, None, None, None, *parameters)
+        dout, dend = grads
+        with torch.no_grad():
+            states, ctx.states = ctx.states, None  # activations are not needed again
+            if states is None:
+                record = Record()
+                states = solve_layer_states(cell, x, state, lengths, plan, record)
+            try:
+                given = None if dout is None else to_blocks(dout, plan.block)
+                feedback = solve_layer_feedback(
+                    cell, states, given, plan, record, steps, inputs=inputs, dend=dend
+                )  # fmt: skip
+            finally:
+                if not record.keep:
+                    states.roll.release()
+            if record.keep:
+                record.states, record.feedback = states, feedback
+            if feedback is None:
+                in_order = InOrder(cell, x.transpose(0, 1).contiguous(), state, plan, record, outputs=False)
+                start, dx, found = _pull_back(in_order, dout, dend, inputs)
+            else:
+                start, found = feedback.start, feedback.parameters
+                dx = from_blocks(feedback.dx, steps) if inputs and feedback.dx is not None else None
+        return _LayerNode.gradients(ctx, dx, start, found)
 
 
-class _InOrderNode(torch.autograd.Function):
+class _InOrderNode(_LayerNode):
     """An autograd node for time steps in order, each way in one call if the cell has one."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, state: Tensor, cell: Cell, lengths: Tensor | None, plan: Plan, record: Record,
         *parameters: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        _LayerNode.keep(ctx, x, state, parameters)
+        ctx.given = cell, plan
         ctx.in_order = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
         outputs: Tensor = ctx.in_order.outputs  # a view on a work buffer, gone with the release: always a copy
-        return outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        return outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format), ctx.in_order.end.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        x, state, *parameters = ctx.saved_tensors
+        with torch.no_grad():
+            in_order, ctx.in_order = ctx.in_order, None
+            if in_order is None:
+                cell, plan = ctx.given
+                in_order = InOrder(cell, x.transpose(0, 1).contiguous(), state, plan, Record(), outputs=False)
+            dout, dend = grads
+            start, dx, found = _pull_back(in_order, dout, dend, ctx.needs_input_grad[0])
+        return _LayerNode.gradients(ctx, dx, start, found)
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        if ctx.in_order is None:
-            raise RuntimeError(TWICE)
-        start, dx, parameters = _pull_back(ctx.in_order, grads[0], ctx.needs_input_grad[0])
-        ctx.in_order = None
-        return (dx, start, None, None, None, None, *parameters)
+        raise RuntimeError(TWICE)
 
 
-def _pull_back(in_order: InOrder, dout: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-    """Return gradients on start, inputs `(B, T, D)` and parameters from that on the outputs `(B, T, d)`."""
-    in_time = dout.transpose(0, 1).contiguous()
+def _pull_back(
+    in_order: InOrder, dout: Tensor | None, dend: Tensor | None, inputs: bool
+) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+    """Return gradients on start, inputs `(B, T, D)` and parameters from those on outputs `(B, T, d)` and end."""
+    in_time = None if dout is None else dout.transpose(0, 1).contiguous()
+
+    def given(first: int, stop: int, _: Tensor) -> Tensor | None:
+        return None if in_time is None else in_time[first:stop]
+
     with in_order:
-        start, dx, parameters = in_order.backward(lambda first, stop, _: in_time[first:stop], inputs=inputs)
+        start, dx, parameters = in_order.backward(given, dend, inputs=inputs)
     return start, None if dx is None else dx.transpose(0, 1), parameters

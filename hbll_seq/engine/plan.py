@@ -66,6 +66,8 @@ class Record:
         amplification: largest message of a sequence over the sum of its time steps' own gradients, if it was measured.
             Above 1 the backward pass expanded messages, and rounding errors with them.
         end: `(n, B, S)` state, or `(n, B, d)` hidden output, at every block's end.
+        last: `(B, S)` state after the last time step, or None if the last block is not full.
+        start: first time step of the last block, and the state `(B, S)` there, of a layer run in blocks; or None.
     """
 
     keep: bool = False
@@ -82,5 +84,7 @@ class Record:
     statistics: Tensor | None = None
     amplification: float | None = None
     end: Tensor | None = None
+    last: Tensor | None = None
+    start: tuple[int, Tensor] | None = None
     states: States | None = None
     feedback: Feedback | None = None

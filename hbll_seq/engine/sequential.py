@@ -64,6 +64,7 @@ class InOrder(Borrower):
 
     Attributes:
         outputs: `(T, B, d)` (may be a view on a work buffer, valid until `backward` or the release), or None.
+        end: `(B, S)` state after the last time step, in memory of its own.
         segment: time steps of a segment; the last one may be shorter.
     """
 
@@ -91,6 +92,8 @@ class InOrder(Borrower):
                 self._let_go(len(self._pieces) - 1)
             self._starts.append(here)
         self.outputs = None if not outputs else kept[0] if len(kept) == 1 else torch.cat(kept)
+        self.end = self._starts[-1]
+        record.last = self.end
         record.ran, record.end, record.residuals = "sequential", torch.cat(ends), [*record.residuals, 0.0]
         record.boundaries = record.messages = "exact"
         record.depth.steps += self._steps

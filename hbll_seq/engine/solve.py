@@ -216,7 +216,7 @@ def solve_states(
             new_end[..., m:] += roll.link[:-1] * change
         roll.let_go()
         last, last_start, last_own = roll, h, own
-        h = torch.cat([h[:1], cell.clamp(new_end)])
+        h = torch.cat([h[:1], cell.clamp(new_end, h[0])])
         sweeps += 1
 
 

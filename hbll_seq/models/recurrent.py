@@ -4,7 +4,6 @@
 deployed; in training the learning rule passes its own. Everything else is the same for every rule.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,21 +12,12 @@ from torch import Tensor, nn
 from hbll_seq import cells as c
 from hbll_seq.data.draws import SeededDraws
 from hbll_seq.data.streaming import check_state, check_step
+from hbll_seq.engine.execution import Execute as Execute
+from hbll_seq.engine.execution import sequential as sequential
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, Objective, Task
 from hbll_seq.models.registry import remember
-
-# (layer, cell, input (B, T, D), start state (B, S), lengths (B,) or None) -> outputs (B, T, d)
-Execute = Callable[[int, c.Cell, Tensor, Tensor, Tensor | None], Tensor]
-
-
-def sequential(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-    """Run the deployed chain, one time step after another; a causal chain needs no `lengths`.
-
-    With gradient it is PyTorch's own layer under autograd; without, the cell's compiled roll if it has one.
-    """
-    run = cell.sequence if torch.is_grad_enabled() else cell.deployed
-    return run(x, state)[0]
+from hbll_seq.nn.stack import run_stack
 
 
 @remember
@@ -141,20 +131,31 @@ class SequenceModel(Model):
         return self.readout(h)
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, execute: Execute = sequential, *, lookup: bool = False
-    ) -> Tensor:
+        self, x: Tensor, lengths: Tensor | None = None, execute: Execute = sequential, *,
+        state: list[Tensor] | None = None, return_state: bool = False, lookup: bool = False,
+    ) -> Any:  # fmt: skip
         """Return predictions for a batch.
 
         Args:
             x: `(B, T)` int64 symbols or `(B, T, D)` float features.
             lengths: `(B,)` valid time steps, or None for all.
             execute: function that runs a recurrent layer; the default is the deployed chain.
+            state: start `(B, S)` of every layer, as an earlier call or `step` returned it; None for zero. Gradients
+                flow through it: detach it to cut them.
+            return_state: also return the state of every layer at each sequence's end.
             lookup: pass symbols and the embedding to the first layer where that is faster.
 
         Returns:
-            `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence".
+            `(B, T, V)` for tasks "step" and "next", `(B, V)` for "sequence"; with `return_state` a pair of that and the
+            state.
+
+        Raises:
+            InputError: a state that does not fit.
         """
         cells = self.cells
+        if state is not None:
+            state = check_state(state, [(len(x), cell.state_size) for cell in cells], self.readout.weight)
+        lookup = lookup and not (return_state and lengths is not None)
         if lookup and self.embedding is not None and c.SymbolCell.pays(cells[0], self.embedding.weight, x.numel()):
             c.check_symbols(x, len(self.embedding.weight))
             cells[0] = c.SymbolCell(cells[0], self.embedding.weight)
@@ -163,9 +164,16 @@ class SequenceModel(Model):
             h = self.embed(x)
         like = h if self.embedding is None else self.embedding.weight  # symbols do not have the dtype of a state
         with c.own_precision(like):
-            for layer, cell in enumerate(cells):
-                h = execute(layer, cell, h, cell.initial(h.shape[0], like.detach()), lengths)
-        return self.read(h, lengths)
+            h, ends = run_stack(
+                [[cell] for cell in cells], h, [None] * len(cells) if state is None else state, lengths, execute,
+                between=self.between, ends=return_state,
+            )  # fmt: skip
+        out = self.read(h, lengths)
+        return (out, ends) if return_state else out
+
+    def between(self, layer: int, x: Tensor, out: Tensor) -> Tensor:
+        """Return the input of the layer after layer number `layer`, from its input `x` and outputs `out`."""
+        return out
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Advance one time step: from an input `(B,)` or `(B, D)` and the state to a prediction `(B, V)` and the new

@@ -33,10 +33,11 @@ class DSF(Rule[SequenceModel]):
     def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
 
-        def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-            result = _FixedFeedback.apply(x, state, cell, self.diagonal, layer, *cell.parameters())
-            assert isinstance(result, Tensor)
-            return result
+        def execute(
+            layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
+        ) -> tuple[Tensor, Tensor]:
+            outputs, last = _FixedFeedback.apply(x, state, cell, self.diagonal, layer, *cell.parameters())
+            return outputs, last if cell.state_size > cell.hidden_size else outputs[:, -1]
 
         loss, _ = forward_backward(model, batch, execute)
         steps = batch.x.shape[1]
@@ -61,7 +62,7 @@ class _FixedFeedback(torch.autograd.Function):
         diagonal: dict[int, Tensor],
         layer: int,
         *parameters: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             before, rows = [], state
             for now in cell.project(x).unbind(1):
@@ -73,7 +74,9 @@ class _FixedFeedback(torch.autograd.Function):
                 diagonal[layer] = roll.carry.mean((0, 1)).clamp(-0.9999, 0.9999)
         ctx.cell, ctx.roll, ctx.diagonal = cell, roll, diagonal[layer]
         assert roll.outputs is not None
-        return from_blocks(roll.outputs, x.shape[1])
+        last = rows.detach().clone()  # no gradient enters there
+        ctx.mark_non_differentiable(last)
+        return from_blocks(roll.outputs, x.shape[1]), last
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

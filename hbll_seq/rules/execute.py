@@ -11,10 +11,10 @@ from torch.nn.utils import parametrize
 
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
-from hbll_seq.engine import Engine
+from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.losses import objective
-from hbll_seq.models.recurrent import Execute, SequenceModel
+from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score
 
 
@@ -61,8 +61,10 @@ def train(
             )
     else:
 
-        def execute(layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-            return engine.layer(layer, cell, x, state, lengths, credit, discount)
+        def execute(
+            layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
+        ) -> tuple[Tensor, Tensor]:
+            return engine.layer(layer, cell, x, state, lengths, credit, discount, end=end)
 
         lookup = engine.options.precision == "float32" and plain(model)
         loss, per_step = forward_backward(model, batch, execute, lookup=lookup)

@@ -42,12 +42,14 @@ class TBPTT(Rule[SequenceModel]):
 
     @staticmethod
     def _by_torch(model: SequenceModel, batch: Batch, block: int) -> tuple[float, Tensor | None]:
-        def execute(layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
+        def execute(
+            layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
+        ) -> tuple[Tensor, Tensor]:
             outputs = []
             for piece in x.split(block, 1):
                 out, state = cell.sequence(piece, state.detach())
                 outputs.append(out)
-            return torch.cat(outputs, 1)
+            return torch.cat(outputs, 1), state
 
         loss, per_step = forward_backward(model, batch, execute)
         return loss, per_block(per_step, batch.mask, block)

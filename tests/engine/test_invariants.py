@@ -101,7 +101,7 @@ def test_a_later_input_changes_nothing_earlier(cell, b, t, k, seed, sweeps):
     outputs = []
     for one in (x, changed):
         plan = Plan(k, exactly(sweeps), exactly(0))
-        outputs.append(run_layer(layer, one, layer.initial(b, one), None, plan, Record()))
+        outputs.append(run_layer(layer, one, layer.initial(b, one), None, plan, Record())[0])
     assert torch.equal(outputs[0][:, :at], outputs[1][:, :at])
     assert not torch.equal(outputs[0][:, at], outputs[1][:, at])
 
@@ -129,7 +129,7 @@ def test_enough_sweeps_are_the_sequential_rollout(cell, b, t, k, seed):
     x = torch.randn(b, t, layer.input_size, dtype=torch.float64)
     state = torch.randn(b, layer.state_size, dtype=torch.float64).tanh()
     plan = Plan(k, exactly(t), exactly(0))
-    out = run_layer(layer, x, state, None, plan, Record())
+    out, _ = run_layer(layer, x, state, None, plan, Record())
     torch.testing.assert_close(out, layer.sequence(x, state)[0], rtol=1e-9, atol=1e-10)
 
 
@@ -249,15 +249,18 @@ def test_a_batch_of_different_lengths_equals_each_alone(cell):
 
 
 @pytest.mark.parametrize("execution", ["sequential", "parallel"])
-def test_a_layer_is_differentiated_once(execution):
+def test_a_layer_is_differentiated_again_if_the_graph_is_kept(execution):
     rule = make("hbll", block_size=4, execution=execution)
     net, data = model("gru", layers=2), batch(2, 13)
     rule.engine.begin()
 
-    def execute(layer, cell, x, state, lengths):
-        return rule.engine.layer(layer, cell, x, state, lengths, 4)
+    def execute(layer, cell, x, state, lengths, *, end):
+        return rule.engine.layer(layer, cell, x, state, lengths, 4, end=end)
 
     out = net(data.x, data.lengths, execute=execute).sum()
     out.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated already"):
+    once = [p.grad.clone() for p in net.parameters()]
+    out.backward()
+    torch.testing.assert_close([p.grad for p in net.parameters()], [2 * g for g in once])
+    with pytest.raises(RuntimeError, match="second time"):
         out.backward()

@@ -272,7 +272,7 @@ def test_a_layers_output_and_gradients_outlast_its_buffers(cell, execution, step
         x, state = torch.randn(3, steps, 16, dtype=dtype), torch.zeros(3, layer.state_size, dtype=dtype)
         x.requires_grad_()
         effort = Effort(9, 9, 0.0, fixed=True)  # exact, of so few blocks
-        out = run_layer(layer, x, state, None, Plan(min(4, steps), effort, effort, execution), Record())
+        out, _ = run_layer(layer, x, state, None, Plan(min(4, steps), effort, effort, execution), Record())
         kept = out.detach().clone()
         out.square().sum().backward()
         exact = AutogradRoll(layer, x.detach().transpose(0, 1), state, keep=True)
