@@ -19,12 +19,14 @@ class Batch(NamedTuple):
             `(B, T)` int64 or `(B, T, C)` float.
         mask: `(B, T)` bool, True where a step counts in the loss (per-step targets only);
             already False after each length and at `ignore_index`. None for one target per sequence.
+        state: start `(B, S)` of every layer of a recurrent model, detached; None for zero.
     """
 
     x: Tensor
     lengths: Tensor
     y: Tensor
     mask: Tensor | None
+    state: list[Tensor] | None = None
 
     def targeted(self) -> bool:
         """Return whether any target counts in the loss."""
@@ -37,4 +39,5 @@ class Batch(NamedTuple):
             self.lengths,
             self.y.to(device),
             None if self.mask is None else self.mask.to(device),
+            None if self.state is None else [one.to(device) for one in self.state],
         )

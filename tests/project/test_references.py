@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE, DOCS = ROOT / "hbll_seq", ROOT / "docs"
@@ -80,8 +81,13 @@ def named_pages(file: pathlib.Path) -> Iterator[tuple[str, pathlib.Path | None, 
 
 
 def resolve(dotted: str) -> bool:
-    """Whether a module, or a name in one, is there; parts of the package may be given without `hbll_seq`."""
+    """Whether a module, or a name in one, is there; parts of the package may be given without `hbll_seq`.
+
+    `nn.X` is PyTorch's, or the package's.
+    """
     first, *rest = dotted.split(".")
+    if first == "nn" and _has(torch.nn, rest):
+        return True
     names = [first, *rest] if first in ("hbll_seq", "benchmarks") else ["hbll_seq", first, *rest]
     module = importlib.import_module(names[0])
     for i in range(1, len(names)):

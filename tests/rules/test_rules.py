@@ -61,12 +61,12 @@ def test_one_sweep_is_exact_for_a_cell_linear_in_its_state():
 def test_the_discount_scales_credit_at_every_boundary(cell, discount):
     net, data = model(cell), batch(2, 40)
 
-    def chain(layer, one, x, state, lengths):  # plain autograd, each boundary's gradient scaled
+    def chain(layer, one, x, state, lengths, *, end):  # plain autograd, each boundary's gradient scaled
         outputs = []
         for piece in x.split(8, 1):
             out, state = one.sequence(piece, discount * state + (1 - discount) * state.detach())
             outputs.append(out)
-        return torch.cat(outputs, 1)
+        return torch.cat(outputs, 1), state
 
     options = dict(block_size=8, sweeps=9, feedback=9, check_every=0, carry="own")
     ours = gradient(hs.rules.make("hbll", discount=discount, **options), net, data)
