@@ -79,7 +79,8 @@ def why_left(module: nn.Module) -> str | None:
     if isinstance(module, Engined):
         return None
     if isinstance(module, nn.RNNCellBase):
-        return f"{type(module).__name__} makes one time step; hbll_seq.nn.Recurrent runs a sequence by such a cell"
+        wrapped = "" if isinstance(module, nn.LSTMCell) else "; hbll_seq.nn.Recurrent runs a sequence by such a cell"
+        return f"{type(module).__name__} makes one time step{wrapped}"
     if not isinstance(module, nn.RNNBase):
         return ""
     if type(module) not in PAIRS:
