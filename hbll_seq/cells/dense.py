@@ -6,6 +6,7 @@ cell has a module of its own for its equations, carry and recipe.
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from hbll_seq.cells.autograd_rolls import SequenceRoll
@@ -58,6 +59,15 @@ class DenseCell(Cell):
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Do `sequence` with time first."""
         return self._by_torch(x, state, False)
+
+    def deployed_step(self, x: Tensor, state: Tensor) -> Tensor:
+        """Do `step` without gradient by PyTorch's own function, which computes no carry."""
+        with torch.no_grad():
+            return self._step_by_torch(x, state, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+
+    @abstractmethod
+    def _step_by_torch(self, x: Tensor, state: Tensor, *weights: Tensor | None) -> Tensor:
+        """Return the new state `(N, S)` after one time step."""
 
     @abstractmethod
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:

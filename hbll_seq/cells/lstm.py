@@ -32,6 +32,11 @@ class LSTMCell(DenseCell):
         link = (o * (1 - squashed * squashed)).detach()
         return Advance(torch.cat([new, o * squashed], 1), f.detach(), link)
 
+    def _step_by_torch(self, x: Tensor, state: Tensor, *weights: Tensor | None) -> Tensor:
+        d = self.hidden_size
+        h, c = torch.lstm_cell(x, [state[:, d:], state[:, :d]], *weights)
+        return torch.cat([c, h], 1)
+
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         d = self.hidden_size
         start = [state[:, d:].unsqueeze(0).contiguous(), state[:, :d].unsqueeze(0).contiguous()]
