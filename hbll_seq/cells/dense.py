@@ -63,10 +63,10 @@ class DenseCell(Cell):
     def deployed_step(self, x: Tensor, state: Tensor) -> Tensor:
         """Do `step` without gradient by PyTorch's own function, which computes no carry."""
         with torch.no_grad():
-            return self._step_by_torch(x, state, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+            return self._step_by_torch(x, state)
 
     @abstractmethod
-    def _step_by_torch(self, x: Tensor, state: Tensor, *weights: Tensor | None) -> Tensor:
+    def _step_by_torch(self, x: Tensor, state: Tensor) -> Tensor:
         """Return the new state `(N, S)` after one time step."""
 
     @abstractmethod

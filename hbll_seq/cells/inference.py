@@ -5,13 +5,13 @@ and `nn.LSTM` by oneDNN, in one call:
 
     cell              compiled roll                                     otherwise
     GRU, RNN          from the length where it makes up for preparing   PyTorch
-    LSTM              a sequence alone (few, with threads), 32 steps    oneDNN
+    LSTM              a long sequence alone (few, with threads)         oneDNN
     minGRU            likewise from some length                         step by step
     a cell of yours   never                                             step by step
 
 The roll first packs the recurrent weights. Then it saves PyTorch's overhead in every time step, the more the wider the
-layer is (PyTorch reads all weights for every operation) and the more rows there are. Constants in nanoseconds are from
-`python -m benchmarks.inference`, AMD EPYC with AVX-512. They need not be exact: where both sides are close, either is right.
+layer is and the more rows there are. Constants, in nanoseconds, are from `python -m benchmarks.inference` on an AMD
+EPYC with AVX-512. They need not be exact: where both sides are close, either will do.
 """
 
 from typing import TYPE_CHECKING
@@ -29,8 +29,8 @@ PACK = 0.9  # of one recurrent weight
 SAVED = {"gru": 10_000.0, "tanh": 4_000.0, "relu": 4_000.0, "mingru": 15_000.0}  # in a time step, by recipe
 SAVED_WEIGHT = 0.05  # in a time step, for one recurrent weight
 SAVED_ROW = 0.005  # in a time step, for one row and recurrent weight
-ONEDNN_STEPS = 32  # least time steps for which a roll competes with oneDNN's LSTM
-ONEDNN_ROWS = (1, 4)  # most rows for that, on one thread and on several
+ONEDNN_STEPS = (128, 32)  # least time steps for which a roll beats oneDNN's LSTM, on one thread and on several
+ONEDNN_ROWS = (1, 4)  # most rows for that, likewise
 
 
 def roll_pays(cell: "Cell", rows: int, steps: int, threads: int) -> bool:
@@ -39,7 +39,7 @@ def roll_pays(cell: "Cell", rows: int, steps: int, threads: int) -> bool:
     if recipe is None or steps == 0 or rows == 0:
         return False
     if recipe.name not in SAVED:  # an LSTM
-        return rows <= ONEDNN_ROWS[threads > 1] and steps >= ONEDNN_STEPS
+        return rows <= ONEDNN_ROWS[threads > 1] and steps >= ONEDNN_STEPS[threads > 1]
     weights = recipe.gates * cell.hidden_size**2
     saved = SAVED[recipe.name] + weights * (SAVED_WEIGHT + SAVED_ROW * rows)
     return steps * saved > PREPARE + PACK * weights
@@ -47,15 +47,13 @@ def roll_pays(cell: "Cell", rows: int, steps: int, threads: int) -> bool:
 
 def deployed(cell: "Cell", x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Return outputs `(B, T, d)` and final state `(B, S)` without gradient, the faster way."""
-    real = type(x) is Tensor and type(state) is Tensor  # not the tensors of an exporter's trace
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if traced or not real or x.dtype != state.dtype or not cell.compiled(state):
+    # an exporter's trace has other tensors, and shapes that must not be compared
+    if type(x) is not Tensor or type(state) is not Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return cell.sequence(x, state)
-    if cell.bf16:
-        return _rounded(cell, x, state)
-    if not roll_pays(cell, x.shape[0], x.shape[1], torch.get_num_threads()):
+    pays = cell.bf16 or roll_pays(cell, x.shape[0], x.shape[1], torch.get_num_threads())
+    if not pays or x.dtype != state.dtype or not cell.compiled(state):
         return cell.sequence(x, state)
-    return rolled(cell, x, state)
+    return _rounded(cell, x, state) if cell.bf16 else rolled(cell, x, state)
 
 
 def rolled(cell: "Cell", x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

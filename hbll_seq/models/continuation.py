@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hbll_seq import cells as c
-from hbll_seq.cells.gru import GRUCell
 from hbll_seq.cells.elman import ElmanCell
+from hbll_seq.cells.gru import GRUCell
 from hbll_seq.cells.lstm import LSTMCell
 from hbll_seq.cells.mingru import MinGRUCell
 from hbll_seq.kernels.continuation import Continuation, Layer
@@ -20,6 +19,7 @@ from hbll_seq.models.plain import untouched
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.sampler import Sampler, not_finite
 
+KINDS = (GRUCell, LSTMCell, ElmanCell, MinGRUCell)
 METHODS = ("embed", "cells", "advance")
 MODULES = {"embedding", "rnn", "readout"}
 PROMPT = 4096  # symbols of a prompt read at a time
@@ -67,7 +67,7 @@ def compiled(model: SequenceModel) -> Recipe | None:
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
         return None
     stack = model.cells
-    known = all(type(cell) in (GRUCell, LSTMCell, ElmanCell, MinGRUCell) for cell in stack)
+    known = all(type(cell) in KINDS for cell in stack)
     if not known or {cell.hidden_size for cell in stack} != {weight.shape[1]}:
         return None
     recipes = {cell.recipe for cell in stack}
@@ -77,7 +77,7 @@ def compiled(model: SequenceModel) -> Recipe | None:
 def _compiled(
     model: SequenceModel, recipe: Recipe, state: list[Tensor], symbol: int, length: int, sampler: Sampler
 ) -> Iterator[int]:
-    stack, table = model.cells, model.embedding
+    stack, table = [cell for cell in model.cells if isinstance(cell, KINDS)], model.embedding
     assert table is not None
     layers = [Layer(cell.w_ih, cell.b_ih, *cell.recurrent()) for cell in stack]
     loop = Continuation(

@@ -14,7 +14,9 @@ def plain(model: SequenceModel) -> bool:
     The model has known types without overrides, options, hooks or parametrizations; every parameter is a leaf that
     requires grad.
     """
-    return untouched(model, METHODS) and all(p.is_leaf and p.requires_grad and not _hooked(p) for p in model.parameters())
+    return untouched(model, METHODS) and all(
+        p.is_leaf and p.requires_grad and not _hooked(p) for p in model.parameters()
+    )
 
 
 def untouched(model: SequenceModel, methods: tuple[str, ...]) -> bool:
