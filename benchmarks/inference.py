@@ -6,8 +6,9 @@ the general path (`advance` and `Sampler.pick`, which a subclass with an `advanc
 of `model.step` in a loop, beside an embedding, PyTorch's layer and a read-out without any check.
 
 Sides alternate within one process; figures are medians of `--repeats`, after one round to warm up. Small shapes are
-repeated up to 5 times as often. Ratios above 1 mean that this package is faster. Shapes whose slowest side would take
-longer than `--patience` seconds are left out and said so.
+repeated up to 5 times as often. `--cpu` takes the CPU time of one thread, for a machine that others use too. Ratios
+above 1 mean that this package is faster. Shapes whose slowest side would take longer than `--patience` seconds are left
+out and said so.
 """
 
 import argparse
@@ -27,18 +28,19 @@ SYMBOLS = 65
 SHORT = 0.02  # seconds of a round below which more rounds are made
 
 
-def alternating(sides: list[Callable[[], Any]], repeats: int) -> list[float]:
+def alternating(sides: list[Callable[[], Any]], a: argparse.Namespace) -> list[float]:
     """Median seconds of each side."""
+    repeats, clock = a.repeats, time.thread_time if a.cpu else time.perf_counter
     taken: list[list[float]] = [[] for _ in sides]
     rounds = repeats
     for i in range(-1, 5 * repeats):
         if i >= rounds:
             break
         for one, times in zip(sides, taken, strict=True):
-            start = time.perf_counter()
+            start = clock()
             one()
             if i >= 0:
-                times.append(time.perf_counter() - start)
+                times.append(clock() - start)
         if i == 0 and sum(times[0] for times in taken) < SHORT:
             rounds = 5 * repeats
     return [statistics.median(times) for times in taken]
@@ -61,7 +63,7 @@ def layers(a: argparse.Namespace) -> list[float]:
                         print(f"{where} left out: about {rate * t:.1f} s |||", flush=True)
                         continue
                     x, state = torch.randn(b, t, d), torch.zeros(b, cell.state_size)
-                    theirs, ours = alternating([lambda: module(x), lambda: cell.deployed(x, state)], a.repeats)  # noqa: B023
+                    theirs, ours = alternating([lambda: module(x), lambda: cell.deployed(x, state)], a)  # noqa: B023
                     rate = max(theirs, ours) / t
                     ratios.append(theirs / ours)
                     by = "roll" if inference.roll_pays(cell, b, t, a.threads) else "PyTorch"
@@ -89,7 +91,7 @@ def text(a: argparse.Namespace) -> None:
                 fast, slow = (kind(SYMBOLS, hidden=d, cell=cell, layers=depth).eval() for kind in (CharLM, General))
                 short, long = a.characters // 8, a.characters
                 one = [lambda: fast.generate(prompt, long), lambda: slow.generate(prompt, short)]  # noqa: B023
-                seconds = alternating(one, a.repeats)
+                seconds = alternating(one, a)
                 rates = [long / seconds[0], short / seconds[1]]
                 row = f"{rates[0]:,.0f} | {rates[1]:,.0f} | {rates[0] / rates[1]:.1f}x"
                 print(f"| {cell} | {d} | {depth} | {row} |", flush=True)
@@ -112,7 +114,7 @@ def steps(a: argparse.Namespace) -> None:
 
                 sides = [bare, lambda: model.advance(x, state), lambda: model.step(x, state)]  # noqa: B023
                 many = [lambda one=one: [one() for _ in range(50)] for one in sides]
-                row = " | ".join(f"{s / 50 * 1e6:.0f}" for s in alternating(many, a.repeats))
+                row = " | ".join(f"{s / 50 * 1e6:.0f}" for s in alternating(many, a))
                 print(f"| {cell} | {d} | {depth} | {row} |", flush=True)
 
 
@@ -128,10 +130,15 @@ def main() -> None:
     p.add_argument("--characters", type=int, default=4000)
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--cpu", action="store_true", help="CPU time of the one thread, where other programs are running")
     p.add_argument("--patience", type=float, default=0.06)
     a = p.parse_args()
+    if a.cpu and a.threads > 1:
+        p.error("--cpu counts one thread")
     torch.set_num_threads(a.threads)
-    print(f"{a.threads} threads, torch {torch.__version__}, medians of at least {a.repeats}, alternating")
+    print(
+        f"{'CPU time, ' if a.cpu else ''}{a.threads} threads, torch {torch.__version__}, medians of at least {a.repeats}, alternating"
+    )
     for name, table in (("layers", layers), ("text", text), ("steps", steps)):
         if name in a.only:
             print(f"\n## {name}\n")

@@ -78,7 +78,8 @@ class DenseCell(Cell):
 
         They are weights, has_biases, layers, dropout, training, bidirectional, batch_first.
         """
-        return [*self.parameters()], self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, batch_first
+        train = torch.is_grad_enabled() and self.w_hh.requires_grad  # oneDNN then writes what its backward reads
+        return [*self.parameters()], self.b_ih is not None, 1, 0.0, train, False, batch_first
 
     def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
         """Roll all time steps in one call of PyTorch."""
