@@ -58,7 +58,9 @@ def step(net: Net, *batch: Tensor | None) -> Callable[[], None]:
     return one
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], repeats: int, seconds: float) -> tuple[float, float]:
+def ratio(
+    ours: Callable[[], object], theirs: Callable[[], object], repeats: int, seconds: float
+) -> tuple[float, float]:
     """Return the median milliseconds of both, alternating; fewer repeats, at least 5, if they take long."""
     times: tuple[list[float], list[float]] = [], []
     begun = time.perf_counter()
@@ -84,7 +86,9 @@ def shapes(quick: bool) -> Iterator[tuple[str, int, int, int, int, bool, str]]:
     for cell, b, t, d in itertools.product(("gru", "lstm"), (1, 8, 32), (256, 1024, 8192), (64, 128, 256)):
         if b * t * d <= 32 * 1024 * 128 or (b == 1 and d == 64):
             yield cell, b, t, d, 1, False, "cross_entropy"
-    for cell, layers, both, loss in itertools.product(("gru", "lstm"), (1, 2, 3), (False, True), ("cross_entropy", "ctc")):
+    for cell, layers, both, loss in itertools.product(
+        ("gru", "lstm"), (1, 2, 3), (False, True), ("cross_entropy", "ctc")
+    ):
         for b, t, d in ((1, 1024, 64), (8, 1024, 64), (32, 256, 128)):
             yield cell, b, t, d, layers, both, loss
 
@@ -108,7 +112,9 @@ def table(quick: bool, repeats: int, seconds: float) -> None:
         mine, other = ratio(step(ours, x, y), step(theirs, x, y), repeats, seconds)
         ran = ours.rnn.engine.records[0].ran  # type: ignore[union-attr]  # converted
         name = f"{cell} {layers} x {d}{' both ways' if both else ''}, {loss}"
-        print(f"{name:38} B={b:<3} T={t:<5} {mine:9.2f} ms, PyTorch {other:9.2f}: {other / mine:6.2f}x  {ran}", flush=True)
+        print(
+            f"{name:38} B={b:<3} T={t:<5} {mine:9.2f} ms, PyTorch {other:9.2f}: {other / mine:6.2f}x  {ran}", flush=True
+        )
 
 
 def packed(repeats: int, seconds: float) -> None:
@@ -118,7 +124,10 @@ def packed(repeats: int, seconds: float) -> None:
         lengths = torch.linspace(t // 2, t, b).long()
         x, y = torch.randn(b, t, FEATURES), torch.randint(CLASSES, (b * t,))
         mine, other = ratio(step(ours, x, y, lengths), step(theirs, x, y, lengths), repeats, seconds)
-        print(f"{cell} {d} packed B={b:<3} T={t:<5} {mine:9.2f} ms, PyTorch {other:9.2f}: {other / mine:6.2f}x", flush=True)
+        print(
+            f"{cell} {d} packed B={b:<3} T={t:<5} {mine:9.2f} ms, PyTorch {other:9.2f}: {other / mine:6.2f}x",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ def _prose(page):
 
 
 WITH_CODE = [page for page in PAGES if _code(page)]
-LOOPS = [page for page in WITH_CODE if page.parent.name == "loops"]  # other people's packages, each where it is installed
+LOOPS = [
+    page for page in WITH_CODE if page.parent.name == "loops"
+]  # other people's packages, each where it is installed
 
 
 @pytest.mark.parametrize("page", LOOPS, ids=_name)
