@@ -74,9 +74,12 @@ def train(
 
 
 def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
-    """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups."""
+    """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups.
+
+    Nothing stands between that layer and the read-out.
+    """
     options = engine.options
-    if len(model.cells) > 1 or not plain(model):
+    if not model.bare or len(model.cells) > 1 or not plain(model):
         return False
     if options.group is not None or options.memory is not None:
         return True
@@ -92,7 +95,7 @@ def plain(model: SequenceModel) -> bool:
     It has known types without overrides, options, hooks or parametrizations; every parameter is a leaf that requires
     grad.
     """
-    for name in ("forward", "embed", "read", "cells"):
+    for name in ("forward", "embed", "read", "cells", "between"):
         if getattr(type(model), name) is not getattr(SequenceModel, name) or name in vars(model):
             return False
     if model.embedding is not None and not _plain_embedding(model.embedding):
@@ -126,7 +129,7 @@ def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) 
     """Return the mean loss of the deployed chain, without gradient; `grouped` computes it a chunk of time steps at a
     time.
     """
-    if grouped and len(model.cells) == 1 and plain(model):
+    if grouped and model.bare and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
     return score(model, batch)[0]
 
