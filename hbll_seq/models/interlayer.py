@@ -137,6 +137,7 @@ def with_dropout(between: Between, layers: Sequence[AdoptedLayer], rate: float) 
         out, own = between(layer, x, out), layers[layer].rate
         if own:  # drawn in the order in which PyTorch's recurrent modules draw
             return functional.dropout(out.transpose(0, 1).contiguous(), own).transpose(0, 1)
-        return functional.dropout(out, rate) if rate else out
+        # drawn in the order of memory, which differs from one way of running a layer to the next
+        return functional.dropout(out.contiguous(), rate) if rate else out
 
     return dropping
