@@ -19,8 +19,8 @@ from hbll_seq.nn.stack import Between
 NORMS = ("layer",)
 
 
-class Options(NamedTuple):
-    """Options of `SequenceModel` for what stands between its layers; see there."""
+class BetweenOptions(NamedTuple):
+    """BetweenOptions of `SequenceModel` for what stands between its layers; see there."""
 
     dropout: float = 0.0
     norm: str | None = None
@@ -28,13 +28,13 @@ class Options(NamedTuple):
     projection: int | None = None
     bidirectional: bool = False
 
-    def checked(self, task: str) -> "Options":
+    def checked(self, task: str) -> "BetweenOptions":
         """Return the options as plain numbers, words and flags.
 
         Raises:
             InputError: a value out of range, or a backward direction where the task is the next input.
         """
-        found = Options(
+        found = BetweenOptions(
             number("dropout", self.dropout, most=1.0),
             None if self.norm is None else choice("norm", self.norm, NORMS, ", or None"),
             flag("residual", self.residual),
@@ -66,7 +66,7 @@ class Interlayer(nn.Module):
         width: width of what stands after the last layer.
     """
 
-    def __init__(self, input_size: int, layers: Sequence[Sequence[int]], options: Options) -> None:
+    def __init__(self, input_size: int, layers: Sequence[Sequence[int]], options: BetweenOptions) -> None:
         super().__init__()
         self.dropout = options.dropout
         self.projections, self.norms, self.skips = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -102,7 +102,7 @@ class Interlayer(nn.Module):
 
 
 def stand_between(
-    layers: Sequence[AdoptedLayer], input_size: int, options: Options, *, task: str, named: bool
+    layers: Sequence[AdoptedLayer], input_size: int, options: BetweenOptions, *, task: str, named: bool
 ) -> Interlayer | None:
     """Make what stands between layers, or None for nothing.
 

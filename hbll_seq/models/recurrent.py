@@ -16,7 +16,7 @@ from hbll_seq.engine.execution import Execute as Execute
 from hbll_seq.engine.execution import sequential as sequential
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, Objective, Task
-from hbll_seq.models.interlayer import Options, stand_between, with_dropout
+from hbll_seq.models.interlayer import BetweenOptions, stand_between, with_dropout
 from hbll_seq.models.registry import remember
 from hbll_seq.nn.stack import run_stack
 
@@ -94,7 +94,7 @@ class SequenceModel(Model):
                 raise InputError(choice, repr(chosen), f"one of {allowed}")
         if timescale is not None and not timescale > 1:
             raise InputError("timescale", timescale, "a number of steps > 1, or None")
-        options = Options(dropout, norm, residual, projection, bidirectional).checked(task)
+        options = BetweenOptions(dropout, norm, residual, projection, bidirectional).checked(task)
         self.input_size, self.output_size = input_size, output_size
         self.task, self.objective, self.input_kind = task, objective, input_kind
         self._config: dict[str, Any] | None = None
