@@ -30,8 +30,8 @@ def node_gradients(model: Model, question: Question, tree: Tree) -> list[Tensor]
 def _time_sizes(model: SequenceModel, question: Question) -> Tensor:
     u = model.embed(question.x).detach().requires_grad_()
     h = u
-    for cell in model.cells:
-        h = cell.sequence(h, cell.initial(len(h), h))[0]
+    for layer, cell in enumerate(model.cells):
+        h = model.between(layer, h, cell.sequence(h, cell.initial(len(h), h))[0])
     loss = losses.each(model.objective, model.readout(h[:, -1]), question.y).sum()
     (gradient,) = torch.autograd.grad(loss, u)
     return gradient.norm(dim=-1)  # (B, T)

@@ -49,17 +49,18 @@ def lag_map(
         rolled: as for `credit`.
 
     Raises:
-        InputError: wrong shapes or arguments, a missing target, a layered model.
+        InputError: wrong shapes or arguments, a missing target, a layered or bidirectional model.
     """
     if not isinstance(model, SequenceModel):
         raise InputError("model", type(model).__name__, "a SequenceModel: depth has one outcome, at its end")
+    model.check_causal("model")
     how, rolled = flag_or_auto("exact", exact), integer_or_auto("rolled", rolled)
     choice("withheld", withheld, WITHHELD)
     donors = integer("donors", donors)
     batch = as_batch(x, y, model).to(next(model.parameters()).device)
     x, whole = batch.x, model.task == "sequence"
     block = steps_of(block_size, x.shape[1], len(x))
-    model = copy.deepcopy(model).double()
+    model = copy.deepcopy(model).double().eval()
     source = background_of(background, model, x, batch.lengths, withheld)
     others = None if source is None else Others(model, source, x, donors)
     count, where = len(x) - 1 if others is None else others.count, "x" if background is None else "background"
@@ -100,7 +101,7 @@ def _one(maps: TimeMaps, by: StandIn, outcomes: list["_Outcomes"], most: int | N
         if q < len(rows) and rows[q] == j:
             at_end = maps.withheld([(j, j + 1)], by)
             if by.how == "skip":
-                quiet = maps.cells[-1].output(start[0]).expand(len(x), 1, b, -1)
+                quiet = maps.visible(start[0]).expand(len(x), 1, b, -1)
             else:
                 quiet = maps.roll(maps.substitute([j], by), start)[2][:, 0]
             values[:, q, j] = (outcomes[j].loss(at_end, quiet) - normal)[0]

@@ -75,13 +75,14 @@ def credit(
         See `Credit`.
 
     Raises:
-        InputError: wrong shapes, an unknown kind, an outcome outside the sequence, or a target that is missing.
+        InputError: wrong shapes, an unknown kind, an outcome outside the sequence, a target that is missing, or a
+            bidirectional model: its state at a boundary has not read the past alone.
     """
     _check(model, kind, withheld, donors, rolled, exact)
     asked = ask(model, x, y, outcome)
     rows, steps = len(asked.lengths), asked.x.shape[1]
     block = 1 if isinstance(model, Layered) else steps_of(block_size, steps, rows)
-    model, source = copy.deepcopy(model).double(), None
+    model, source = copy.deepcopy(model).double().eval(), None
     model.zero_grad()
     if background is not None and (isinstance(model, Layered) or kind != "knockout"):
         raise InputError("background", "given", "None for layered models and other kinds: no input is replaced there")
@@ -100,6 +101,8 @@ def _check(model: Model, kind: str, withheld: str | None, donors: int, rolled: i
     """Refuse arguments that do not fit, before any work starts; `ask` and `background_of` check the others."""
     if not isinstance(model, SequenceModel | Layered):
         raise InputError("model", type(model).__name__, "a SequenceModel or a Layered")
+    if isinstance(model, SequenceModel):
+        model.check_causal("model")
     choice("kind", kind, KINDS)
     if withheld is not None:
         choice("withheld", withheld, WITHHELD)

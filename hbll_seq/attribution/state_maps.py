@@ -47,6 +47,9 @@ class StateMaps(Protocol):
 class TimeMaps:
     """The blocks of a recurrent model; a state holds all layers' states side by side.
 
+    The read-out of a model that is not `bare` reads more than the last layer's state. So there a state holds also what
+    is read, behind all others; nothing of it is carried on.
+
     Args:
         model: in float64.
         x: `(B, T)` or `(B, T, D)`.
@@ -56,17 +59,27 @@ class TimeMaps:
 
     def __init__(self, model: SequenceModel, x: Tensor, block: int, others: Others | None = None) -> None:
         self.model, self.cells, self.block, self._others = model, model.cells, block, others
+        self._read = 0 if model.bare else model.readout.in_features  # entries of a state that are read, and no more
         self._donor: tuple[int, Tensor] | None = None  # the last one, embedded
         with torch.no_grad():
             self.x = model.embed(x).transpose(0, 1)  # (T, B, D)
         self.steps, self.rows = self.x.shape[0], self.x.shape[1]
         self.count = -(-self.steps // block)
         self.source = self._source()
-        state = torch.cat([cell.initial(self.rows, self.x) for cell in self.cells], 1)
-        states = [state]
+        states = [self._initial()]
         for i in range(self.count):
             states.append(self.advance([i], states[-1][None, None])[0][0, 0])
         self.states = torch.stack(states)
+
+    @torch.no_grad()
+    def _initial(self) -> Tensor:
+        """Return the state `(B, S)` before the first step; what is read follows from an input of zeros."""
+        states, h = [cell.initial(self.rows, self.x) for cell in self.cells], torch.zeros_like(self.x[0])
+        if self._read:
+            for layer, cell in enumerate(self.cells):
+                h = self.model.between(layer, h, cell.output(states[layer]))
+            states.append(h)
+        return torch.cat(states, 1)
 
     def _source(self) -> Tensor:
         parts, start = [], 0
@@ -74,6 +87,7 @@ class TimeMaps:
             memory = torch.arange(start, start + cell.memory_size)
             parts += [memory, memory[: cell.state_size - cell.memory_size]]  # an LSTM's output follows its memory
             start += cell.state_size
+        parts.append(torch.arange(start, start + self._read))
         return torch.cat(parts).to(self.x.device)
 
     def inputs(self, numbers: list[int]) -> Tensor:
@@ -105,15 +119,18 @@ class TimeMaps:
         flat = states.reshape(m * r * b, -1)
         ends, carries, start = [], [], 0
         for layer, cell in enumerate(self.cells):
-            keep = outputs or layer + 1 < len(self.cells)
+            keep = outputs or bool(self._read) or layer + 1 < len(self.cells)
             state = flat[:, start : start + cell.state_size].contiguous()
             with cell.roll(h, state, keep=keep) as roll:
                 ends.append(roll.end)
                 carries.append(roll.carry if roll.link is None else torch.cat([roll.carry, roll.link * roll.carry], 1))
                 if keep:
                     assert roll.outputs is not None
-                    h = roll.outputs.clone()  # may be a work buffer
+                    h = self.model.between(layer, h, roll.outputs.clone())  # may be a work buffer
             start += cell.state_size
+        if self._read:
+            ends.append(h[-1])
+            carries.append(torch.zeros_like(h[-1]))
         shape = (m, r, b, -1)
         out = h.view(k, *shape) if outputs else None
         return torch.cat(ends, 1).view(shape), torch.cat(carries, 1).view(shape), out
@@ -155,9 +172,15 @@ class TimeMaps:
     @torch.no_grad()
     def read(self, states: Tensor) -> Tensor:
         """Predict `(..., V)` from states `(..., S)`."""
-        top = self.cells[-1]
-        out: Tensor = self.model.readout(top.output(states[..., states.shape[-1] - top.state_size :]))
+        out: Tensor = self.model.readout(self.visible(states))
         return out
+
+    def visible(self, states: Tensor) -> Tensor:
+        """Return what the read-out reads of states `(..., S)`, `(..., d)`."""
+        if self._read:
+            return states[..., -self._read :]
+        top = self.cells[-1]
+        return top.output(states[..., states.shape[-1] - top.state_size :])
 
 
 class DepthMaps:

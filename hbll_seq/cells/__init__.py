@@ -4,7 +4,10 @@ No cell knows blocks of a sequence or a loss; `engine` combines rolls into block
 """
 
 from hbll_seq.cells.adoption import NAMES as NAMES
+from hbll_seq.cells.adoption import AdoptedLayer as AdoptedLayer
 from hbll_seq.cells.adoption import adopt as adopt
+from hbll_seq.cells.adoption import adopt_layers as adopt_layers
+from hbll_seq.cells.adoption import as_cells as as_cells
 from hbll_seq.cells.adoption import build as build
 from hbll_seq.cells.autograd_rolls import AutogradRoll as AutogradRoll
 from hbll_seq.cells.base import Advance as Advance

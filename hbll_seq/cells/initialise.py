@@ -15,26 +15,35 @@ from hbll_seq.cells.mingru import MinGRU
 
 
 def chrono_(module: nn.Module, timescale: float, generator: torch.Generator | None = None) -> None:
-    """Set the gate biases of an `nn.GRU`, `nn.LSTM` or `MinGRU` in place; modules without gates stay as they are.
+    """Set the gate biases of an `nn.GRU`, `nn.LSTM` or `MinGRU`, or of an `nn.ModuleList` of them, in place.
+
+    Modules without gates stay as they are.
 
     Args:
         module: the recurrent module.
         timescale: the longest time constant, in time steps (> 1).
         generator: source of the random time constants.
     """
+    if isinstance(module, nn.ModuleList):
+        for one in module:
+            chrono_(one, timescale, generator)
+        return
     if not isinstance(module, nn.GRU | nn.LSTM | MinGRU) or getattr(module, "bias", True) is False:
         return
     d = module.hidden_size
+    names = [
+        f"l{layer}{end}" for layer in range(module.num_layers) for end in ("", "_reverse")[: 1 + module.bidirectional]
+    ]
     with torch.no_grad():
-        for layer in range(module.num_layers):
+        for name in names:
             # keep gate sigmoid(b) = exp(-1/tau), so b = -log(exp(1/tau) - 1), about log(tau)
             tau = torch.rand(d, generator=generator).mul(math.log(timescale)).exp()
             keep: Tensor = -(torch.expm1(1 / tau)).log()
-            bias: Tensor = getattr(module, f"bias_ih_l{layer}")
+            bias: Tensor = getattr(module, f"bias_ih_{name}")
             if isinstance(module, MinGRU):
                 bias[:d] = -keep
                 continue
-            other: Tensor = getattr(module, f"bias_hh_l{layer}")
+            other: Tensor = getattr(module, f"bias_hh_{name}")
             bias[d : 2 * d] = keep  # GRU: update gate z; LSTM: forget gate f
             other[d : 2 * d] = 0
             if isinstance(module, nn.LSTM):

@@ -100,3 +100,18 @@ def seed_generators(seed: int, device: torch.device | None = None) -> None:
     if device is not None and device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def generator_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the global generators of the CPU and of `device`, for `repeated_draws`."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+@contextmanager
+def repeated_draws(states: list[Tensor], device: torch.device) -> Iterator[None]:
+    """Draw again from the global generators what followed `states`; they are put back at the end."""
+    with borrowed_generators(device):
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, device)
+        yield

@@ -45,8 +45,10 @@ class _Audio(SequenceModel):
             Logits `(steps, V)` after every time step that the chunk completed (maybe none), and the new position.
 
         Raises:
-            InputError: samples that are not finite or of no known range, or a `where` that `listen` did not return.
+            InputError: samples that are not finite or of no known range, a `where` that `listen` did not return, or a
+                bidirectional model.
         """
+        self.check_causal("listen")
         where = Listening(torch.zeros(0), None) if where is None else where
         if not isinstance(where, Listening):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
@@ -67,7 +69,7 @@ class AudioClassifier(_Audio):
     Args:
         classes: number of labels V.
         front: a `hbll_seq.audio.Front` (raw frames or log-mel), or its `config()`.
-        options: as for `SequenceModel` (hidden, cell, layers, timescale, seed, ...).
+        options: as for `SequenceModel` (hidden, cell, layers, timescale, dropout, bidirectional, seed, ...).
     """
 
     def __init__(self, classes: int, front: Front | dict[str, int | str], **options: Any) -> None:

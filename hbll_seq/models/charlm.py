@@ -21,7 +21,7 @@ class CharLM(SymbolText, SequenceModel):
     Args:
         vocab_size: number of symbols V.
         symbols: the V characters, in order; optional. With them `generate` reads and returns text.
-        options: as for `SequenceModel` (hidden, cell, layers, timescale, seed, ...).
+        options: as for `SequenceModel` (hidden, cell, layers, timescale, dropout, norm, seed, ...).
     """
 
     def __init__(self, vocab_size: int, *, symbols: list[str] | None = None, **options: Any) -> None:

@@ -20,7 +20,7 @@ from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.sampler import Sampler, not_finite
 
 KINDS = (GRUCell, LSTMCell, ElmanCell, MinGRUCell)
-METHODS = ("embed", "cells", "advance")
+METHODS = ("embed", "cells", "advance", "between")
 MODULES = {"embedding", "rnn", "readout"}
 PROMPT = 4096  # symbols of a prompt read at a time
 CALL = 64  # symbols chosen in one compiled call, after which an interrupt gets through; even

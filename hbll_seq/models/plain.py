@@ -5,7 +5,7 @@ from torch.nn.utils import parametrize
 
 from hbll_seq.models.recurrent import SequenceModel
 
-METHODS = ("forward", "embed", "read", "cells")  # that training goes through
+METHODS = ("forward", "embed", "read", "cells", "between")  # that training goes through
 
 
 def plain(model: SequenceModel) -> bool:

@@ -16,6 +16,7 @@ from hbll_seq.engine.execution import Execute as Execute
 from hbll_seq.engine.execution import sequential as sequential
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, Objective, Task
+from hbll_seq.models.interlayer import BetweenOptions, stand_between, with_dropout
 from hbll_seq.models.registry import remember
 from hbll_seq.nn.stack import run_stack
 
@@ -39,9 +40,23 @@ class SequenceModel(Model):
         timescale: longest memory of the chrono initialisation, in time steps; None keeps the module's own
             initialisation. Adopted modules are never re-initialised.
         seed: seed of the initialisation; the global random state is not touched.
+        dropout: share of the values after every layer that are set to zero in training: on the input of every layer
+            after the first, and of the read-out. Streaming (`step`) has none.
+        norm: "layer" for an `nn.LayerNorm` of every layer's outputs; None for none.
+        residual: add a layer's input to its outputs, through a linear map where their widths differ.
+        projection: width P of a linear map of every layer's outputs, the input of the next layer and of the read-out;
+            with two directions one map to P / 2 each. None for none.
+        bidirectional: every layer has a backward direction too, outputs side by side (named cells; an adopted module
+            says it itself). Task "sequence" reads the forward direction at the last time step and the backward one at
+            the first. Such a model cannot stream, carry a state on or predict the next input.
+
+    After every layer come, in this order, projection, norm, residual connection and dropout.
 
     Attributes:
-        rnn: the recurrent module itself, e.g. an `nn.GRU`; its state_dict is an ordinary one.
+        rnn: the recurrent module itself, e.g. an `nn.GRU`; its state_dict is an ordinary one. With a `projection` to
+            another width than that of a layer's outputs an `nn.ModuleList` of one module per layer.
+        interlayer: modules between the layers, or None.
+        directions: directions of every layer, 1 or 2.
     """
 
     family: ClassVar[str] = "recurrent"
@@ -60,14 +75,14 @@ class SequenceModel(Model):
         embedding: int | None = None,
         timescale: float | None = 1000.0,
         seed: int = 0,
+        dropout: float = 0.0,
+        norm: Literal["layer"] | None = None,
+        residual: bool = False,
+        projection: int | None = None,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("input_size", input_size),
-            ("output_size", output_size),
-            ("hidden", hidden),
-            ("layers", layers),
-        ):
+        for name, value in dict(input_size=input_size, output_size=output_size, hidden=hidden, layers=layers).items():
             if not isinstance(value, int) or value < 1:
                 raise InputError(name, repr(value), "an integer >= 1")
         for choice, chosen, allowed in (
@@ -79,6 +94,7 @@ class SequenceModel(Model):
                 raise InputError(choice, repr(chosen), f"one of {allowed}")
         if timescale is not None and not timescale > 1:
             raise InputError("timescale", timescale, "a number of steps > 1, or None")
+        options = BetweenOptions(dropout, norm, residual, projection, bidirectional).checked(task)
         self.input_size, self.output_size = input_size, output_size
         self.task, self.objective, self.input_kind = task, objective, input_kind
         self._config: dict[str, Any] | None = None
@@ -89,23 +105,53 @@ class SequenceModel(Model):
                 width = embedding or (hidden if isinstance(cell, str) else _width(cell))
                 self.embedding = nn.Embedding(input_size, width)
             if isinstance(cell, str):
-                self.rnn = c.build(cell, width, hidden, layers)
+                self.rnn = c.build(
+                    cell, width, hidden, layers, bidirectional=options.bidirectional, width=options.projection
+                )
                 if timescale is not None:
                     c.chrono_(self.rnn, timescale)
                 self._config = dict(
                     input_size=input_size, output_size=output_size, hidden=hidden, cell=cell, layers=layers,
                     task=task, objective=objective, input_kind=input_kind, embedding=embedding,
-                    timescale=timescale, seed=seed,
+                    timescale=timescale, seed=seed, **options._asdict(),
                 )  # fmt: skip
             else:
                 self.rnn = cell
-            self._width_in = width
-            self.readout = nn.Linear(self.cells[-1].hidden_size, output_size)
+            self._width_in, self._width_between = width, options.projection
+            layers_made = self._layers()
+            self.directions = tuple(len(layer.cells) for layer in layers_made)
+            self.interlayer = stand_between(layers_made, width, options, task=task, named=isinstance(cell, str))
+            top = layers_made[-1].width if self.interlayer is None else self.interlayer.width
+            self.readout = nn.Linear(top, output_size)
+
+    def _layers(self) -> list[c.AdoptedLayer]:
+        return c.adopt_layers(self.rnn, self._width_in, self._width_between)
 
     @property
     def cells(self) -> list[c.Cell]:
-        """The stack of cells, one view per layer, made anew so that `load_state_dict` and `.to` take effect."""
-        return c.adopt(self.rnn, self._width_in)
+        """The stack of cells, one view per layer (and direction), made anew so that `load_state_dict` and `.to` take
+        effect.
+        """
+        return [cell for layer in self._layers() for cell in layer.cells]
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether any layer has a backward direction."""
+        return max(self.directions) > 1
+
+    @property
+    def bare(self) -> bool:
+        """Whether all layers run forward, and nothing but an adopted module's dropout stands between them."""
+        hooked = "between" in vars(self) or type(self).between is not SequenceModel.between
+        return self.interlayer is None and not self.bidirectional and not hooked
+
+    @property
+    def drops(self) -> bool:
+        """Whether a pass over whole sequences now draws dropout between layers."""
+        return bool(self._rate()) or any(layer.rate for layer in self._layers())
+
+    def _rate(self) -> float:
+        return self.interlayer.dropout if self.interlayer is not None and self.training else 0.0
 
     def config(self) -> dict[str, Any]:
         """Return the constructor arguments as JSON-able values, for `save`.
@@ -124,10 +170,16 @@ class SequenceModel(Model):
         return x if self.embedding is None else self.embedding(x)
 
     def read(self, h: Tensor, lengths: Tensor | None) -> Tensor:
-        """Predict from hidden outputs `(B, T, d)`: `(B, T, V)`, or `(B, V)` at each sequence's last time step."""
+        """Predict from hidden outputs `(B, T, d)`: `(B, T, V)`, or `(B, V)` at each sequence's last time step.
+
+        The second half of bidirectional outputs is then read at the first time step, where its direction ends.
+        """
         if self.task == "sequence":
             last = torch.full((h.shape[0],), h.shape[1]) if lengths is None else lengths
+            first, half = h[:, 0], h.shape[-1] // 2
             h = h[torch.arange(h.shape[0], device=h.device), last.to(h.device) - 1]
+            if self.directions[-1] > 1:
+                h = torch.cat([h[:, :half], first[:, half:]], -1)
         return self.readout(h)
 
     def forward(
@@ -150,12 +202,15 @@ class SequenceModel(Model):
             state.
 
         Raises:
-            InputError: a state that does not fit.
+            InputError: a state that does not fit, or any of a bidirectional model.
         """
         cells = self.cells
+        if state is not None or return_state:
+            self.check_causal("state" if return_state is False else "return_state")
         if state is not None:
             state = check_state(state, [(len(x), cell.state_size) for cell in cells], self.readout.weight)
-        lookup = lookup and not (return_state and lengths is not None)
+        lookup = lookup and not (return_state and lengths is not None) and not self.bidirectional
+        lookup = lookup and not (self.interlayer is not None and self.interlayer.skips)  # these read embeddings
         if lookup and self.embedding is not None and c.SymbolCell.pays(cells[0], self.embedding.weight, x.numel()):
             c.check_symbols(x, len(self.embedding.weight))
             cells[0] = c.SymbolCell(cells[0], self.embedding.weight)
@@ -163,25 +218,49 @@ class SequenceModel(Model):
         else:
             h = self.embed(x)
         like = h if self.embedding is None else self.embedding.weight  # symbols do not have the dtype of a state
+        following = iter(cells)
         with c.own_precision(like):
             h, ends = run_stack(
-                [[cell] for cell in cells], h, [None] * len(cells) if state is None else state, lengths, execute,
-                between=self.between, ends=return_state,
+                [[next(following) for _ in range(count)] for count in self.directions], h,
+                [None] * len(cells) if state is None else state, lengths, execute,
+                between=with_dropout(self.between, self._layers(), self._rate()), ends=return_state,
             )  # fmt: skip
         out = self.read(h, lengths)
         return (out, ends) if return_state else out
 
     def between(self, layer: int, x: Tensor, out: Tensor) -> Tensor:
-        """Return the input of the layer after layer number `layer`, from its input `x` and outputs `out`."""
-        return out
+        """Return the next layer's (or read-out's) input `(..., width)`, before dropout.
+
+        Args:
+            layer: number of the layer just run, counted from 0.
+            x: its input `(..., D)`.
+            out: its outputs `(..., d)`, directions side by side.
+        """
+        return out if self.interlayer is None else self.interlayer(layer, x, out)
+
+    def check_causal(self, what: str) -> None:
+        """Refuse what needs the past alone.
+
+        Args:
+            what: the argument or method that needs it.
+
+        Raises:
+            InputError: the model is bidirectional.
+        """
+        if self.bidirectional:
+            raise InputError(
+                what, "a bidirectional model, whose backward direction starts at the end", "bidirectional=False"
+            )
 
     def step(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Advance one time step: from an input `(B,)` or `(B, D)` and the state to a prediction `(B, V)` and the new
-        state.
+        state, without dropout.
 
         Raises:
-            InputError: an input that the model cannot read, or a state that no earlier `step` can have returned.
+            InputError: an input that the model cannot read, a state that no earlier `step` can have returned, or a
+                bidirectional model.
         """
+        self.check_causal("step")
         x = check_step(x, self)
         if state is not None:
             state = check_state(state, [(len(x), cell.state_size) for cell in self.cells], self.readout.weight)
@@ -193,9 +272,9 @@ class SequenceModel(Model):
         before = state if state is not None else [cell.initial(h.shape[0], h) for cell in cells]
         after = []
         with c.own_precision(h):
-            for cell, s in zip(cells, before, strict=True):
+            for layer, (cell, s) in enumerate(zip(cells, before, strict=True)):
                 s = cell.step(h, s) if grad else cell.deployed_step(h, s)
-                h = cell.output(s)
+                h = self.between(layer, h, cell.output(s))
                 after.append(s)
         return self.readout(h), after
 
@@ -209,17 +288,18 @@ class SequenceModel(Model):
         """
         with torch.no_grad():
             if type(self).advance is not SequenceModel.advance or "advance" in vars(self):
-                out = []
+                found = []
                 for now in x.unbind(1):
                     one, state = self.advance(now, state)
-                    out.append(one)
-                return torch.stack(out[-1:] if last else out, 1), state or []
+                    found.append(one)
+                return torch.stack(found[-1:] if last else found, 1), state or []
             h = self.embed(x)
             before = state if state is not None else [cell.initial(h.shape[0], h) for cell in self.cells]
             after = []
             with c.own_precision(h):
-                for cell, s in zip(self.cells, before, strict=True):
-                    h, s = cell.deployed(h, s)
+                for layer, (cell, s) in enumerate(zip(self.cells, before, strict=True)):
+                    out, s = cell.deployed(h, s)
+                    h = self.between(layer, h, out)
                     after.append(s)
             return self.readout(h[:, -1:] if last else h), after
 

@@ -26,7 +26,7 @@ class WaveModel(SequenceModel):
     Args:
         rate: samples per second.
         levels: number of codes V.
-        options: as for `SequenceModel` (hidden, cell, layers, embedding, timescale, seed, ...).
+        options: as for `SequenceModel` (hidden, cell, layers, embedding, timescale, dropout, norm, seed, ...).
     """
 
     def __init__(self, rate: int, levels: int = 256, **options: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from hbll_seq.cells import Cell
-from hbll_seq.cells.adoption import view
+from hbll_seq.cells.adoption import as_cells, view
 from hbll_seq.nn.call import Layered, call
 from hbll_seq.nn.engined import layer_options
 from hbll_seq.nn.outside import eager, outside
@@ -21,6 +21,7 @@ from hbll_seq.nn.projected import Projected
 class TorchLayer(Layered, nn.RNNBase):
     """The shared part of the three layers."""
 
+    @as_cells
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002  PyTorch's name
         """Return outputs and final states as PyTorch's layer does.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from hbll_seq import cells
-from hbll_seq.cells.adoption import view
+from hbll_seq.cells.adoption import as_cells, view
 from hbll_seq.data.scalars import flag, integer, number
 from hbll_seq.errors import InputError
 from hbll_seq.nn.call import Layered, call
@@ -91,6 +91,7 @@ class MinGRU(Layered, cells.MinGRU):
         suffixes = ("", "_reverse")[: 1 + self.bidirectional]
         return [[view(self, layer, suffix) for suffix in suffixes] for layer in range(self.num_layers)]
 
+    @as_cells
     @eager
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:  # noqa: A002  PyTorch's name
         """Return outputs and last states; arguments and results as for `nn.GRU`.

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hbll_seq.cells import Cell, adopt
+from hbll_seq.cells import Cell, adopt, as_cells
 from hbll_seq.data.scalars import flag, integer, number
 from hbll_seq.errors import InputError
 from hbll_seq.nn.call import Layered, call
@@ -57,6 +57,7 @@ class Recurrent(Layered):
         """See `Layered`."""
         return [[cell] for cell in adopt(self.layers, self.input_size)]
 
+    @as_cells
     @eager
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Any]:  # noqa: A002  PyTorch's name
         """Return outputs and last states; arguments and results as for `nn.GRU`.

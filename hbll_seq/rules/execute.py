@@ -74,9 +74,12 @@ def train(
 
 
 def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
-    """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups."""
+    """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups.
+
+    Nothing stands between that layer and the read-out.
+    """
     options = engine.options
-    if len(model.cells) > 1 or not plain(model):
+    if not model.bare or len(model.cells) > 1 or not plain(model):
         return False
     if options.group is not None or options.memory is not None:
         return True
@@ -90,7 +93,7 @@ def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) 
     """Return the mean loss of the deployed chain, without gradient; `grouped` computes it a chunk of time steps at a
     time.
     """
-    if grouped and len(model.cells) == 1 and plain(model):
+    if grouped and model.bare and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
     return score(model, batch)[0]
 

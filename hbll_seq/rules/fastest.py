@@ -88,7 +88,8 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
     name = shape_name(steps, size, credit)
     if engine.options.execution != "measured" or name in engine.pinned:
         return
-    whole = engine.options.discount == 1 or model.task == "sequence"
+    discount = engine.options.discount
+    whole = discount == 1 or (discount == "auto" and (model.task == "sequence" or model.bidirectional))
     device = batch.x.device
 
     def make(side: Schedule) -> Callable[[], None]:

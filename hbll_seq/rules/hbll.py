@@ -12,12 +12,14 @@ The engine chooses the schedule (`engine.schedule`) and, from measured residuals
 """
 
 import copy
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.draws import generator_states, repeated_draws
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.blocks import to_blocks
 from hbll_seq.errors import InputError
@@ -40,7 +42,8 @@ class HBLL(Rule[SequenceModel]):
         discount: factor on the feedback message that enters a credit block, 0 to 1. "auto": 1 for blocks without
             targets, so that credit for a distant outcome is whole. For the others it is `progress`, which rises from
             0 to 1 over a run: a block learns first from its own targets, then from targets progressively further
-            ahead (docs/method.md#discount).
+            ahead (docs/method.md#discount). Also 1 for bidirectional models. A number below 1 applies to both
+            directions; the credit blocks of the backward one are those of the reversed sequence.
     """
 
     name = "hbll"
@@ -77,19 +80,25 @@ class HBLL(Rule[SequenceModel]):
         discount = self.discount(model, batch, credit, progress)
         fastest.pin(self, model, batch, progress)
         check = bool(self.check_every) and engine.controller.steps % self.check_every == 0
+        drawn = generator_states(batch.x.device) if check and model.drops else None
         loss, losses = train(model, batch, engine, credit, discount, probe=check)
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}
-        return StepResult(loss, metrics | (self._checked(model, batch, loss) if check else {}), losses)
+        return StepResult(loss, metrics | (self._checked(model, batch, loss, drawn) if check else {}), losses)
 
-    def _checked(self, model: SequenceModel, batch: Batch, loss: float) -> dict[str, float]:
-        """Make the checks of every `check_every` updates, adapt the controller, and return their figures."""
+    def _checked(self, model: SequenceModel, batch: Batch, loss: float, drawn: list[Tensor] | None) -> dict[str, float]:
+        """Make the checks of every `check_every` updates, adapt the controller, and return their figures.
+
+        The generators were in the states `drawn` before the update: the deployed chain drops the same values.
+        """
         engine, found = self.engine, dict[str, float]()
         if (amplification := engine.amplification()) is not None:
             engine.controller.amplified(amplification, next(model.parameters()).dtype)
             found["amplification"] = amplification
         if not engine.exact():
             options = engine.options
-            deployed = deployed_loss(model, batch, grouped=options.group is not None or options.memory is not None)
+            grouped = options.group is not None or options.memory is not None
+            with nullcontext() if drawn is None else repeated_draws(drawn, batch.x.device):
+                deployed = deployed_loss(model, batch, grouped=grouped)
             engine.controller.compare(loss, deployed)
             found["deployed_gap"] = deployed - loss
         return found
@@ -105,7 +114,7 @@ class HBLL(Rule[SequenceModel]):
         given = self.engine.options.discount
         if not isinstance(given, str):
             return float(given)
-        if model.task == "sequence":
+        if model.task == "sequence" or model.bidirectional:
             return 1.0
         if batch.mask is None or bool(batch.mask.all()):
             return progress

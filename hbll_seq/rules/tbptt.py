@@ -17,6 +17,8 @@ from hbll_seq.rules.execute import forward_backward, per_block, train
 class TBPTT(Rule[SequenceModel]):
     """Truncated BPTT: the chain runs on, the gradient is cut at every credit block's end (docs/method.md#discount).
 
+    A backward direction is cut too, at the ends of the blocks of the reversed sequence.
+
     Args:
         block_size: time steps between two cuts; "auto": the credit block of `hbll`.
         kernels: see `BPTT`.

@@ -111,6 +111,17 @@ def test_chrono_spreads_the_memories_over_time_scales(cell):
     assert sum(decades) >= 195 and all(45 <= d <= 90 for d in decades)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
+def test_chrono_reaches_every_layer_and_direction(cell):
+    for options in (dict(bidirectional=True), dict(projection=3)):
+        net = SequenceModel(5, 5, hidden=50, layers=2, cell=cell, timescale=1000.0, **options)
+        kept = {"gru": slice(50, 100), "lstm": slice(50, 100), "mingru": slice(0, 50)}[cell]
+        biases = [p.detach() for name, p in net.rnn.named_parameters() if "bias_ih" in name]
+        assert len(biases) == (4 if "bidirectional" in options else 2)
+        assert all(float(b[kept].abs().max()) > 5 for b in biases)  # about log(1000); far from the usual bounds
+        assert len({float(b[kept][0]) for b in biases}) == len(biases)
+
+
 def test_chrono_leaves_adopted_and_gateless_modules_alone():
     module = nn.GRU(5, 4, batch_first=True)
     before = {k: v.clone() for k, v in module.state_dict().items()}

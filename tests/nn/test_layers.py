@@ -23,6 +23,7 @@ features = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @settings(max_examples=60)
 @given(
     kind=st.sampled_from(["GRU", "LSTM", "RNN"]), made=features, b=st.integers(1, 4), t=st.integers(1, 11),
@@ -39,7 +40,11 @@ def test_any_layer_is_pytorchs(
         made = made | {"dropout": 0.0}
     made = made | ({"proj_size": 1} if kind == "LSTM" and projected else {})
     made = made | ({"nonlinearity": "relu"} if kind == "RNN" and relu else {})
-    options = schedules()[which] if double else dict(execution_block=3, execution="parallel", tolerance=1e-11)
+    options = (
+        schedules()[which]
+        if double
+        else dict(execution_block=3, execution="parallel", tolerance=1e-11, feedback_tolerance=1e-11)
+    )
     theirs, ours = pair(kind, width, hidden, options=options, dtype=dtype, **made)
     x = torch.randn(*((b, t) if made["batch_first"] else (t, b)), width, dtype=dtype, requires_grad=True)
     wanted, fed = [x], x
@@ -60,13 +65,15 @@ def test_any_layer_is_pytorchs(
         states = [3 * torch.randn(count, *rows, size, dtype=dtype) for size in sizes]
         wanted += [one.requires_grad_() for one in states]
         args.append(tuple(states) if kind == "LSTM" else states[0])
-    tolerance = dict(rtol=1e-9, atol=1e-9) if double else dict(rtol=1e-3, atol=1e-4)
     mine = run(ours, args, wanted=wanted, seed=seed)
-    torch.testing.assert_close(mine, run(theirs, args, wanted=wanted, seed=seed), **tolerance)
+    for one, other in zip(mine, run(theirs, args, wanted=wanted, seed=seed), strict=True):
+        scale = 1 + float(other.abs().max()) if other.numel() else 1.0  # of a ReLU network started far out
+        torch.testing.assert_close(one, other, rtol=0, atol=scale * (1e-9 if double else 1e-3))
     with torch.no_grad():
         theirs.eval(), ours.eval()
         for one, other in zip(flat(ours(*args)), flat(theirs(*args)), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+            scale = 1 + float(other.abs().max())
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * scale)
 
 
 def flat(found):

@@ -31,7 +31,7 @@ class Folds(nn.Module):
         shared: True if the cells share the model's recurrent weights and biases and differ in their input maps only.
 
     Raises:
-        InputError: another cell, or several layers.
+        InputError: another cell, several layers, or a model with more than its layer.
     """
 
     def __init__(self, model: SequenceModel, longest: int, shared: bool) -> None:
@@ -41,6 +41,10 @@ class Folds(nn.Module):
             what = type(rnn).__name__ + (f" of {rnn.num_layers} layers" if isinstance(rnn, KINDS) else "")
             raise InputError(
                 "model", what, 'one layer of cell "gru", "lstm" or "elman": the published rule has no more'
+            )
+        if not model.bare:
+            raise InputError(
+                "model", "one with norm, residual, projection, dropout or a backward direction", "one without any"
             )
         self.longest, self.shared = longest, shared
         self.heights = (longest - 1).bit_length()  # 0 .. heights - 1
