@@ -90,14 +90,14 @@ def as_series(x: Any, model: Expected) -> Series:
     else:
         data = keep_type(x, "x", FORMS)
     check_dtype(data[(slice(1),) * data.ndim], model)  # one value: only its type is looked at
-    features = model.input_kind != "symbols"
+    features, came = model.input_kind != "symbols", f"shape {tuple(data.shape)}"
     if features and model.input_size == 1 and (data.ndim == 1 or (data.ndim == 2 and data.shape[1] != 1)):
         data = data.unsqueeze(-1)  # one feature
     single = data.ndim == 1 + features
     if single:
         data = data.unsqueeze(0)
     if data.ndim != 2 + features or (features and data.shape[2] != model.input_size):
-        raise InputError("x", f"shape {tuple(data.shape)}", _axes(model))
+        raise InputError("x", came, _axes(model))
     return Series(data, single, model)
 
 

@@ -1,10 +1,13 @@
 """`Streams`: contiguous streams of long sequences, read window after window, so that a state can be carried on.
 
-One long sequence of T time steps becomes B streams of equal length, one after the other in time; a remainder of
-fewer than B time steps is left out of training. Of a batch of N long sequences each is a stream, and B of them are read
-side by side. Windows come in order; the last one of a stream may be shorter. `begins` says where streams start.
+One long sequence, `(T,)` symbols or `(T, D)` features, becomes B streams of equal length, one after the other in time.
+Fewer than B time steps at its end may be left out of training; the history's `config["streams"]` says how many. Of a
+batch of N long sequences, `(N, T)` or `(N, T, D)`, each is a stream, and B of them are read side by side. Windows come
+in order; the last one of a stream may be shorter. Streams start at the first window of every epoch, and of every group
+of sequences; `begins` says where. Evaluation reads whole sequences and leaves nothing out.
 
-Batch number i is a function of (seed, i) alone here too. The state that is carried into it is not part of the source.
+Targets y are `(T,)` or `(T, C)`, or `(N, T)` or `(N, T, C)`; None for next-step prediction. Batch number i is a
+function of (seed, i) alone here too. The state carried into it is not part of the source (`training.carried`).
 """
 
 from collections.abc import Iterator

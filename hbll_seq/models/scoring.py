@@ -23,7 +23,7 @@ def predict(model: Model, batch: Batch, **options: Any) -> tuple[Tensor, list[Te
         return model(batch.x, batch.lengths, **options), None
     lengths = None if int(batch.lengths.min()) == batch.x.shape[1] else batch.lengths
     out, ends = model(batch.x, lengths, state=batch.state, return_state=True, **options)
-    return out, [one.detach() for one in ends]
+    return out, [one.detach().clone() for one in ends]  # not views that keep all outputs
 
 
 def score(model: Model, batch: Batch) -> tuple[float, Tensor]:

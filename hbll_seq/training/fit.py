@@ -39,13 +39,9 @@ def fit(
         ignore_index: label of time steps whose targets do not count.
         window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
         batch_size: sequences per update (a DataLoader brings its own).
-        stateful: carry the state of a recurrent model on. x is one long text `(T,)`, one long series `(T, D)` with
-            targets y `(T,)` or `(T, C)`, or a batch of equal lengths, `(N, T)` or `(N, T, D)`. One sequence is cut into
-            `batch_size` contiguous streams; of a batch, `batch_size` sequences are read side by side. Updates take
-            windows of `window` time steps in order, and each starts from the state at the last one's end. That state is
-            detached: credit ends at a window's start (truncated BPTT between windows). It is zero where streams start,
-            at the start of every epoch. Fewer than `batch_size` time steps may be left out at the end
-            (`config["streams"]` of the history). Validation leaves out none, and reads with one state too.
+        stateful: carry the state on (docs/howto/carried-state.md). x is one long text or series, cut into `batch_size`
+            contiguous streams, or a batch of equal lengths. Windows come in order; each starts from the end state of
+            the one before, detached, so credit ends at its start. The first of every epoch starts from zero.
         rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`. Further keywords are its options (`block_size`, `sweeps`,
             `feedback`, `pull`, ...); the rule must have each of them.
         rule_options: a dict with options of several rules; the rule takes those it has.
