@@ -10,7 +10,7 @@ from hbll_seq.losses import objective
 from hbll_seq.models.base import Model
 
 
-def predict(model: Model, batch: Batch, **options: Any) -> tuple[Tensor, list[Tensor] | None]:
+def predict_on(model: Model, batch: Batch, **options: Any) -> tuple[Tensor, list[Tensor] | None]:
     """Return the predictions `(B, V)` or `(B, T, V)`, and the state of every layer after the batch.
 
     Args:
@@ -41,7 +41,7 @@ def score_on(model: Model, batch: Batch) -> tuple[float, Tensor, list[Tensor] | 
 
     Returns:
         The mean loss over the targets that count, the predictions, `(B, V)` or `(B, T, V)`, and the state after the
-        batch (see `predict`).
+        batch (see `predict_on`).
     """
-    out, state = predict(model, batch)
+    out, state = predict_on(model, batch)
     return float(objective(model.objective, out, batch)[0]), out, state

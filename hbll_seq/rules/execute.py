@@ -16,7 +16,7 @@ from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.losses import objective
 from hbll_seq.models.recurrent import SequenceModel
-from hbll_seq.models.scoring import predict, score
+from hbll_seq.models.scoring import predict_on, score
 
 
 def forward_backward(
@@ -34,7 +34,7 @@ def forward_backward_state(
 ) -> tuple[float, Tensor | None, list[Tensor] | None]:
     """Do `forward_backward`; return also the state after the batch (`StepResult.state`)."""
     with c.own_precision(batch.x):
-        out, state = predict(model, batch, execute=execute, lookup=lookup)
+        out, state = predict_on(model, batch, execute=execute, lookup=lookup)
         loss, per_step = objective(model.objective, out, batch)
         loss.backward()
         return float(loss.detach()), per_step, state

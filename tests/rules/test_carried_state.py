@@ -14,6 +14,7 @@ from hbll_seq.training.carried import zero_state
 EXACT = dict(execution="parallel", discount=1.0, sweeps=12, feedback=12, pull=0.0)
 RULES = {
     "bptt": dict(rule="bptt"),
+    "bptt in segments": dict(rule="bptt", memory=8000),
     "bptt by torch": dict(rule="bptt", kernels="torch"),
     "tbptt": dict(rule="tbptt", block_size=50),
     "tbptt by torch": dict(rule="tbptt", block_size=50, kernels="torch"),

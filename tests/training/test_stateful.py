@@ -97,6 +97,9 @@ def test_the_state_starts_from_zero_every_epoch_and_goes_on_between():
     zero = [not any(one.any() for one in start) for start in rule.starts]
     assert zero == 2 * ([True] + [False] * 6)
     assert run.config["streams"] == {"streams": 3, "time_steps": 133, "left_out": 0} and run.config["stateful"]
+    assert ("streams", "3 of 133 time steps") in run.table()
+    run = hs.fit(lm(), TEXT[:-1], rule="bptt", steps=1, **QUICK)
+    assert ("streams", "3 of 132 time steps, 2 left out") in run.table()
     rule = Watch()
     run = hs.fit(lm(), TEXT, rule=rule, steps=2, batch_size=3, window=20, progress=False)
     assert rule.starts == [None, None] and not run.config["stateful"] and "streams" not in run.config
