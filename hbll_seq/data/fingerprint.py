@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.data.sources import LongText, Padded, Source
+from hbll_seq.data.streams import Streams
 
 _ROWS, _STEPS, _VALUES, _SYMBOLS = 256, 256, 64, 1 << 16
 
@@ -25,6 +26,8 @@ def fingerprint(source: Source | None) -> str | None:
         n = len(source.symbols)
         _take_in(found, source.symbols[_spread(n, _SYMBOLS).to(source.symbols.device)].to(torch.int64))
         return f"a text of {n} symbols, {found.hexdigest()[:16]}"
+    if isinstance(source, Streams):
+        return _of_streams(source, found)
     if not isinstance(source, Padded):
         return None
     _take_in(found, source.lengths)
@@ -41,6 +44,18 @@ def fingerprint(source: Source | None) -> str | None:
     shape = " x ".join(map(str, source.x.shape))
     kind = str(source.x.dtype).removeprefix("torch.")
     return f"{shape} {kind}, {int(source.lengths.sum())} steps in all, {found.hexdigest()[:16]}"
+
+
+def _of_streams(source: Streams, found: "hashlib._Hash") -> str:
+    x = source.series.x
+    n, t = x.shape[:2]
+    steps = _spread(t, max(2, _SYMBOLS // n))
+    for row in _spread(n, _ROWS).tolist():
+        for values in (x, source.y, source.mask):
+            if values is not None:
+                some = values[row][steps]
+                _take_in(found, some if some.is_floating_point() else some.to(torch.int64))
+    return f"streams of {' x '.join(map(str, x.shape))}, {found.hexdigest()[:16]}"
 
 
 def _spread(n: int, most: int) -> Tensor:

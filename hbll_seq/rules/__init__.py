@@ -20,6 +20,7 @@ from hbll_seq.rules.depth.backprop import DeepSupervision as DeepSupervision
 from hbll_seq.rules.depth.layered_hbll import LayeredHBLL as LayeredHBLL
 from hbll_seq.rules.dsf import DSF as DSF
 from hbll_seq.rules.execute import forward_backward as forward_backward
+from hbll_seq.rules.execute import forward_backward_state as forward_backward_state
 from hbll_seq.rules.hbll import HBLL as HBLL
 from hbll_seq.rules.published.algorithm_1 import LayeredHBLLv1 as LayeredHBLLv1
 from hbll_seq.rules.published.hbll_v1 import HBLLv1 as HBLLv1

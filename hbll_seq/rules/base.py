@@ -29,11 +29,13 @@ class StepResult(NamedTuple):
             as seen by the rule in training.
         metrics: scalars, or words, for the history, e.g. `sweeps`, `inconsistency`, `schedule`.
         block_loss: `(n,)` mean loss of each temporal block, or None if blocks have no loss.
+        state: `(B, S)` state of every layer after the batch, detached, if the batch has a start state; else None.
     """
 
     loss: float
     metrics: dict[str, float] | dict[str, float | str]
     block_loss: Tensor | None = None
+    state: list[Tensor] | None = None
 
 
 class Rule(Generic[M]):
@@ -43,6 +45,8 @@ class Rule(Generic[M]):
         name: its name in `fit(..., rule=...)`.
         replaced: removed options, each with its replacement.
         family: the family of models it trains, "recurrent" or "layered".
+        carries_state: whether `step` starts from `batch.state` and reports the state after the batch
+            (`StepResult.state`). `fit(..., stateful=True)` needs such a rule.
 
     Raises:
         InputError: the definition of a subclass whose `step` takes no `progress`.
@@ -51,6 +55,7 @@ class Rule(Generic[M]):
     name: ClassVar[str]
     replaced: ClassVar[dict[str, str]] = {}
     family: ClassVar[str] = "recurrent"
+    carries_state: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a `step` that `fit` cannot call, at its definition instead of hours later."""

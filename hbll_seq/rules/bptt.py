@@ -8,7 +8,7 @@ from hbll_seq.engine import Engine, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.recurrent import SequenceModel, sequential
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import forward_backward, train
+from hbll_seq.rules.execute import forward_backward_state, train
 
 KERNELS = ("auto", "torch")
 
@@ -24,6 +24,7 @@ class BPTT(Rule[SequenceModel]):
     """
 
     name = "bptt"
+    carries_state = True
 
     def __init__(self, kernels: str = "auto", *, memory: int | str | None = None) -> None:
         choice("kernels", kernels, KERNELS)
@@ -36,10 +37,10 @@ class BPTT(Rule[SequenceModel]):
         """See `Rule.step`."""
         steps = batch.x.shape[1]
         if self.kernels == "auto" and (compiled(model) or self.engine.options.memory is not None):
-            loss, _ = train(model, batch, self.engine, self.engine.credit_block(steps, len(batch.x)), 1.0)
-            return StepResult(loss, {"depth": float(self.engine.metrics()["depth"])})
-        loss, _ = forward_backward(model, batch, sequential)
-        return StepResult(loss, {"depth": 2.0 * steps * len(model.cells)})  # layer after layer
+            loss, _, state = train(model, batch, self.engine, self.engine.credit_block(steps, len(batch.x)), 1.0)
+            return StepResult(loss, {"depth": float(self.engine.metrics()["depth"])}, state=state)
+        loss, _, state = forward_backward_state(model, batch, sequential)
+        return StepResult(loss, {"depth": 2.0 * steps * len(model.cells)}, state=state)  # layer after layer
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty state: updates do not depend on each other."""

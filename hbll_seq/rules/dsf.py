@@ -18,7 +18,7 @@ from hbll_seq.engine.blocks import Depth, from_blocks, to_blocks
 from hbll_seq.kernels.scan import reverse_scan
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import forward_backward
+from hbll_seq.rules.execute import forward_backward_state
 
 
 @register
@@ -26,6 +26,7 @@ class DSF(Rule[SequenceModel]):
     """Diagonal state feedback: a fixed diagonal in place of each time step's Jacobian (see the module docstring)."""
 
     name = "dsf"
+    carries_state = True
 
     def __init__(self) -> None:
         self.diagonal: dict[int, Tensor] = {}
@@ -39,9 +40,9 @@ class DSF(Rule[SequenceModel]):
             outputs, last = _FixedFeedback.apply(x, state, cell, self.diagonal, layer, *cell.parameters())
             return outputs, last if cell.state_size > cell.hidden_size else outputs[:, -1]
 
-        loss, _ = forward_backward(model, batch, execute)
+        loss, _, state = forward_backward_state(model, batch, execute)
         steps = batch.x.shape[1]
-        return StepResult(loss, {"depth": float(steps + 1 + max(steps - 1, 1).bit_length())})
+        return StepResult(loss, {"depth": float(steps + 1 + max(steps - 1, 1).bit_length())}, state=state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the diagonal of each layer."""

@@ -11,11 +11,12 @@ from torch import Tensor
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Execute
+from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.losses import objective
 from hbll_seq.models.plain import plain as plain
 from hbll_seq.models.recurrent import SequenceModel
-from hbll_seq.models.scoring import score
+from hbll_seq.models.scoring import predict_on, score
 
 
 def forward_backward(
@@ -25,18 +26,26 @@ def forward_backward(
 
     With `lookup` the first cell may get symbols in place of their embeddings (`cells.symbol_cell`).
     """
+    return forward_backward_state(model, batch, execute, lookup=lookup)[:2]
+
+
+def forward_backward_state(
+    model: SequenceModel, batch: Batch, execute: Execute, *, lookup: bool = False
+) -> tuple[float, Tensor | None, list[Tensor] | None]:
+    """Do `forward_backward`; return also the state after the batch (`StepResult.state`)."""
     with c.own_precision(batch.x):
-        out = model(batch.x, batch.lengths, execute=execute, lookup=lookup)
+        out, state = predict_on(model, batch, execute=execute, lookup=lookup)
         loss, per_step = objective(model.objective, out, batch)
         loss.backward()
-        return float(loss.detach()), per_step
+        return float(loss.detach()), per_step, state
 
 
 def train(
     model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
     keep: bool = False, probe: bool = False,
-) -> tuple[float, Tensor | None]:  # fmt: skip
-    """Add an engine's gradients to `.grad`; return the mean loss and the loss of every credit block (or None).
+) -> tuple[float, Tensor | None, list[Tensor] | None]:  # fmt: skip
+    """Add an engine's gradients to `.grad`; return the mean loss, the loss of every credit block (or None), and the
+    state after the batch (`StepResult.state`).
 
     A single plain layer computes its loss block by block. Stacks and all other models use autograd from layer to layer.
 
@@ -56,9 +65,9 @@ def train(
             cell, x = c.SymbolCell(cell, model.embedding.weight), x.unsqueeze(-1)
         head = Head(model.readout, model.objective, model.task == "sequence")
         with c.own_precision(x):
-            loss, losses = engine.one_layer(
-                cell, head, x, cell.initial(len(x), model.readout.weight), batch, credit, discount
-            )
+            start = cell.initial(len(x), model.readout.weight) if batch.state is None else batch.state[0]
+            loss, losses = engine.one_layer(cell, head, x, start, batch, credit, discount)
+            state = None if batch.state is None else [last_state(cell, x, engine.records[0]).clone()]
     else:
 
         def execute(
@@ -67,10 +76,10 @@ def train(
             return engine.layer(layer, cell, x, state, lengths, credit, discount, end=end)
 
         lookup = engine.options.precision == "float32" and plain(model)
-        loss, per_step = forward_backward(model, batch, execute, lookup=lookup)
+        loss, per_step, state = forward_backward_state(model, batch, execute, lookup=lookup)
         losses = per_block(per_step, batch.mask, credit)
     engine.end()
-    return loss, losses if losses is not None or math.isfinite(loss) else broken(engine)
+    return loss, losses if losses is not None or math.isfinite(loss) else broken(engine), state
 
 
 def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
@@ -81,6 +90,8 @@ def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
     options = engine.options
     if not model.bare or len(model.cells) > 1 or not plain(model):
         return False
+    if batch.state is not None and int(batch.lengths.min()) < batch.x.shape[1]:
+        return False  # the state at each sequence's own end is wanted
     if options.group is not None or options.memory is not None:
         return True
     cell, table = model.cells[0], model.embedding
@@ -104,7 +115,7 @@ CHUNK = 16384  # time steps of the deployed chain at a time
 def _in_chunks(model: SequenceModel, batch: Batch) -> float:
     (cell,) = model.cells
     steps = batch.x.shape[1]
-    state = cell.initial(len(batch.x), model.readout.weight)
+    state = cell.initial(len(batch.x), model.readout.weight) if batch.state is None else batch.state[0]
     block = min(CHUNK, steps)
     loss = Head(model.readout, model.objective, model.task == "sequence").loss(batch, block)
     with torch.no_grad(), c.own_precision(batch.x), loss.new_pass() as scored:

@@ -47,6 +47,7 @@ class HBLL(Rule[SequenceModel]):
     """
 
     name = "hbll"
+    carries_state = True
     replaced: ClassVar[dict[str, str]] = {
         "feedback_weight": "discount=, a factor on every message that enters a credit block: 1 gives BPTT's gradient, "
         '0 that of truncated BPTT, "auto" grows over the run',
@@ -81,9 +82,9 @@ class HBLL(Rule[SequenceModel]):
         fastest.pin(self, model, batch, progress)
         check = bool(self.check_every) and engine.controller.steps % self.check_every == 0
         drawn = generator_states(batch.x.device) if check and model.drops else None
-        loss, losses = train(model, batch, engine, credit, discount, probe=check)
+        loss, losses, state = train(model, batch, engine, credit, discount, probe=check)
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}
-        return StepResult(loss, metrics | (self._checked(model, batch, loss, drawn) if check else {}), losses)
+        return StepResult(loss, metrics | (self._checked(model, batch, loss, drawn) if check else {}), losses, state)
 
     def _checked(self, model: SequenceModel, batch: Batch, loss: float, drawn: list[Tensor] | None) -> dict[str, float]:
         """Make the checks of every `check_every` updates, adapt the controller, and return their figures.

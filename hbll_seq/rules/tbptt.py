@@ -10,7 +10,7 @@ from hbll_seq.engine import Engine, Options
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.bptt import KERNELS, compiled
-from hbll_seq.rules.execute import forward_backward, per_block, train
+from hbll_seq.rules.execute import forward_backward_state, per_block, train
 
 
 @register
@@ -25,6 +25,7 @@ class TBPTT(Rule[SequenceModel]):
     """
 
     name = "tbptt"
+    carries_state = True
 
     def __init__(self, block_size: int | str = "auto", *, kernels: str = "auto") -> None:
         choice("kernels", kernels, KERNELS)
@@ -36,14 +37,14 @@ class TBPTT(Rule[SequenceModel]):
         steps = batch.x.shape[1]
         block = self.engine.credit_block(steps, len(batch.x))
         if self.kernels == "auto" and compiled(model):
-            loss, losses = train(model, batch, self.engine, block, 0.0)
+            loss, losses, state = train(model, batch, self.engine, block, 0.0)
         else:
-            loss, losses = self._by_torch(model, batch, block)
+            loss, losses, state = self._by_torch(model, batch, block)
         # the gradients of pieces are independent: depth is one chain and one piece back
-        return StepResult(loss, {"depth": float(steps + min(block, steps))}, losses)
+        return StepResult(loss, {"depth": float(steps + min(block, steps))}, losses, state)
 
     @staticmethod
-    def _by_torch(model: SequenceModel, batch: Batch, block: int) -> tuple[float, Tensor | None]:
+    def _by_torch(model: SequenceModel, batch: Batch, block: int) -> tuple[float, Tensor | None, list[Tensor] | None]:
         def execute(
             layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
@@ -53,5 +54,5 @@ class TBPTT(Rule[SequenceModel]):
                 outputs.append(out)
             return torch.cat(outputs, 1), state
 
-        loss, per_step = forward_backward(model, batch, execute)
-        return loss, per_block(per_step, batch.mask, block)
+        loss, per_step, state = forward_backward_state(model, batch, execute)
+        return loss, per_block(per_step, batch.mask, block), state

@@ -23,14 +23,18 @@ from hbll_seq.data.scalars import number as number
 from hbll_seq.data.scalars import positive as positive
 from hbll_seq.data.scalars import shown as shown
 from hbll_seq.data.sources import Loader, Source
+from hbll_seq.data.streaming import check_state
+from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
+from hbll_seq.models.recurrent import SequenceModel
 
 # arguments of `fit` and `gradient` besides a rule's options; a test compares them with the signatures
 FIT = (
     "rule", "steps", "epochs", "batch_size", "window", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip",
     "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
     "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options",
+    "stateful",
 )  # fmt: skip
 GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "progress", "rule_options")
 
@@ -56,7 +60,14 @@ def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> 
         raise InputError("optimizer", type(optimizer).__name__, "a torch.optim.Optimizer over the model's parameters")
     if clip is not None:
         positive("clip", clip, ", or None")
-    return check_batch(batch, model)
+    checked = check_batch(batch, model)
+    if batch.state is None:
+        return checked
+    if not isinstance(model, SequenceModel) or not rule.carries_state:
+        raise InputError("batch.state", f"a start state, with rule {rule.name!r}", "None, or a rule with carries_state")
+    shapes = [(len(batch.x), cell.state_size) for cell in model.cells]
+    state = check_state(batch.state, shapes, model.readout.weight.detach())
+    return checked._replace(state=[one.detach() for one in state])
 
 
 def check_trainable(model: nn.Module) -> None:
@@ -160,7 +171,7 @@ def _nearest(name: str, words: Iterable[str]) -> str:
 def split_validation(
     source: Source, validation: Any, model: Model, window: int | None, ignore_index: int
 ) -> tuple[Source, Source | None]:
-    """Return the training source and the held-out source."""
+    """Return the training source and the held-out source, `Streams` if the training source is."""
     if validation is None:
         return source, None
     if isinstance(validation, numbers.Real):
@@ -178,6 +189,8 @@ def split_validation(
         if model.task == "next" and y is not None:
             x, y = (x, y), None  # (x, lengths)
     try:
+        if isinstance(source, Streams):  # one state for all windows: their size does not matter
+            return source, as_streams(x, y, model, ignore_index=ignore_index)
         held_out = as_source(x, y, model, window=window, ignore_index=ignore_index)
         if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # checks its first batch
             raise InputError("x", "a DataLoader without batches", "at least one batch")

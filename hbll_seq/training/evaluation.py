@@ -1,29 +1,38 @@
 """Evaluation and prediction by the deployed chain: sequential, in evaluation mode, without gradient."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.data.batch import Batch
 from hbll_seq.data.inputs import as_sequences, as_source
-from hbll_seq.data.scalars import flag, integer
+from hbll_seq.data.scalars import flag, integer, shown
+from hbll_seq.data.series import Series, as_series
 from hbll_seq.data.sources import Source
+from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
 from hbll_seq.models.base import Model
-from hbll_seq.models.scoring import score
+from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.scoring import score, score_on
 from hbll_seq.training.arguments import check_model
+from hbll_seq.training.carried import check_stateful, zero_state
 from hbll_seq.training.modes import evaluation_mode
 
 
 def evaluate(
     model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
-    ignore_index: int = -100,
+    ignore_index: int = -100, stateful: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """Return loss and accuracy of the deployed chain on data in any form of `fit`.
+
+    One long text is cut into windows of `window` time steps, and every window starts from a zero state. With `stateful`
+    it is read from its start to its end with one state, in constant memory, and so is a long feature series; the
+    windows then decide nothing but speed and memory.
 
     Args:
         model: any model of this package.
@@ -32,7 +41,10 @@ def evaluate(
         mask: as for `fit`.
         ignore_index: as for `fit`.
         batch_size: sequences at a time.
-        window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
+        window: time steps of the windows cut from one long text; None for 256, or the model's context if less. With
+            `stateful`, the time steps read at a time; None for about 4,000.
+        stateful: carry the state of a recurrent model on from window to window. x is one long text or series, or a
+            batch of equal lengths, each read from its start.
 
     Returns:
         `loss` (nats per target, or squared units); for classification also `accuracy` in 0..1; for next-step
@@ -43,9 +55,11 @@ def evaluate(
     """
     check_model(model)
     batch_size = integer("batch_size", batch_size)
-    return evaluate_source(
-        model, as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size
-    )
+    make: Callable[..., Source] = as_source
+    if flag("stateful", stateful):
+        check_stateful(model)
+        make = as_streams
+    return evaluate_source(model, make(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size)
 
 
 def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
@@ -53,9 +67,7 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     total = 0.0
     targets = right = answers = 0
     with _deployed(model):
-        for batch in source.in_order(batch_size):
-            batch = batch.to(_device(model))
-            loss, out = score(model, batch)
+        for batch, loss, out in _scored(model, source, batch_size):
             count = len(batch.x) if batch.mask is None else int(batch.mask.sum())
             total += loss * count
             targets += count
@@ -72,7 +84,28 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     return result
 
 
-def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
+def _scored(model: Model, source: Source, batch_size: int) -> Iterator[tuple[Batch, float, Tensor]]:
+    """Iterate over the batches of all data, on the model's device, with their loss and predictions; the state is
+    carried along streams.
+    """
+    if not isinstance(source, Streams):
+        for batch in source.in_order(batch_size):
+            batch = batch.to(_device(model))
+            yield batch, *score(model, batch)
+        return
+    assert isinstance(model, SequenceModel)
+    state: list[Tensor] | None = None
+    for begins, batch in source.whole(batch_size):
+        start = zero_state(model, len(batch.x)) if begins else state
+        batch = batch._replace(state=start).to(_device(model))
+        loss, out, state = score_on(model, batch)
+        yield batch, loss, out
+
+
+def predict(
+    model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False, stateful: bool = False,
+    window: int | None = None,
+) -> Tensor | list[Tensor]:  # fmt: skip
     """Return the predictions of the deployed chain.
 
     Args:
@@ -81,9 +114,13 @@ def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool =
             are ignored).
         batch_size: sequences at a time.
         probabilities: return the softmax of the scores (classification only).
+        stateful: read x, one long text or series or a batch of equal lengths, in windows with a carried state. The
+            predictions are those of the whole; the memory beside them is that of a window.
+        window: time steps read at a time with `stateful`; None for about 4,000.
 
     Returns:
-        On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ.
+        On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ. With
+        `stateful` `(T, V)` for one text or series.
 
     Raises:
         InputError: as `fit`, before anything is computed.
@@ -92,6 +129,12 @@ def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool =
     batch_size = integer("batch_size", batch_size)
     if flag("probabilities", probabilities) and model.objective != "cross_entropy":
         raise InputError("probabilities", "True for a regression", "False")
+    if flag("stateful", stateful):
+        check_stateful(model)
+        assert isinstance(model, SequenceModel)
+        return _predict_carried(model, as_series(x, model), batch_size, window, probabilities)
+    if window is not None:
+        raise InputError("window", shown(window), "None, or stateful=True: a sequence is read whole otherwise")
     padded, lengths, _ = as_sequences(x, model)
     outs: list[Tensor] = []
     with _deployed(model):
@@ -103,6 +146,26 @@ def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool =
         return torch.stack(outs)
     parts = [o[:n] for o, n in zip(outs, lengths.tolist(), strict=True)]
     return torch.stack(parts) if len(lengths.unique()) == 1 else parts
+
+
+def _predict_carried(
+    model: SequenceModel, series: Series, batch_size: int, window: int | None, probabilities: bool
+) -> Tensor:
+    """Predict long sequences window by window: `(N, T, V)`, or `(T, V)` for one without a batch axis."""
+    window = None if window is None else integer("window", window, extra=", or None")
+    steps = series.x.shape[1]
+    for where in series.windows(steps, batch_size, None):
+        series.take(*where)  # checks all values before anything is computed
+    found = torch.empty(len(series.x), steps, model.output_size, dtype=model.readout.weight.dtype)
+    state: list[Tensor] | None = None
+    with _deployed(model):
+        for places, first, width in series.windows(steps, batch_size, window):
+            x = series.take(places, first, width).to(_device(model))
+            state = state if first else zero_state(model, len(x))
+            out, state = model(x, state=state, return_state=True)
+            rows = slice(places[0][0], places[-1][0] + 1)
+            found[rows, first : first + width] = torch.softmax(out, -1) if probabilities else out
+    return found[0] if series.single else found
 
 
 def _device(model: nn.Module) -> torch.device:

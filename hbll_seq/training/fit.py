@@ -25,7 +25,7 @@ def fit(
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
     resume: bool | Literal["changed"] = False, record_every: int = 50, measure_cosine: int | None = None,
-    rule_options: dict[str, Any] | None = None, **options: Any,
+    rule_options: dict[str, Any] | None = None, stateful: bool = False, **options: Any,
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
@@ -39,6 +39,9 @@ def fit(
         ignore_index: label of time steps whose targets do not count.
         window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
         batch_size: sequences per update (a DataLoader brings its own).
+        stateful: carry the state on (docs/howto/carried-state.md). x is one long text or series, cut into `batch_size`
+            contiguous streams, or a batch of equal lengths. Windows come in order; each starts from the end state of
+            the one before, detached, so credit ends at its start. The first of every epoch starts from zero.
         rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`. Further keywords are its options (`block_size`, `sweeps`,
             `feedback`, `pull`, ...); the rule must have each of them.
         rule_options: a dict with options of several rules; the rule takes those it has.
@@ -87,4 +90,5 @@ def fit(
         weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
         callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
         measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+        stateful=stateful,
     ))  # fmt: skip

@@ -96,6 +96,9 @@ class History:
             rows.append(("sequential depth", f"{sorted(h['depth'])[len(h['depth']) // 2]:.0f}"))
         if h.get("gradient_cosine"):
             rows.append(("gradient cosine to BPTT", f"least {min(h['gradient_cosine']):.4f}"))
+        if streams := self.config.get("streams"):
+            left = f", {streams['left_out']} left out" if streams["left_out"] else ""
+            rows.append(("streams", f"{streams['streams']} of {streams['time_steps']} time steps{left}"))
         return [*rows, ("stopped", self.stopped_reason)]
 
     def plot(self, ax: "Axes | None" = None, **options: Any) -> "Axes":

@@ -32,7 +32,7 @@ def train(p: Prepared) -> History:
         DivergenceError: see `fit`.
     """
     run = History(p.model, p.config, versions())
-    trained = Trained(run, p.model, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint)
+    trained = Trained(run, p.model, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint, p.carried)
     first, callback_states = trained.begin(p.resume)
     last_good = LastGood(p.model.parameters())
     bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
@@ -70,15 +70,18 @@ def _updates(
         return
     for i in range(first, p.total):
         number = i + 1
-        batch = p.source.batch(i, p.batch_size, p.seed)
+        batch = p.carried.enter(p.source.batch(i, p.batch_size, p.seed), i)
         if batch.targeted():  # tested on the CPU, without a wait for the device
             factor = p.factor(i)
             info = _update(p, run, last_good, draws, i, batch.to(p.device), factor)
+            p.carried.leave(info.result, number)
             blocks = i % p.record_every == 0 or number == p.total
             record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
             if p.progress_bar:
                 bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
         else:
+            with draws.of(i):
+                p.carried.pass_over(batch.to(p.device))
             run.add(skipped_step=number)
         bar.update()
         stop = p.callbacks.call("on_step_end", run, number)

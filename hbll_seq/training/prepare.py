@@ -9,7 +9,9 @@ import torch
 
 from hbll_seq import rules
 from hbll_seq.data.inputs import as_source, text_window
+from hbll_seq.data.scalars import flag
 from hbll_seq.data.sources import Source
+from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
@@ -28,6 +30,7 @@ from hbll_seq.training.arguments import (
     training_steps,
 )
 from hbll_seq.training.callbacks import Callbacks
+from hbll_seq.training.carried import Carried, check_stateful
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
 
@@ -42,6 +45,7 @@ class Prepared:
         optimizer: an optimiser over the parameters of both.
         source: training data.
         held_out: validation data, or None.
+        carried: the state carried along streams.
         callbacks: the user's callbacks.
         device: where the model is.
         total: updates of the whole run.
@@ -67,6 +71,7 @@ class Prepared:
     optimizer: torch.optim.Optimizer
     source: Source
     held_out: Source | None
+    carried: Carried
     callbacks: Callbacks
     device: torch.device
     total: int
@@ -100,7 +105,7 @@ def prepare(
     weight_decay: float, schedule: Any, warmup: int, clip: float | None, validation: Any, validate_every: int | str,
     mask: Any, ignore_index: int, seed: int, device: str, callbacks: Any, progress: bool,
     checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool | str, record_every: int,
-    measure_cosine: int | None,
+    measure_cosine: int | None, stateful: bool,
 ) -> Prepared:  # fmt: skip
     """Check the arguments of `fit` (see there), move the model to its device and set the rule up.
 
@@ -118,7 +123,11 @@ def prepare(
     check_trainable(model)
     options = rule_arguments(rule, options, rule_options, model.family)
     learner = make_rule(rule, options, model.family)
-    whole = as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+    make: Callable[..., Source] = as_source
+    if flag("stateful", stateful):
+        check_stateful(model, learner)
+        make = as_streams
+    whole = make(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
     total = training_steps(steps, epochs, source, batch_size)
     source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
@@ -136,12 +145,14 @@ def prepare(
         rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, clip=clip,
         window=text_window(window, model), optimizer=_name(optimizer), weight_decay=weight_decay,
         schedule=_name(schedule), warmup=warmup,
-        task=model.task, objective=model.objective, device=str(where),
+        task=model.task, objective=model.objective, device=str(where), stateful=bool(stateful),
+        **({"streams": source.describe(batch_size)} if isinstance(source, Streams) else {}),
         options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in options.items()},
     )  # fmt: skip
     settings = {} if checkpoint is None else decisive(config, model, learner, opt, factor, source, held_out, every)
     return Prepared(
-        model=model, rule=learner, optimizer=opt, source=source, held_out=held_out, callbacks=hooks, device=where,
+        model=model, rule=learner, optimizer=opt, source=source, held_out=held_out,
+        carried=Carried(model, source, batch_size), callbacks=hooks, device=where,
         total=total, batch_size=batch_size, seed=seed, lr=lr,
         peaks=tuple(float(group["lr"]) for group in opt.param_groups), factor=factor, clip=clip, validate_every=every,
         record_every=record_every, measure_cosine=measure_cosine, checkpoint=checkpoint,

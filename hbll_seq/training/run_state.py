@@ -1,8 +1,8 @@
 """The state of a run in a file: a resumed run equals one that was never stopped, bit for bit.
 
-The file holds weights, optimiser, rule, callbacks, history, the number of updates, and the settings that decide the
-result. Data order needs no state: batch i is a function of (seed, i). A failed write costs the run nothing: the old
-file stays, and training goes on.
+The file holds weights, optimiser, rule, callbacks, the state carried along streams, history, the number of updates, and
+the settings that decide the result. Data order needs no state: batch i is a function of (seed, i). A failed write costs
+the run nothing: the old file stays, and training goes on.
 """
 
 import json
@@ -16,11 +16,13 @@ from hbll_seq import rules
 from hbll_seq.checkpoint import WriterLock, split_state, write
 from hbll_seq.errors import InputError, warn
 from hbll_seq.training.callbacks import Callbacks, CallbackState
+from hbll_seq.training.carried import Carried
 from hbll_seq.training.history import History
 from hbll_seq.training.saved_run import HISTORY, SavedRun
 from hbll_seq.training.settings import GROUPS, Differences, plain_settings
 
 Path = str | os.PathLike[str]
+ELSEWHERE = {"stateful", "data", "batch_size", "window", "seed"}  # changed, batch i goes on from no saved state
 
 
 class Trained:
@@ -32,6 +34,7 @@ class Trained:
         run, model, optimizer, rule, callbacks: parts of the run; the optimiser is new.
         settings: settings that decide the result (`training.settings.decisive`); empty without a file.
         path: the file, or None.
+        carried: the state carried along streams.
 
     Raises:
         InputError: another run is writing the file.
@@ -39,10 +42,10 @@ class Trained:
 
     def __init__(
         self, run: History, model: nn.Module, optimizer: torch.optim.Optimizer, rule: rules.Rule[Any],
-        callbacks: Callbacks, settings: dict[str, Any], path: Path | None,
+        callbacks: Callbacks, settings: dict[str, Any], path: Path | None, carried: Carried,
     ) -> None:  # fmt: skip
         self.run, self.model, self.optimizer, self.rule, self.callbacks = run, model, optimizer, rule, callbacks
-        self._settings, self._path = settings, path
+        self._settings, self._path, self._carried = settings, path, carried
         self._fresh = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self._before: dict[str, Tensor] = {}
         self._lock = None if path is None else WriterLock(path)
@@ -63,6 +66,7 @@ class Trained:
                 "optimizer": self.optimizer.state_dict(),
                 "rule": self.rule.state_dict(),
                 "callbacks": [one.state for one in self.callbacks.state_dict()],
+                "carried": self._carried.state_dict(),
             },
             "state",
         )
@@ -141,6 +145,8 @@ class Trained:
                 self.rule.load_state_dict(saved.state["rule"])
             if same_optimizer:
                 self.optimizer.load_state_dict(saved.state["optimizer"])
+            if not found.keys() & ELSEWHERE:
+                self._carried.load_state_dict(saved.state.get("carried"))
         except Exception as error:  # a user's rule or optimiser may raise anything
             self._put_back()
             raise saved.damaged(f"{type(error).__name__}: {error}") from error
@@ -149,6 +155,8 @@ class Trained:
         noted = found | saved.noted(self.run)
         if not same_optimizer:
             noted["state of the optimizer"] = ["kept", "anew"]
+        if self._carried.streams is not None and found.keys() & ELSEWHERE:
+            noted["carried state"] = ["kept", "anew"]
         if noted:
             self.run.changes.append({"step": saved.step, "changed": noted})
         return saved.step, saved.callbacks
