@@ -4,7 +4,7 @@
 deployed; in training the learning rule passes its own. Everything else is the same for every rule.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,14 @@ from hbll_seq.data.streaming import check_state, check_step
 from hbll_seq.engine.execution import Execute as Execute
 from hbll_seq.engine.execution import sequential as sequential
 from hbll_seq.errors import InputError
-from hbll_seq.models.base import Model, Objective, Task
+from hbll_seq.models.base import Objective, Task
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.registry import remember
 from hbll_seq.nn.stack import run_stack
 
 
 @remember
-class SequenceModel(Model):
+class SequenceModel(TimeModel):
     """A recurrent network over sequences (docs/method.md#the-problem).
 
     Args:
@@ -43,8 +44,6 @@ class SequenceModel(Model):
     Attributes:
         rnn: the recurrent module itself, e.g. an `nn.GRU`; its state_dict is an ordinary one.
     """
-
-    family: ClassVar[str] = "recurrent"
 
     def __init__(
         self,

@@ -13,27 +13,39 @@ from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.one_layer import Head
-from hbll_seq.losses import objective
+from hbll_seq.errors import InputError
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.recurrent import SequenceModel
-from hbll_seq.models.scoring import score
 
 
 def forward_backward(
-    model: SequenceModel, batch: Batch, execute: Execute, *, lookup: bool = False
+    model: TimeModel, batch: Batch, execute: Execute, *, lookup: bool = False
 ) -> tuple[float, Tensor | None]:
     """Add the batch's gradients to `.grad`; return the mean loss and the loss per step `(B, T)` (or None).
 
     With `lookup` the first cell may get symbols in place of their embeddings (`cells.symbol_cell`).
     """
-    with c.own_precision(batch.x):
-        out = model(batch.x, batch.lengths, execute=execute, lookup=lookup)
-        loss, per_step = objective(model.objective, out, batch)
+    with model.update_by(execute, batch.x):
+        loss, per_step = model.training_loss(batch, execute, lookup=lookup)
         loss.backward()
         return float(loss.detach()), per_step
 
 
+def need_layers(model: TimeModel, rule: str) -> None:
+    """Refuse a model without recurrent layers.
+
+    Raises:
+        InputError: there is none that the rule could run.
+    """
+    if not model.cells:
+        raise InputError(
+            "rule", f"{rule!r} for a {type(model.inner).__name__} without recurrent layers that it could run",
+            'rule="bptt", which is plain autograd for any module; or nn.GRU, nn.LSTM, nn.RNN or layers of hbll_seq.nn',
+        )  # fmt: skip
+
+
 def train(
-    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
+    model: TimeModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
     keep: bool = False, probe: bool = False,
 ) -> tuple[float, Tensor | None]:  # fmt: skip
     """Add an engine's gradients to `.grad`; return the mean loss and the loss of every credit block (or None).
@@ -50,6 +62,7 @@ def train(
     """
     engine.begin(keep=keep, probe=probe)
     if not keep and inside(model, batch, engine):
+        assert isinstance(model, SequenceModel)  # as `plain` says
         cell, x = model.cells[0], batch.x
         if model.embedding is not None:
             c.check_symbols(x, len(model.embedding.weight))
@@ -64,7 +77,9 @@ def train(
         def execute(
             layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
-            return engine.layer(layer, cell, x, state, lengths, credit, discount, end=end)
+            # a layer inside a user's module may see other steps or sequences than the batch has
+            block = credit if model.whole_layers else engine.credit_block(x.shape[1], len(x))
+            return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
         lookup = engine.options.precision == "float32" and plain(model)
         loss, per_step = forward_backward(model, batch, execute, lookup=lookup)
@@ -73,10 +88,10 @@ def train(
     return loss, losses if losses is not None or math.isfinite(loss) else broken(engine)
 
 
-def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
+def inside(model: TimeModel, batch: Batch, engine: Engine) -> bool:
     """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups."""
     options = engine.options
-    if len(model.cells) > 1 or not plain(model):
+    if len(model.cells) != 1 or not plain(model) or not isinstance(model, SequenceModel):
         return False
     if options.group is not None or options.memory is not None:
         return True
@@ -86,12 +101,14 @@ def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
     return table is None or c.SymbolCell.pays(cell, table.weight, batch.x.numel())
 
 
-def plain(model: SequenceModel) -> bool:
+def plain(model: TimeModel) -> bool:
     """Return whether a model does nothing beyond its class, so that a shorter way round its modules is equal.
 
     It has known types without overrides, options, hooks or parametrizations; every parameter is a leaf that requires
     grad.
     """
+    if not isinstance(model, SequenceModel):
+        return False
     for name in ("forward", "embed", "read", "cells"):
         if getattr(type(model), name) is not getattr(SequenceModel, name) or name in vars(model):
             return False
@@ -122,13 +139,13 @@ def _touched(module: nn.Module) -> bool:
     return parametrize.is_parametrized(module)
 
 
-def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) -> float:
+def deployed_loss(model: TimeModel, batch: Batch, *, grouped: bool = False) -> float:
     """Return the mean loss of the deployed chain, without gradient; `grouped` computes it a chunk of time steps at a
     time.
     """
-    if grouped and len(model.cells) == 1 and plain(model):
+    if grouped and len(model.cells) == 1 and isinstance(model, SequenceModel) and plain(model):
         return _in_chunks(model, batch)
-    return score(model, batch)[0]
+    return model.deployed_loss(batch)
 
 
 CHUNK = 16384  # time steps of the deployed chain at a time

@@ -26,6 +26,7 @@ from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.options import EXECUTIONS
 from hbll_seq.errors import EngineWarning
 from hbll_seq.kernels import machine
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.recurrent import SequenceModel
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def fastest(sides: list[Schedule], make: Callable[[Schedule], Callable[[], None]
     return min(sides, key=lambda side: statistics.median(taken[side]))
 
 
-def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> None:
+def pin(rule: "HBLL", model: TimeModel, batch: Batch, progress: float) -> None:
     """Fix the engine's schedule for such batches by measurement, if `execution="measured"` and it is not yet known.
 
     Args:
@@ -88,6 +89,7 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
     name = shape_name(steps, size, credit)
     if engine.options.execution != "measured" or name in engine.pinned:
         return
+    assert isinstance(model, SequenceModel)  # `HBLL.setup` refuses others
     whole = engine.options.discount == 1 or model.task == "sequence"
     device = batch.x.device
 

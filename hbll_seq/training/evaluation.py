@@ -8,48 +8,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.data.inputs import as_sequences, as_source
+from hbll_seq.data.inputs import as_sequences
 from hbll_seq.data.scalars import flag, integer
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
+from hbll_seq.models.any_module import AnyModule, as_evaluated
 from hbll_seq.models.base import Model
 from hbll_seq.models.scoring import score
-from hbll_seq.training.arguments import check_model
+from hbll_seq.training.evaluate_module import evaluate_module, predict_module
 from hbll_seq.training.modes import evaluation_mode
 
 
 def evaluate(
-    model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
-    ignore_index: int = -100,
+    model: nn.Module, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
+    ignore_index: int = -100, loss: Any = None, metrics: Any = None,
 ) -> dict[str, float]:  # fmt: skip
     """Return loss and accuracy of the deployed chain on data in any form of `fit`.
 
     Args:
-        model: any model of this package.
+        model: as for `fit`.
         x: as for `fit`.
         y: as for `fit`.
         mask: as for `fit`.
         ignore_index: as for `fit`.
         batch_size: sequences at a time.
         window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
+        loss: as for `fit`.
+        metrics: as for `fit`; an object with `update` sees all data before it computes.
 
     Returns:
-        `loss` (nats per target, or squared units); for classification also `accuracy` in 0..1; for next-step
-        models of symbols also `bits` per symbol.
+        `loss` (nats per target, squared units, or those of the loss given), and the metrics; for classification also
+        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
     """
-    check_model(model)
-    batch_size = integer("batch_size", batch_size)
+    batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
     return evaluate_source(
-        model, as_source(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size
+        judged, judged.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index), batch_size
     )
 
 
 def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
     """Evaluate on normalised data."""
+    if isinstance(model, AnyModule):
+        with _deployed(model):
+            return evaluate_module(model, source, batch_size)
     total = 0.0
     targets = right = answers = 0
     with _deployed(model):
@@ -72,24 +77,30 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     return result
 
 
-def predict(model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
+def predict(model: nn.Module, x: Any, *, batch_size: int = 64, probabilities: bool = False) -> Tensor | list[Tensor]:
     """Return the predictions of the deployed chain.
 
     Args:
-        model: any model of this package.
+        model: as for `fit`.
         x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (its targets
             are ignored).
         batch_size: sequences at a time.
         probabilities: return the softmax of the scores (classification only).
 
     Returns:
-        On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ.
+        On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ. Of a
+        module of another kind, its outputs likewise, cut to the lengths it returns, or to those of x.
 
     Raises:
         InputError: as `fit`, before anything is computed.
     """
-    check_model(model)
     batch_size = integer("batch_size", batch_size)
+    model = model.inner if isinstance(model, AnyModule) else model
+    if not isinstance(model, Model):
+        if flag("probabilities", probabilities):
+            raise InputError("probabilities", "True for a module whose outputs may be anything", "False")
+        with _deployed(model):
+            return predict_module(model, x, batch_size)
     if flag("probabilities", probabilities) and model.objective != "cross_entropy":
         raise InputError("probabilities", "True for a regression", "False")
     padded, lengths, _ = as_sequences(x, model)

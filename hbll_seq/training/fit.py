@@ -8,19 +8,23 @@ it reached, and a run that diverges leaves the weights of its last finite loss (
 import os
 from typing import Any, Literal
 
+from torch import nn
+
 from hbll_seq import rules
-from hbll_seq.models.base import Model
+from hbll_seq.data.scalars import flag
+from hbll_seq.models.any_module import as_model
 from hbll_seq.training.history import History
 from hbll_seq.training.loop import train
 from hbll_seq.training.prepare import prepare
 
 
 def fit(
-    model: Model, x: Any, y: Any = None, *,
+    model: nn.Module, x: Any, y: Any = None, *, loss: Any = None,
     rule: str | rules.Rule[Any] = "hbll",
     steps: int | None = None, epochs: float | None = None, batch_size: int = 16, window: int | None = None,
     lr: float = 4e-3, optimizer: Any = "adam", weight_decay: float = 0.0, schedule: Any = "linear", warmup: int = 0,
     clip: float | None = 1.0,
+    accumulate: int = 1, metrics: Any = None, sample_weight: Any = None, convert: bool = True,
     validation: Any = None, validate_every: int | str = "auto", mask: Any = None, ignore_index: int = -100,
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
@@ -32,13 +36,24 @@ def fit(
     Under `torch.autocast` recurrent models still train in their weights' precision.
 
     Args:
-        model: a `SequenceModel`, `CharLM`, `MLP`, `ViT`, `GPT`, `Layered`; trained in place.
+        model: a model of this package, or any module with a `loss`: `forward(x)` or `forward(x, lengths)`, which
+            returns outputs, or `(outputs, lengths)` where it shortens time; trained in place. See
+            docs/howto/own-model.md.
         x: sequences, in any form of docs/howto/data.md (`hbll_seq.data.inputs`).
         y: their targets (`hbll_seq.data.targets`); None for next-step prediction.
         mask: `(N, T)` bool, True where a time step's target counts; None: all count.
         ignore_index: label of time steps whose targets do not count.
+        loss: "cross_entropy", "nll", "ctc", "mse", "l1", "smooth_l1", "huber", "bce", "bce_with_logits", "poisson_nll"
+            or one of torch's modules, whose mean goes over the targets that count; or a module or callable
+            `(out, y)`, `(out, y, lengths)` or `(out, y, lengths, target_lengths)` of padded tensors that returns a
+            scalar. None: the objective of a model of this package.
+        sample_weight: `(N,)` weights of sequences, for the objective and for torch's losses.
+        metrics: callables `(out, y)`, or torchmetrics objects, by name (`hbll_seq.models.given_metrics`).
+        convert: run plain `nn.GRU`, `nn.LSTM` and `nn.RNN` inside a module as this package's layers during the run.
         window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
-        batch_size: sequences per update (a DataLoader brings its own).
+        batch_size: sequences per batch (a DataLoader brings its own).
+        accumulate: batches per update. Their gradients are averaged by the targets that count, so that k batches of b
+            sequences equal one of k b; of a callable loss it is the plain mean.
         rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`. Further keywords are its options (`block_size`, `sweeps`,
             `feedback`, `pull`, ...); the rule must have each of them.
         rule_options: a dict with options of several rules; the rule takes those it has.
@@ -47,7 +62,8 @@ def fit(
 
     Optimisation:
         lr: peak learning rate.
-        optimizer: "adam", "adamw", "sgd", or a factory `f(parameters, lr=...)`.
+        optimizer: "adam", "adamw", "sgd", a factory `f(parameters, lr=...)`, or an optimiser over the parameters, with
+            its own rates, which the schedule multiplies.
         weight_decay: weight decay of the optimiser.
         schedule: "linear" (to zero), "cosine", "constant", or a function from the update's number to a factor on `lr`.
         warmup: updates of linear warm-up.
@@ -80,11 +96,14 @@ def fit(
         DivergenceError: loss or gradient is not finite. The model holds the weights of its last finite loss; the
             error's `history` holds the records.
     """
-    return train(prepare(
-        model, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
-        rule_options=rule_options, options=options,
-        steps=steps, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
-        weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
-        callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
-        measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
-    ))  # fmt: skip
+    trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
+    with trained.in_run(flag("convert", convert)):
+        return train(prepare(
+            trained, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
+            rule_options=rule_options, options=options, sample_weight=sample_weight, accumulate=accumulate,
+            convert=convert,
+            steps=steps, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
+            weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
+            callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
+            measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+        ))  # fmt: skip
