@@ -7,6 +7,7 @@ second axis. Floats are cast to the module's dtype, whole numbers to int64.
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -33,10 +34,12 @@ class Reading(NamedTuple):
     Attributes:
         kind: of the targets.
         dtype: of values.
+        check: refuses targets; called for every batch of a DataLoader.
     """
 
     kind: Kind
     dtype: torch.dtype
+    check: Callable[[Pairs], None] | None = None
 
 
 def read_pairs(
@@ -61,7 +64,10 @@ def read_pairs(
                 raise InputError(name, "given beside a DataLoader", f"a loader that yields {ITEMS}")
 
         def convert(item: Any) -> Batch:
-            return make_pairs(*_parts(item), reading, None, ignore_index, None).whole()
+            found = make_pairs(*_parts(item), reading, None, ignore_index, None)
+            if reading.check is not None:
+                reading.check(found)
+            return found.whole()
 
         return Loader(x, convert)
     if isinstance(x, Dataset):

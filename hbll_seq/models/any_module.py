@@ -186,7 +186,7 @@ class AnyModule(TimeModel):
         kind, own = self.loss.kind, self.own
         if self.loss.ignored not in (None, -100):
             ignore_index = int(self.loss.ignored or 0)
-        reading = Reading(kind, dtype_of(self.module))
+        reading = Reading(kind, dtype_of(self.module), self.loss.check_targets)
         if weight is not None and not self.loss.known:
             raise InputError("sample_weight", "given beside a callable loss", "None: weigh the sequences in the loss")
         if own is None:

@@ -34,7 +34,7 @@ def lengths_argument(module: nn.Module) -> str | int | None:
         InputError: a `forward` that cannot be called with x, or with x and lengths.
     """
     found = parameters(module.forward)
-    if found is not None and all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in found):
+    if found and all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in found):
         wrapped = getattr(module, "module", None)  # DistributedDataParallel and its like pass everything on
         return lengths_argument(wrapped) if isinstance(wrapped, nn.Module) else None
     if found is None:

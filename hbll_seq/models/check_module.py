@@ -43,55 +43,52 @@ def rehearse(model: "AnyModule", batch: Batch, sources: list[Source]) -> None:
 
     with kept_buffers(model.inner), borrowed_generators(batch.x.device, 0), model.update_by(execute, batch.x):
         with torch.enable_grad():
-            out, lengths, loss = _called(model, batch)
-            if not loss.requires_grad:
-                name = "loss" if out.requires_grad else "model"
-                what = "a loss" if out.requires_grad else "outputs"
-                raise InputError(
-                    name, f"{what} without a graph", "a gradient: no detach(), no_grad() or argmax between"
-                )
-    for source in sources:
-        if isinstance(source, Pairs):
-            _check_targets(model, source, batch, out, lengths)
+            out, lengths = _outputs(model, batch)
+            for source in sources:
+                if isinstance(source, Pairs):
+                    _check_targets(model, source, batch, out)
+            loss = _score(model, out, lengths, batch)
+    if not loss.requires_grad:
+        name = "loss" if out.requires_grad else "model"
+        what = "a loss" if out.requires_grad else "outputs"
+        raise InputError(name, f"{what} without a graph", "a gradient: no detach(), no_grad() or argmax between")
 
 
-def _called(model: "AnyModule", batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return outputs, their lengths and the loss of a batch; errors of the user's code name the argument."""
-    shape = f"{tuple(batch.x.shape)} of {batch.x.dtype}"
+def _outputs(model: "AnyModule", batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Return outputs and their lengths; note the number of classes."""
     try:
         out, lengths = model.called(batch)
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise InputError("model", f"a module that fails on x {shape} ({_first(error)})", "one that takes it") from error
-    model.loss.classes = None
+        came = f"a module that fails on x {tuple(batch.x.shape)} of {batch.x.dtype} ({_first(error)})"
+        raise InputError("model", came, "one that takes it") from error
+    if isinstance(model.loss, TorchLoss) and model.loss.kind != "values" and out.ndim > 1:
+        model.loss.classes = model.loss.classes_last(out, batch.y).shape[-1]
+    return out, lengths
+
+
+def _score(model: "AnyModule", out: Tensor, lengths: Tensor | None, batch: Batch) -> Tensor:
+    """Return the loss, after a call of the metrics."""
+    name = "loss"
     try:
         scored = model.loss(out, lengths, batch)
         if model.metrics:
+            name = "metrics"
             model.metrics.of(scored, out, lengths, batch, model.loss)
     except InputError:
         raise
     except Exception as error:
         came = f"one that fails on outputs {tuple(out.shape)} and targets {tuple(batch.y.shape)} ({_first(error)})"
         hint = '; "bce" reads probabilities, "bce_with_logits" scores' if model.loss.named() == "bce" else ""
-        raise InputError("loss or metrics" if model.metrics else "loss", came, f"one that takes them{hint}") from error
-    if isinstance(model.loss, TorchLoss) and model.loss.kind != "values" and out.ndim > 1:
-        rows = scored.out if scored.out is not None else out
-        model.loss.classes = rows.shape[-1]
-    return out, lengths, scored.loss
+        raise InputError(name, came, f"one that takes them{hint}") from error
+    return scored.loss
 
 
-def _check_targets(model: "AnyModule", source: Pairs, batch: Batch, out: Tensor, lengths: Tensor | None) -> None:
+def _check_targets(model: "AnyModule", source: Pairs, batch: Batch, out: Tensor) -> None:
     """Check all labels of the data against the classes of the outputs, and those of CTC against its steps."""
-    loss, labels = model.loss, source.labels()
-    if not isinstance(loss, TorchLoss) or loss.kind == "values" or labels.is_floating_point() or not labels.numel():
-        return
-    if isinstance(loss, CTC):
-        loss.refuse_blank(labels)
-    if loss.ignored is not None:
-        labels = labels[labels != loss.ignored]
-    if labels.numel():
-        loss.check_labels(*(int(v) for v in labels.aminmax()))
+    loss = model.loss
+    loss.check_targets(source)
     # outputs no longer than the inputs: no sequence can have more
     if isinstance(loss, CTC) and source.target_lengths is not None and out.shape[1] <= batch.x.shape[1]:
         loss.check_alignment(needed(source.y, source.target_lengths), source.lengths)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.read_targets import Kind
 from hbll_seq.errors import InputError
 from hbll_seq.models.called import LENGTHS, POSITIONAL, parameters
@@ -59,11 +60,14 @@ class GivenLoss:
         Raises:
             InputError: outputs and targets that do not go together, or a loss that is no scalar.
         """
-        loss = self.function(*(out, batch.y, steps(out, lengths), batch.target_lengths)[: self._count])
+        loss = self.function(*(out, batch.y, steps(out, lengths, batch), batch.target_lengths)[: self._count])
         if not isinstance(loss, Tensor) or loss.ndim:
             came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise InputError("loss", f"a loss that returns {came}", "a scalar tensor, such as the mean")
         return Scored(loss, 1.0)
+
+    def check_targets(self, data: Pairs) -> None:
+        """Refuse targets that no output can have."""
 
     def move(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply `function` to the loss's own tensors, for another device or dtype."""
@@ -86,9 +90,11 @@ class GivenLoss:
         return f"{self.named()}({', '.join(part for part in (told, tensors) if part)})"
 
 
-def steps(out: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return `lengths`, or all steps of outputs `(B, T, ...)`."""
-    return torch.full((len(out),), out.shape[1] if out.ndim > 1 else 1) if lengths is None else lengths
+def steps(out: Tensor, lengths: Tensor | None, batch: Batch) -> Tensor:
+    """Return `lengths`; if not known, all steps of outputs `(B, T, V)`, or the inputs' lengths of outputs `(B, V)`."""
+    if lengths is not None:
+        return lengths
+    return torch.full((len(out),), out.shape[1]) if out.ndim > 2 else batch.lengths
 
 
 def arguments(function: Callable[..., Any], name: str) -> int:

@@ -93,7 +93,7 @@ class Tally:
         pair = (scored.out.detach(), scored.y) if scored.out is not None and rows else given
         size = len(scored.y) if scored.y is not None else len(out)
         for name, count in self._metrics._count.items():
-            whole = (*given, steps(out, lengths), batch.target_lengths)
+            whole = (*given, steps(out, lengths, batch), batch.target_lengths)
             value = self._metrics._all[name](*(pair if count == 2 else whole[:count]))
             self._sums[name] += size * as_number(name, value)
         self._size += size

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.read_targets import Kind
 from hbll_seq.errors import InputError
 from hbll_seq.models.given_loss import GivenLoss, Scored, steps
@@ -73,10 +74,23 @@ class TorchLoss(GivenLoss):
         """See `GivenLoss`."""
         return next(name for name, kind in NAMES.items() if type(self.function) is kind)
 
-    def check_labels(self, low: int, high: int) -> None:
+    def classes_last(self, out: Tensor, y: Tensor) -> Tensor:
+        """Return outputs with classes on their last axis."""
+        return out
+
+    def check_targets(self, data: Pairs) -> None:
         """Refuse labels outside the classes, once these are known."""
-        if self.classes is not None and (low < 0 or high >= self.classes):
-            raise InputError("y", f"labels in {low}..{high}", f"labels in 0..{self.classes - 1}, as the outputs have")
+        labels = data.labels()
+        if self.kind == "values" or labels.is_floating_point():
+            return
+        if self.ignored is not None:
+            labels = labels[labels != self.ignored]
+        if not labels.numel():
+            return
+        low, high = (int(v) for v in labels.aminmax())
+        if low < 0 or (self.classes is not None and high >= self.classes):
+            last = "" if self.classes is None else f"..{self.classes - 1}"
+            raise InputError("y", f"labels in {low}..{high}", f"labels in 0{last}, as the outputs have")
 
 
 class Rows(TorchLoss):
@@ -110,6 +124,12 @@ class Rows(TorchLoss):
     def _each_shape(self, out: Tensor, y: Tensor) -> tuple[int, ...]:
         return (len(y),) if self.kind == "labels" else tuple(y.shape)
 
+    def classes_last(self, out: Tensor, y: Tensor) -> Tensor:
+        """See `TorchLoss`; torch's layout `(B, V, ...)` is taken for labels `(B, ...)` that only it fits."""
+        hard = self.kind == "labels" and not y.is_floating_point()
+        torchs = hard and out.ndim == y.ndim + 1 > 2 and out.shape[:-1] != y.shape and out.shape[2:] == y.shape[1:]
+        return out.movedim(1, -1) if torchs else out
+
     def _size(self, y: Tensor, weight: Tensor | None) -> float | Tensor:
         """Return what the mean divides by: targets that count, by their weights."""
         if self.kind == "labels" and not y.is_floating_point():
@@ -128,9 +148,7 @@ class Rows(TorchLoss):
         y, mask = batch.y, batch.mask
         lengths = batch.target_lengths if lengths is None else lengths
         hard = self.kind == "labels" and not y.is_floating_point()
-        if hard and out.ndim == y.ndim + 1 and out.shape[:-1] != y.shape:
-            if out.shape[2:] == y.shape[1:] and y.ndim > 1:
-                out = out.movedim(1, -1)
+        out = self.classes_last(out, y)
         if not hard and out.shape != y.shape and self.kind == "values":
             if out.shape == (*y.shape, 1):
                 out = out.squeeze(-1)
@@ -181,8 +199,8 @@ class CTC(TorchLoss):
             raise InputError("model", f"outputs of shape {tuple(out.shape)}", "(B, T, V) scores for CTC")
         if n is None:
             n = torch.full((len(y),), y.shape[1])
-        lengths = steps(out, lengths)
-        self.check_alignment(needed(y.cpu(), n), lengths)
+        lengths = steps(out, lengths, batch)
+        self.check_alignment(needed(y.cpu(), n), lengths, " of a batch")
         scores = functional.log_softmax(out, -1).transpose(0, 1)
         if batch.weight is None:
             return Scored(self.function(scores, y, lengths, n), float(len(y)))
@@ -192,7 +210,7 @@ class CTC(TorchLoss):
         size = batch.weight.sum()
         return Scored((each / n.clamp(min=1).to(each) * batch.weight).sum() / size, size)
 
-    def check_alignment(self, need: Tensor, steps: Tensor) -> None:
+    def check_alignment(self, need: Tensor, steps: Tensor, of: str = "") -> None:
         """Refuse sequences that need more steps than there are, unless `zero_infinity` says to leave them out.
 
         Raises:
@@ -203,20 +221,15 @@ class CTC(TorchLoss):
             return
         i = int(short.nonzero()[0])
         raise InputError(
-            "y", f"labels of sequence {i} that need {int(need[i])} outputs (one each, and one between equal ones)",
+            "y", f"labels of sequence {i}{of} that need {int(need[i])} outputs (one each, and one between equal ones)",
             f"at most {int(steps[i])}, its outputs; nn.CTCLoss(zero_infinity=True) leaves such sequences out",
         )  # fmt: skip
 
-    def check_labels(self, low: int, high: int) -> None:
-        """See `TorchLoss`."""
-        super().check_labels(low, high)
-        if low < 0:
-            raise InputError("y", f"labels in {low}..{high}", "labels from 0")
-
-    def refuse_blank(self, labels: Tensor) -> None:
-        """Refuse the blank among the labels."""
-        if bool((labels == self.blank).any()):
+    def check_targets(self, data: Pairs) -> None:
+        """See `TorchLoss`; the blank is no label."""
+        if bool((data.labels() == self.blank).any()):
             raise InputError("y", f"label {self.blank} among the targets", f"other labels: {self.blank} is the blank")
+        super().check_targets(data)
 
 
 def needed(y: Tensor, lengths: Tensor) -> Tensor:

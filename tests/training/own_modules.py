@@ -79,7 +79,7 @@ def label_sequences(lengths, seed=3):
 
 def loop(module, x, y, loss, *, kind, steps, batch_size, lr=1e-2, seed=0, clip=1.0):
     """Train as one would by hand: `loss(module, batch)` over the batches that `fit` draws."""
-    source = read_pairs(x, y, Reading(kind, torch.float32))
+    source = read_pairs(x, y, Reading(kind, next(module.parameters()).dtype))
     optimizer = torch.optim.Adam(module.parameters(), lr=lr)
     losses = []
     module.train()

@@ -1,5 +1,7 @@
 """`fit` on modules of a user's own: the weights of the loop that the user would write."""
 
+import copy
+
 import pytest
 import torch
 from own_modules import Attending, Labeller, Regression, Speech, ctc, features, label_sequences, labels, loop
@@ -16,7 +18,7 @@ WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 0.3])
 def cross_entropy(module, batch):
     out = module(batch.x)
     y = batch.y if batch.mask is None else batch.y.masked_fill(~batch.mask, -100)
-    return functional.cross_entropy(out.flatten(0, 1), y.flatten(), weight=WEIGHTS, label_smoothing=0.1)
+    return functional.cross_entropy(out.flatten(0, 1), y.flatten(), weight=WEIGHTS.to(out), label_smoothing=0.1)
 
 
 def values(module, batch):
@@ -36,8 +38,11 @@ CASES = {
                   "mse", values, "values"),
     "attention": (Attending, features(LENGTHS), labels((8,), 3), "cross_entropy", last, "labels"),
 }  # fmt: skip
-RULES = {"bptt": {}, "hbll": dict(tolerance=1e-7, feedback_tolerance=1e-7),
-         "hbll in blocks": dict(tolerance=1e-7, feedback_tolerance=1e-7, execution="parallel", execution_block=3)}  # fmt: skip
+RULES = {
+    "bptt": {},
+    "hbll": dict(tolerance=1e-7, feedback_tolerance=1e-13),
+    "hbll in blocks": dict(tolerance=1e-10, feedback_tolerance=1e-18, most=40, execution="parallel", execution_block=3),
+}
 FAST = dict(steps=30, batch_size=3, lr=1e-2, progress=False)
 
 
@@ -51,12 +56,17 @@ def made(kind, seed=0):
 def test_weights_are_those_of_the_loop_by_hand(case, rule):
     kind, x, y, loss, by_hand, reading = CASES[case]
     ours, theirs = made(kind), made(kind)
+    if "blocks" in rule:  # in float32, Adam magnifies the rounding at which the sweeps end
+        ours, theirs, loss = (
+            ours.double(),
+            theirs.double(),
+            loss if isinstance(loss, str) else copy.deepcopy(loss).double(),
+        )
     before = [(name, type(m)) for name, m in ours.named_modules()]
     run = hs.fit(ours, x, y, loss=loss, rule=rule.split()[0], **FAST | RULES[rule])
     losses = loop(theirs, x, y, by_hand, kind=reading, steps=30, batch_size=3)
     assert run.history["loss"] == pytest.approx(losses, abs=1e-5)
-    within = 5e-5 if "blocks" in rule else 1e-5  # sweeps end at float32's rounding, which Adam magnifies
     for (name, p), q in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
-        assert torch.allclose(p, q, atol=within, rtol=0), (name, (p - q).abs().max())
+        assert torch.allclose(p, q, atol=1e-5, rtol=0), (name, (p - q).abs().max())
     assert run.model is ours and [(name, type(m)) for name, m in ours.named_modules()] == before
     assert not any("_execution" in vars(m) or "_engine" in vars(m) for m in ours.modules())
