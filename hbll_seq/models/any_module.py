@@ -179,6 +179,14 @@ class AnyModule(TimeModel):
         task = self.own.task if self.own is not None else None
         return {"task": task, "objective": self.loss.named(), "loss": self.loss.described()}
 
+    def config(self) -> dict[str, Any]:
+        """Refuse: a module of the user's cannot be rebuilt.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("model", f"a {type(self.module).__name__} of your own", "its state_dict, in a file of yours")
+
     def make_source(
         self, x: Any, y: Any, *, mask: Any, window: int | None, ignore_index: int, weight: Any = None
     ) -> Source:

@@ -11,7 +11,7 @@ from hbll_seq.data.checks import check_lengths
 from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.sources import Source
-from hbll_seq.engine import Engine, Options
+from hbll_seq.engine import Engine, Execute, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import kept_buffers
 from hbll_seq.models.torch_losses import CTC, TorchLoss, needed
@@ -43,7 +43,7 @@ def rehearse(model: "AnyModule", batch: Batch, sources: list[Source]) -> None:
 
     with kept_buffers(model.inner), borrowed_generators(batch.x.device, 0), model.update_by(execute, batch.x):
         with torch.enable_grad():
-            out, lengths = _outputs(model, batch)
+            out, lengths = _outputs(model, batch, execute)
             for source in sources:
                 if isinstance(source, Pairs):
                     _check_targets(model, source, batch, out)
@@ -54,10 +54,10 @@ def rehearse(model: "AnyModule", batch: Batch, sources: list[Source]) -> None:
         raise InputError(name, f"{what} without a graph", "a gradient: no detach(), no_grad() or argmax between")
 
 
-def _outputs(model: "AnyModule", batch: Batch) -> tuple[Tensor, Tensor | None]:
+def _outputs(model: "AnyModule", batch: Batch, execute: Execute) -> tuple[Tensor, Tensor | None]:
     """Return outputs and their lengths; note the number of classes."""
     try:
-        out, lengths = model.called(batch)
+        out, lengths = model.called(batch, execute)
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything

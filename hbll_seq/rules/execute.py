@@ -91,7 +91,7 @@ def train(
 def inside(model: TimeModel, batch: Batch, engine: Engine) -> bool:
     """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups."""
     options = engine.options
-    if len(model.cells) != 1 or not plain(model) or not isinstance(model, SequenceModel):
+    if not isinstance(model, SequenceModel) or len(model.cells) > 1 or not plain(model):
         return False
     if options.group is not None or options.memory is not None:
         return True

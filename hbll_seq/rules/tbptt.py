@@ -44,13 +44,13 @@ class TBPTT(Rule[TimeModel]):
         # the gradients of pieces are independent: depth is one chain and one piece back
         return StepResult(loss, {"depth": float(steps + min(block, steps))}, losses)
 
-    @staticmethod
-    def _by_torch(model: TimeModel, batch: Batch, block: int) -> tuple[float, Tensor | None]:
+    def _by_torch(self, model: TimeModel, batch: Batch, block: int) -> tuple[float, Tensor | None]:
         def execute(
             layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
             outputs = []
-            for piece in x.split(block, 1):
+            size = block if model.whole_layers else self.engine.credit_block(x.shape[1], len(x))
+            for piece in x.split(size, 1):
                 out, state = cell.sequence(piece, state.detach())
                 outputs.append(out)
             return torch.cat(outputs, 1), state

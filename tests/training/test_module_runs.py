@@ -119,6 +119,16 @@ def test_a_resumed_run_equals_a_whole_one_and_the_file_has_the_modules_names(rul
     assert any("rnn.weight_hh_l0" in name for name in tensors) and not any("module.rnn" in name for name in tensors)
 
 
+def test_targets_and_weights_are_compared_on_resuming(tmp_path):
+    y, few = Y.clone(), Y.clone()
+    few[0] = -100
+    options = FAST | dict(rule="bptt", checkpoint=tmp_path / "c", checkpoint_every=2)
+    for given in (dict(y=few), dict(y=y, sample_weight=torch.arange(8.0))):
+        hs.fit(made(Attending), X, **given, **options)
+        with pytest.raises(hs.InputError, match="resume: .*data was"):
+            hs.fit(made(Attending), X, y, resume=True, **options)
+
+
 def test_early_stopping_puts_the_best_weights_back():
     module = made(Regression)
     x = torch.stack([one[:9] for one in X])
