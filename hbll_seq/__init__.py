@@ -12,6 +12,7 @@ from hbll_seq import audio as audio
 from hbll_seq import cells as cells
 from hbll_seq import datasets as datasets
 from hbll_seq import models as models
+from hbll_seq import nn as nn
 from hbll_seq import plot as plot
 from hbll_seq import rules as rules
 from hbll_seq.attribution.lag import lag_map as lag_map
@@ -27,6 +28,8 @@ from hbll_seq.errors import EngineWarning as EngineWarning
 from hbll_seq.errors import InputError as InputError
 from hbll_seq.installation import about as about
 from hbll_seq.models import Layered as Layered
+from hbll_seq.nn.conversion import convert as convert
+from hbll_seq.nn.conversion import revert as revert
 from hbll_seq.paths.anytime import predict_anytime as predict_anytime
 from hbll_seq.paths.costs import evaluate_paths as evaluate_paths
 from hbll_seq.paths.draft import draft_and_verify as draft_and_verify

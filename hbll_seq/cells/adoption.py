@@ -94,11 +94,14 @@ def _user(module: nn.Module, input_size: int) -> Cell:
     hidden = getattr(module, "hidden_size", None)
     if not isinstance(hidden, int):
         raise InputError("cell", f"{type(module).__name__} without hidden_size", "an int attribute `hidden_size`")
-    required = [
+    if isinstance(module, nn.LSTMCell):
+        raise InputError("cell", "an nn.LSTMCell, whose state is a pair", 'forward(x, h) -> h, or cell="lstm"')
+    given = [
         p
         for p in inspect.signature(module.forward).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    if len(required) != 2:
-        raise InputError("cell", f"forward with {len(required)} required arguments", "forward(x, h) -> h")
+    required = sum(p.default is p.empty for p in given)
+    if required > 2 or len(given) < 2:
+        raise InputError("cell", f"forward with {required} required arguments", "forward(x, h) -> h")
     return UserCell(module, input_size, hidden)

@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hbll_seq.cells import inference
 from hbll_seq.cells.autograd_rolls import AutogradRoll
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.roll import fused
 
 if TYPE_CHECKING:
     from hbll_seq.cells.fused import CellRoll
-
-CHUNK = 4096  # time steps whose activations the deployed chain may hold at a time
 
 
 class Advance(NamedTuple):
@@ -171,20 +170,16 @@ class Cell(ABC):
         return torch.stack(outputs, 1), state
 
     def deployed(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Do `sequence` without gradient: by compiled rolls if the cell has them, `CHUNK` time steps at a time."""
+        """Do `sequence` without gradient, by a compiled roll where that is faster (`cells.inference`)."""
+        if not torch.is_grad_enabled():  # the context takes microseconds
+            return inference.deployed(self, x, state)
         with torch.no_grad():
-            real = type(x) is Tensor and type(state) is Tensor  # not the tensors of an exporter's trace
-            traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-            if traced or not real or not self.compiled(state) or x.dtype != state.dtype:
-                return self.sequence(x, state)
-            outputs = x.new_empty(x.shape[0], x.shape[1], self.hidden_size)
-            for i in range(0, x.shape[1], CHUNK):
-                piece = x[:, i : i + CHUNK].transpose(0, 1).contiguous()
-                with self.roll(piece, state, keep=True, carry=False) as roll:
-                    assert roll.outputs is not None
-                    outputs[:, i : i + CHUNK] = roll.outputs.transpose(0, 1)
-                    state = roll.end
-            return outputs, state
+            return inference.deployed(self, x, state)
+
+    def deployed_step(self, x: Tensor, state: Tensor) -> Tensor:
+        """Do `step` without gradient, faster where a cell can."""
+        with torch.no_grad():
+            return self.step(x, state)
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Do `sequence` with time first, x `(K, N, D)` -> outputs `(K, N, d)`, final state; for cells with a fast

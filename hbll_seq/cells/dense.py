@@ -6,6 +6,7 @@ cell has a module of its own for its equations, carry and recipe.
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from hbll_seq.cells.autograd_rolls import SequenceRoll
@@ -61,6 +62,15 @@ class DenseCell(Cell):
         """Do `sequence` with time first."""
         return self._by_torch(x, state, False)
 
+    def deployed_step(self, x: Tensor, state: Tensor) -> Tensor:
+        """Do `step` without gradient by PyTorch's own function, which computes no carry."""
+        with torch.no_grad():
+            return self._step_by_torch(x, state)
+
+    @abstractmethod
+    def _step_by_torch(self, x: Tensor, state: Tensor) -> Tensor:
+        """Return the new state `(N, S)` after one time step."""
+
     @abstractmethod
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         """Return outputs and final state `(N, S)`."""
@@ -70,7 +80,8 @@ class DenseCell(Cell):
 
         They are weights, has_biases, layers, dropout, training, bidirectional, batch_first.
         """
-        return [*self.parameters()], self.b_ih is not None, 1, 0.0, self.w_hh.requires_grad, False, batch_first
+        train = torch.is_grad_enabled() and self.w_hh.requires_grad  # oneDNN then writes what its backward reads
+        return [*self.parameters()], self.b_ih is not None, 1, 0.0, train, False, batch_first
 
     def _roll_uncompiled(self, x: Tensor, state: Tensor, *, keep: bool, projected: Tensor | None, carry: bool) -> Roll:
         """Roll all time steps in one call of PyTorch."""

@@ -10,15 +10,19 @@ from torch import Tensor
 def gradients_of(
     heads: Sequence[Tensor], wanted: Sequence[Tensor], grads: Sequence[Tensor], *, retain_graph: bool = False
 ) -> list[Tensor | None]:
-    """Pull the gradients on `heads` back to `wanted`; None for a tensor that requires none or is not reached."""
+    """Pull the gradients on `heads` back to `wanted`; None for a tensor that requires none or is not reached.
+
+    A tensor that is wanted twice (tied weights) gets its whole gradient once, in its first place.
+    """
     through = [(head, grad) for head, grad in zip(heads, grads, strict=True) if head.requires_grad]
-    free = [one for one in wanted if one.requires_grad]
+    free = list({id(one): one for one in wanted if one.requires_grad}.values())
     if not through or not free:
         return [None] * len(wanted)
     outs, given = zip(*through, strict=True)
     with _hooks_off(free):
-        found = iter(torch.autograd.grad(outs, free, given, retain_graph=retain_graph, allow_unused=True))
-    return [next(found) if one.requires_grad else None for one in wanted]
+        pulled = torch.autograd.grad(outs, free, given, retain_graph=retain_graph, allow_unused=True)
+    found = {id(one): grad for one, grad in zip(free, pulled, strict=True)}
+    return [found.pop(id(one), None) for one in wanted]
 
 
 @contextmanager

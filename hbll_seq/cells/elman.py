@@ -32,6 +32,10 @@ class ElmanCell(DenseCell):
         """Return the slope of tanh (or relu) from its result."""
         return (new > 0).to(new.dtype) if self.relu else 1 - new * new
 
+    def _step_by_torch(self, x: Tensor, state: Tensor) -> Tensor:
+        function = torch.rnn_relu_cell if self.relu else torch.rnn_tanh_cell
+        return function(x, state, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         function = torch.rnn_relu if self.relu else torch.rnn_tanh
         out, end = function(x, state.unsqueeze(0), *self._arguments(batch_first))

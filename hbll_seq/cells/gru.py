@@ -36,6 +36,9 @@ class GRUCell(DenseCell):
             carry = carry + (state - n) * z * (1 - z) * zz
         return Advance(new, carry, None)
 
+    def _step_by_torch(self, x: Tensor, state: Tensor) -> Tensor:
+        return torch.gru_cell(x, state, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         out, end = torch.gru(x, state.unsqueeze(0), *self._arguments(batch_first))
         return out, end[0]

@@ -32,11 +32,18 @@ class LSTMCell(DenseCell):
         link = (o * (1 - squashed * squashed)).detach()
         return Advance(torch.cat([new, o * squashed], 1), f.detach(), link)
 
+    def _step_by_torch(self, x: Tensor, state: Tensor) -> Tensor:
+        d = self.hidden_size
+        h, c = torch.lstm_cell(x, [state[:, d:], state[:, :d]], self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+        return torch.cat([c, h], 1)
+
     def _by_torch(self, x: Tensor, state: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
         d = self.hidden_size
-        start = [state[:, d:].unsqueeze(0).contiguous(), state[:, :d].unsqueeze(0).contiguous()]
+        start = [state[None, :, d:], state[None, :, :d]]
+        if state.device.type != "cpu":  # cuDNN reads memory in order
+            start = [one.contiguous() for one in start]
         out, h, c = torch.lstm(x, start, *self._arguments(batch_first))
-        return out, torch.cat([c[0], h[0]], 1)
+        return out, torch.cat([c, h], 2)[0]
 
     def block_carry(self, p: Tensor, start: Tensor, outputs: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return carry and link: forget gates of all time steps from one product, output gate of the last."""

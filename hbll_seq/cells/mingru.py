@@ -62,6 +62,12 @@ class MinGRUCell(Cell):
         z = torch.sigmoid(gate)
         return torch.cat([1 - z, z * candidate], -1)
 
+    def deployed_step(self, x: Tensor, state: Tensor) -> Tensor:
+        """Do `step` without gradient in fewer operations."""
+        with torch.no_grad():
+            gate, candidate = self.product(x, self.w_ih, self.b_ih).chunk(2, -1)
+            return torch.lerp(state, candidate, torch.sigmoid(gate))
+
     def advance(self, p: Tensor, state: Tensor) -> Advance:
         """Make one time step; see the module docstring."""
         keep, write = p.chunk(2, -1)

@@ -52,6 +52,9 @@ def plain(value: Tensor, name: str) -> Tensor:
         InputError: another kind of tensor; names it and the call that makes a plain one.
     """
     kind = type(value)
+    if kind is Tensor and value.layout is torch.strided and value.dtype in USABLE:  # almost always; the rest is slow
+        if not (value.is_nested or value.is_meta):
+            return value.resolve_neg()
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         raise InputError(name, f"a {kind.__name__}", "a plain torch.Tensor")
     if kind is not Tensor:

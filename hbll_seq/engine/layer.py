@@ -176,13 +176,18 @@ class _LayerNode(torch.autograd.Function):
 
     Inputs and weights are saved in autograd's way: it refuses a backward pass after a change in place, and after the
     graph was freed. Activations are let go with the first backward pass. Another one through the same graph
-    (`retain_graph=True`) runs the layer again.
+    (`retain_graph=True`) runs the layer again. So does the first one where what is saved goes elsewhere or nowhere, as
+    under `torch.utils.checkpoint`.
     """
 
     @staticmethod
     def keep(ctx: Any, x: Tensor, state: Tensor, parameters: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, state, *parameters)
+
+    @staticmethod
+    def elsewhere() -> bool:
+        return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
     @staticmethod
     def gradients(ctx: Any, dx: Tensor | None, start: Tensor | None, parameters: list[Tensor | None]) -> Any:
@@ -204,7 +209,11 @@ class _BlocksNode(_LayerNode):
         states = solve_layer_states(cell, x, state, lengths, plan, record)
         ctx.given, ctx.states = (cell, lengths, plan, record), states
         assert states.roll.outputs is not None
-        return from_blocks(states.roll.outputs, x.shape[1]), states.roll.end[-1].clone()
+        outputs, end = from_blocks(states.roll.outputs, x.shape[1]), states.roll.end[-1].clone()
+        if _LayerNode.elsewhere() and not record.keep:
+            ctx.states.roll.release()
+            ctx.states = None
+        return outputs, end
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -215,7 +224,7 @@ class _BlocksNode(_LayerNode):
         with torch.no_grad():
             states, ctx.states = ctx.states, None  # activations are not needed again
             if states is None:
-                record = Record()
+                record = Record() if record.feedback_residuals else record
                 states = solve_layer_states(cell, x, state, lengths, plan, record)
             try:
                 given = None if dout is None else to_blocks(dout, plan.block)
@@ -247,8 +256,13 @@ class _InOrderNode(_LayerNode):
         _LayerNode.keep(ctx, x, state, parameters)
         ctx.given = cell, plan
         ctx.in_order = InOrder(cell, x.detach().transpose(0, 1).contiguous(), state, plan, record)
-        outputs: Tensor = ctx.in_order.outputs  # a view on a work buffer, gone with the release: always a copy
-        return outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format), ctx.in_order.end.clone()
+        # a view on a work buffer, gone with the release: always a copy
+        outputs: Tensor = ctx.in_order.outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        end = ctx.in_order.end.clone()
+        if _LayerNode.elsewhere():
+            ctx.in_order.release()
+            ctx.in_order = None
+        return outputs, end
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:

@@ -183,7 +183,8 @@ class InOrder(Borrower):
         self._record.depth.steps += self._steps
         self._record.amplification = None if probe is None else probe.result()
         assert message is not None
-        return message, torch.cat(dx[::-1]) if dx else None, total
+        whole = None if not dx else dx[0] if len(dx) == 1 else torch.cat(dx[::-1])
+        return message, whole, total
 
     def _gamma(self) -> Tensor | None:
         """Expand the discount to `(m, B)`, one per credit block; None if credit is whole."""

@@ -15,11 +15,11 @@ weights, tile by tile. Sizes are arguments, so one compiled function serves ever
 dozen places in memory, which a separate function would need as arguments.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from hbll_seq.kernels.emit_blocks import at_block_end, copy_states, discount
 from hbll_seq.kernels.emit_team import Target, begin, meet
+from hbll_seq.kernels.emit_tiles import heights, product, tiles
 from hbll_seq.kernels.recipes import Recipe
 from hbll_seq.kernels.vector import Code, V
 
@@ -75,7 +75,7 @@ def forward(
                 visible = [code.at(p, b.mul(d, code.index(recipe.parts - 1))) for p in before]
                 if bf16:
                     visible = [code.at(low, b.mul(row, words)) for row in rows]
-                product = _product(code, words, weights, visible, [[bias] * height for bias in biases], bf16)
+                products = product(code, words, weights, visible, [[bias] * height for bias in biases], bf16)
                 for r, row in enumerate(rows):
 
                     def field(name: str, count: int, index: int, row: Any = row) -> Any:
@@ -91,7 +91,7 @@ def forward(
 
                     old = [code.load(code.at(before[r], b.mul(d, code.index(q)), j)) for q in range(recipe.parts)]
                     given = [code.load(field("given", recipe.inputs, g)) for g in range(recipe.inputs)]
-                    new = recipe.forward(old, given, [gate[r] for gate in product], constant)
+                    new = recipe.forward(old, given, [gate[r] for gate in products], constant)
                     for q, part in enumerate(new.state):
                         code.store(part, code.at(to, b.mul(row, span), b.mul(d, code.index(q)), j))
                     if bf16:
@@ -105,7 +105,7 @@ def forward(
                         if new.link is not None:
                             code.store(new.link, code.at(a["link"], b.mul(row, d), j))
 
-            _tiles(code, a["first"], a["stop"], _heights(target, recipe.gates), tile)
+            tiles(code, a["first"], a["stop"], heights(target, recipe.gates), tile)
 
         code.each(a["left"], a["right"], w, panel)
         if recipe.gates:
@@ -200,12 +200,12 @@ def backward(
                     for p in range(panels)
                 ]
                 start = [[code.load(p) for p in line] for line in places]
-                totals = _product(code, words, weights, grads, start, bf16)
+                totals = product(code, words, weights, grads, start, bf16)
                 for line, values in zip(places, totals, strict=True):
                     for place, total in zip(line, values, strict=True):
                         code.store(total, place)
 
-            _tiles(code, a["first"], a["stop"], _heights(target, panels), tile)
+            tiles(code, a["first"], a["stop"], heights(target, panels), tile)
 
         if recipe.gates:
             meet(code, a, back)  # the product reads the gradients of all units and adds to this thread's own
@@ -220,46 +220,8 @@ def _ignore(value: Any) -> None:
     """Ignore the end of a loop."""
 
 
-def _heights(target: Target, gates: int) -> list[int]:
-    """List the rows of a tile, largest first: three quarters of the registers hold accumulators."""
-    most = min(16, max(1, target.registers * 3 // 4 // gates)) if gates else 1
-    return [most, *(h for h in (8, 4, 2, 1) if h < most)]
-
-
-def _tiles(code: Code, first: Any, stop: Any, heights: list[int], tile: Callable[[Any, int], None]) -> None:
-    """Cover rows first..stop, with the tallest tiles first."""
-    for height in heights:
-
-        def body(i: Any, height: int = height) -> None:
-            tile(i, height)
-
-        first = code.each(first, stop, height, body)
-
-
 def _alternating(code: Code, pointer: Any, t: Any, size: Any) -> tuple[Any, Any]:
     """Return the places of this time step's and the next one's numbers, of two places of `size` words."""
     odd = code.b.and_(t, code.index(1))
     places = [code.at(pointer, code.b.mul(which, size)) for which in (odd, code.b.sub(code.index(1), odd))]
     return places[0], places[1]
-
-
-def _product(
-    code: Code, count: Any, weights: Any, rows: list[Any], start: list[list[V]], bf16: bool = False
-) -> list[list[V]]:
-    """Compute `start[g][r] + sum over k of rows[r][k] weights[k, g]` in registers; with `bf16` k are pairs."""
-    gates, height = len(start), len(rows)
-    if not gates:
-        return []
-
-    def body(k: Any, values: list[V]) -> list[V]:
-        b = code.b
-        place = b.mul(k, code.index(gates * code.width))
-        w = [code.load(code.at(weights, place, code.index(g * code.width))) for g in range(gates)]
-        h = [code.splat(code.at(row, k)) for row in rows]
-        where = [(g * height + r, w[g], h[r]) for g in range(gates) for r in range(height)]
-        if bf16:
-            return [code.add_pairs(values[i], p, q) for i, p, q in where]
-        return [values[i] + p * q for i, p, q in where]
-
-    flat = code.fold(count, [v for gate in start for v in gate], body)
-    return [flat[g * height : (g + 1) * height] for g in range(gates)]

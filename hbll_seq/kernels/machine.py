@@ -12,7 +12,7 @@ import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
-from hbll_seq.kernels import emit, emit_rows
+from hbll_seq.kernels import emit, emit_continuation, emit_outputs, emit_rows
 from hbll_seq.kernels.emit_team import SIZES, UNITS, Target
 from hbll_seq.kernels.recipes import Recipe
 
@@ -95,6 +95,24 @@ def backward(recipe: Recipe, dout: bool, panels: int, lookup: bool, factors: boo
     name = _named(f"backward_{recipe.name}_{dout:d}{panels}{lookup:d}{factors:d}{bf16:d}")
     text = emit.backward(recipe, target(), name, dout=dout, panels=panels, lookup=lookup, factors=factors, bf16=bf16)
     return Kernel(name, text, len(emit.BACKWARD), emit.EVEN, target().width * panels)
+
+
+@_once
+def outputs(recipe: Recipe) -> "Kernel":
+    """Return the compiled roll without gradient, see `emit_outputs`."""
+    name = _named(f"outputs_{recipe.name}")
+    text = emit_outputs.outputs(recipe, target(), name)
+    return Kernel(name, text, len(emit_outputs.OUTPUTS), emit_outputs.EVEN, target().width)
+
+
+@_once
+def continuation(recipe: Recipe, greedy: bool) -> Callable[..., None]:
+    """Return the compiled loop over symbols, see `emit_continuation`."""
+    name = _named(f"continuation_{recipe.name}_{greedy:d}")
+    address = _compile(name, emit_continuation.continuation(recipe, target(), name, greedy=greedy))
+    kinds: list[Any] = [ctypes.c_void_p] * len(emit_continuation.POINTERS)
+    kinds += [ctypes.c_int64] * len(emit_continuation.NUMBERS)
+    return ctypes.CFUNCTYPE(None, *kinds, ctypes.c_float)(address(name))
 
 
 @_once

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hbll_seq.kernels.vector import V, sigmoid_tanh, sigmoids, tanh
+from hbll_seq.kernels.vector import V, sigmoid, sigmoid_tanh, sigmoids, tanh
 
 
 class Forward(NamedTuple):
@@ -50,6 +50,10 @@ class Recipe(ABC):
     order: tuple[int, ...]
     columns: int
     constants: int
+
+    def project(self, raw: list[V]) -> list[V]:
+        """Compute the projected input from `W_ih x + b_ih`, which it is unless the gates see only the input."""
+        return raw
 
     @abstractmethod
     def forward(self, old: list[V], given: list[V], product: list[V], constants: Callable[[int], V]) -> Forward:
@@ -148,6 +152,11 @@ class MinGRU(Recipe):
 
     name = "mingru"
     inputs, gates, saved, order, columns, constants = 2, 0, 0, (), 2, 0
+
+    def project(self, raw: list[V]) -> list[V]:
+        """See `Recipe.project`."""
+        z = sigmoid(raw[0])
+        return [1.0 - z, z * raw[1]]
 
     def forward(self, old: list[V], given: list[V], product: list[V], constants: Callable[[int], V]) -> Forward:
         """See `Recipe.forward`."""

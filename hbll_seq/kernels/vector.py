@@ -113,6 +113,11 @@ class V:
         return p * V(code, scale)
 
 
+def sigmoid(x: V) -> V:
+    """Return sigmoid(x)."""
+    return V(x.code, x.code.constant(1.0)) / _one_plus_exp(x, -math.log2(math.e))
+
+
 def sigmoids(x: V, y: V) -> tuple[V, V]:
     """Return sigmoid(x), sigmoid(y)."""
     u, v = _one_plus_exp(x, -math.log2(math.e)), _one_plus_exp(y, -math.log2(math.e))

@@ -50,15 +50,14 @@ class _Audio(SequenceModel):
         where = Listening(torch.zeros(0), None) if where is None else where
         if not isinstance(where, Listening):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
-        state, out = where.state, []
+        state = where.state
         if state is not None:
             state = check_state(state, [(1, cell.state_size) for cell in self.cells], self.readout.weight)
         steps, waiting = self.front.stream(chunk, where.waiting)
-        for x in steps.to(self.readout.weight):
-            logits, state = self.advance(x[None], state)
-            out.append(logits)
-        heard = torch.cat(out) if out else self.readout.weight.new_zeros(0, self.output_size)
-        return heard, Listening(waiting, state)
+        if not len(steps):
+            return self.readout.weight.new_zeros(0, self.output_size), Listening(waiting, state)
+        heard, state = self.advance_all(steps.to(self.readout.weight)[None], state)
+        return heard[0], Listening(waiting, state)
 
 
 @remember

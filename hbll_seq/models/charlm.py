@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.data.scalars import check_seed
 from hbll_seq.errors import InputError
+from hbll_seq.models.continuation import continued
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
+from hbll_seq.models.sampler import Sampler
 from hbll_seq.models.symbol_text import SymbolText
 
 
@@ -29,7 +30,6 @@ class CharLM(SymbolText, SequenceModel):
         if self._config is not None:
             self._config = {"vocab_size": vocab_size, "symbols": symbols, **options}
 
-    @torch.no_grad()
     def generate(
         self,
         prompt: str | Tensor,
@@ -61,16 +61,8 @@ class CharLM(SymbolText, SequenceModel):
                 raise InputError(name, type(given).__name__, "a function, or None")
         if isinstance(prompt, str) and self.symbols is None and None in (encode, decode):
             raise InputError("prompt", "text, but the model has no symbols", "a tensor, or encode= and decode=")
-        ids = self.begin(prompt, length, temperature, encode)
-        generator = torch.Generator().manual_seed(check_seed(seed))
-        device = next(self.parameters()).device
-        out, state = ids.tolist(), None
-        for symbol in ids:
-            logits, state = self.advance(symbol.view(1).to(device), state)
-        for _ in range(length):
-            symbol = torch.tensor(self.pick(logits[0], temperature, generator))
-            out.append(int(symbol))
-            logits, state = self.advance(symbol.view(1).to(device), state)
+        ids = self.begin(prompt, length, encode)
+        out = [*ids.tolist(), *continued(self, ids, length, Sampler(temperature, seed))]
         return self.finish(torch.tensor(out), prompt, decode)
 
 

@@ -9,29 +9,25 @@ from torch import nn
 
 from hbll_seq.cells import Cell
 from hbll_seq.engine.execution import Execute
-from hbll_seq.nn import GRU, LSTM, RNN
 from hbll_seq.nn.call import Layered
+from hbll_seq.nn.conversion import PAIRS, revert, why_left
 from hbll_seq.nn.projected import Projected
-
-TWINS: dict[type[nn.Module], type[nn.Module]] = {nn.GRU: GRU, nn.LSTM: LSTM, nn.RNN: RNN}
 
 
 @contextmanager
 def converted(module: nn.Module) -> Iterator[None]:
     """Switch every plain `nn.GRU`, `nn.LSTM` and `nn.RNN` inside to this package's layer, and back at the end.
 
-    Only the class changes: parameters, names and hooks stay. Subclasses of the user's are left alone.
+    Layers that `hbll_seq.nn.convert` leaves stay as they are.
     """
-    switched = [(one, type(one)) for one in module.modules() if type(one) in TWINS]
+    switched = [one for one in module.modules() if type(one) in PAIRS and why_left(one) is None]
     try:
-        for one, kind in switched:
-            one.__class__ = TWINS[kind]
+        for one in switched:
+            one.__class__ = PAIRS[type(one)]
         yield
     finally:
-        for one, kind in switched:
-            one.__class__ = kind
-            for name in ("_engine", "_execution"):
-                vars(one).pop(name, None)
+        for one in switched:
+            revert(one)
 
 
 def layers_of(module: nn.Module) -> list[Layered]:

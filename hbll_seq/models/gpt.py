@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.draws import SeededDraws
-from hbll_seq.data.scalars import check_seed
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered, Path
 from hbll_seq.models.registry import remember
+from hbll_seq.models.sampler import Sampler
 from hbll_seq.models.symbol_text import SymbolText
 from hbll_seq.models.transformer import Cache, TransformerBlock
 
@@ -117,15 +117,15 @@ class GPT(SymbolText, Layered):
         Returns:
             Prompt and continuation, as text or as a tensor, like the prompt.
         """
-        ids = self.begin(prompt, length, temperature)
+        ids = self.begin(prompt, length)
+        sampler = Sampler(temperature, seed)
         if len(ids) + length > self.context:
             raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {self.context} in all")
-        generator = torch.Generator().manual_seed(check_seed(seed))
         decoder = Decoder(self, path)
         out = ids.tolist()
         logits = decoder.extend(ids[None].to(next(self.parameters()).device))[0, -1]
         for k in range(length):
-            out.append(self.pick(logits, temperature, generator))
+            out.append(sampler.pick(logits))
             if k + 1 < length:
                 logits = decoder.extend(torch.tensor([[out[-1]]], device=logits.device))[0, -1]
         return self.finish(torch.tensor(out), prompt)

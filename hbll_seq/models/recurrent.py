@@ -188,16 +188,39 @@ class SequenceModel(TimeModel):
 
     def advance(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Do `step` without its checks, for loops over checked inputs."""
-        h = self.embed(x)
-        cells = self.cells
+        h, cells, grad = self.embed(x), self.cells, torch.is_grad_enabled()
         before = state if state is not None else [cell.initial(h.shape[0], h) for cell in cells]
         after = []
         with c.own_precision(h):
             for cell, s in zip(cells, before, strict=True):
-                s = cell.step(h, s)
+                s = cell.step(h, s) if grad else cell.deployed_step(h, s)
                 h = cell.output(s)
                 after.append(s)
         return self.readout(h), after
+
+    def advance_all(
+        self, x: Tensor, state: list[Tensor] | None = None, *, last: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Do `advance` for all time steps of `(B, T)` or `(B, T, D)`, without gradient and faster than in turn.
+
+        Returns:
+            Predictions `(B, T, V)`, only those of the last time step `(B, 1, V)` with `last`; and the new state.
+        """
+        with torch.no_grad():
+            if type(self).advance is not SequenceModel.advance or "advance" in vars(self):
+                out = []
+                for now in x.unbind(1):
+                    one, state = self.advance(now, state)
+                    out.append(one)
+                return torch.stack(out[-1:] if last else out, 1), state or []
+            h = self.embed(x)
+            before = state if state is not None else [cell.initial(h.shape[0], h) for cell in self.cells]
+            after = []
+            with c.own_precision(h):
+                for cell, s in zip(self.cells, before, strict=True):
+                    h, s = cell.deployed(h, s)
+                    after.append(s)
+            return self.readout(h[:, -1:] if last else h), after
 
 
 def _width(module: nn.Module) -> int:

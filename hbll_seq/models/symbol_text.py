@@ -1,4 +1,4 @@
-"""Text for models over symbols: characters to symbols and back, checks of a prompt, the choice of the next symbol.
+"""Text for models over symbols: characters to symbols and back, checks of a prompt.
 
 A symbol is an integer in 0..V-1 everywhere in this package. A model's list `symbols` names the character of each.
 """
@@ -8,21 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hbll_seq.data.scalars import integer, number
+from hbll_seq.data.scalars import integer
 from hbll_seq.data.streaming import check_prompt
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
-COLDEST = 1e-6  # least temperature above 0 that logits can be divided by
-
 Encode = Callable[[str], Tensor]
 Decode = Callable[[Tensor], str]
-
-
-def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is neither 0 nor large enough to divide logits."""
-    if not (number("temperature", temperature) == 0 or temperature >= COLDEST):
-        raise InputError("temperature", temperature, f"0 for the most likely symbol, or a number >= {COLDEST:g}")
 
 
 class SymbolText:
@@ -43,10 +35,9 @@ class SymbolText:
                 raise InputError("symbols", f"{len(symbols)} characters", f"{vocab_size}, one a symbol")
         self.symbols = symbols
 
-    def begin(self, prompt: str | Tensor, length: int, temperature: float, encode: Encode | None = None) -> Tensor:
-        """Check all arguments; return the prompt as a 1-D int64 tensor on the CPU."""
+    def begin(self, prompt: str | Tensor, length: int, encode: Encode | None = None) -> Tensor:
+        """Check prompt and length; return the prompt as a 1-D int64 tensor on the CPU."""
         integer("length", length)
-        check_temperature(temperature)
         if isinstance(prompt, str):
             prompt = (encode or self._encode)(prompt)
         assert isinstance(self, Model)
@@ -55,14 +46,6 @@ class SymbolText:
     def finish(self, ids: Tensor, prompt: str | Tensor, decode: Decode | None = None) -> str | Tensor:
         """Turn symbols back into text if the prompt was text."""
         return (decode or self._decode)(ids) if isinstance(prompt, str) else ids
-
-    @staticmethod
-    def pick(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
-        """Choose one symbol from logits `(V,)`: the most likely at temperature 0, else a random one."""
-        if temperature == 0:
-            return int(logits.argmax())
-        p = torch.softmax(logits.cpu() / temperature, 0)
-        return int(torch.multinomial(p, 1, generator=generator)[0])
 
     def _encode(self, text: str) -> Tensor:
         if self.symbols is None:

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from hbll_seq.audio import mu_law_decode, mu_law_encode
 from hbll_seq.audio.samples import as_samples
-from hbll_seq.data.scalars import check_seed, integer
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
+from hbll_seq.models.continuation import continued
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
-from hbll_seq.models.symbol_text import SymbolText, check_temperature
+from hbll_seq.models.sampler import Sampler
 
 LOUDEST = 8.0  # 18 dB over full scale: more is not a loud wave in -1..1 but integers in floats
 
@@ -50,7 +51,6 @@ class WaveModel(SequenceModel):
             raise InputError("wave", f"samples up to {loudest:g}", hint)
         return mu_law_encode(wave, self.levels)
 
-    @torch.no_grad()
     def generate(
         self, samples: int, *, prompt: Tensor | None = None, temperature: float = 1.0, seed: int = 0
     ) -> Tensor:
@@ -66,14 +66,8 @@ class WaveModel(SequenceModel):
             Wave `(m + samples,)`, float32 in -1..1; its prompt is rounded to mu-law levels.
         """
         samples = integer("samples", samples)
-        check_temperature(temperature)
+        sampler = Sampler(temperature, seed)
         silence = prompt is None
         codes = self.prepare(torch.zeros(1) if prompt is None else prompt)
-        device, generator = self.readout.weight.device, torch.Generator().manual_seed(check_seed(seed))
-        out, state = codes.tolist(), None
-        for code in codes:
-            logits, state = self.advance(code.view(1).to(device), state)
-        for _ in range(samples):
-            out.append(SymbolText.pick(logits[0], temperature, generator))
-            logits, state = self.advance(torch.tensor(out[-1:]).to(device), state)
+        out = [*codes.tolist(), *continued(self, codes, samples, sampler)]
         return mu_law_decode(torch.tensor(out[1:] if silence else out), self.levels)

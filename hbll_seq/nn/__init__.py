@@ -4,6 +4,8 @@ A layer runs its cells (`cells`) by an engine (`engine`) of its own, or by a lea
 task.
 """
 
+from hbll_seq.nn.conversion import convert as convert
+from hbll_seq.nn.conversion import revert as revert
 from hbll_seq.nn.layers import GRU as GRU
 from hbll_seq.nn.layers import LSTM as LSTM
 from hbll_seq.nn.layers import RNN as RNN

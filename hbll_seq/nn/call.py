@@ -9,7 +9,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from hbll_seq.cells import Cell
 from hbll_seq.nn.engined import Engined
-from hbll_seq.nn.outside import eager
 from hbll_seq.nn.packing import Packing
 from hbll_seq.nn.projected import Projected
 
@@ -40,7 +39,6 @@ class Layered(Engined):
         raise NotImplementedError
 
 
-@eager
 def call(layer: Layered, given: Any, states: list[Tensor]) -> tuple[Any, Any]:
     """Run a layer on input that fits it.
 

@@ -14,7 +14,7 @@ from hbll_seq.cells import Cell
 from hbll_seq.cells.adoption import view
 from hbll_seq.nn.call import Layered, call
 from hbll_seq.nn.engined import layer_options
-from hbll_seq.nn.outside import outside
+from hbll_seq.nn.outside import eager, outside
 from hbll_seq.nn.projected import Projected
 
 
@@ -34,9 +34,15 @@ class TorchLayer(Layered, nn.RNNBase):
         Raises:
             Exception: as PyTorch's layer, for input that does not fit.
         """
-        if not self._fits(input, hx):
+        if torch.compiler.is_exporting():
             return super().forward(input, hx)
-        return call(self, input, [] if hx is None else [*hx] if self.pair else [hx])
+        return self._run(input, hx)
+
+    @eager
+    def _run(self, given: Any, hx: Any) -> Any:
+        if not self._fits(given, hx):
+            return super().forward(given, hx)
+        return call(self, given, [] if hx is None else [*hx] if self.pair else [hx])
 
     def _fits(self, given: Any, hx: Any) -> bool:
         """Return whether the engine can run the call; otherwise PyTorch's layer does, or says what is wrong."""

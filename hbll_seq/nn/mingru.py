@@ -12,6 +12,7 @@ from hbll_seq.data.scalars import flag, integer, number
 from hbll_seq.errors import InputError
 from hbll_seq.nn.call import Layered, call
 from hbll_seq.nn.engined import layer_options
+from hbll_seq.nn.outside import eager
 from hbll_seq.nn.projected import Projected
 
 
@@ -90,6 +91,7 @@ class MinGRU(Layered, cells.MinGRU):
         suffixes = ("", "_reverse")[: 1 + self.bidirectional]
         return [[view(self, layer, suffix) for suffix in suffixes] for layer in range(self.num_layers)]
 
+    @eager
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:  # noqa: A002  PyTorch's name
         """Return outputs and last states; arguments and results as for `nn.GRU`.
 

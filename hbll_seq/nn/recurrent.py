@@ -11,6 +11,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.nn.call import Layered, call
 from hbll_seq.nn.engined import layer_options
 from hbll_seq.nn.mingru import check_call
+from hbll_seq.nn.outside import eager
 from hbll_seq.nn.projected import Projected
 
 
@@ -56,6 +57,7 @@ class Recurrent(Layered):
         """See `Layered`."""
         return [[cell] for cell in adopt(self.layers, self.input_size)]
 
+    @eager
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Any]:  # noqa: A002  PyTorch's name
         """Return outputs and last states; arguments and results as for `nn.GRU`.
 

@@ -51,7 +51,7 @@ def draft_and_verify(
     if not isinstance(model, GPT):
         raise InputError("model", type(model).__name__, "a GPT")
     ahead = integer("ahead", ahead)
-    ids = model.begin(prompt, length, 0.0)
+    ids = model.begin(prompt, length)
     if len(ids) + length > model.context:
         raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {model.context} in all")
     device = next(model.parameters()).device

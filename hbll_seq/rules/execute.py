@@ -6,8 +6,7 @@
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
@@ -15,6 +14,7 @@ from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.errors import InputError
 from hbll_seq.models.over_time import TimeModel
+from hbll_seq.models.plain import plain as plain
 from hbll_seq.models.recurrent import SequenceModel
 
 
@@ -81,7 +81,7 @@ def train(
             block = credit if model.whole_layers else engine.credit_block(x.shape[1], len(x))
             return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
-        lookup = engine.options.precision == "float32" and plain(model)
+        lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)
         loss, per_step = forward_backward(model, batch, execute, lookup=lookup)
         losses = per_block(per_step, batch.mask, credit)
     engine.end()
@@ -99,44 +99,6 @@ def inside(model: TimeModel, batch: Batch, engine: Engine) -> bool:
     if options.precision != "float32" or not cell.compiled(model.readout.weight):
         return False
     return table is None or c.SymbolCell.pays(cell, table.weight, batch.x.numel())
-
-
-def plain(model: TimeModel) -> bool:
-    """Return whether a model does nothing beyond its class, so that a shorter way round its modules is equal.
-
-    It has known types without overrides, options, hooks or parametrizations; every parameter is a leaf that requires
-    grad.
-    """
-    if not isinstance(model, SequenceModel):
-        return False
-    for name in ("forward", "embed", "read", "cells"):
-        if getattr(type(model), name) is not getattr(SequenceModel, name) or name in vars(model):
-            return False
-    if model.embedding is not None and not _plain_embedding(model.embedding):
-        return False
-    if type(model.readout) is not nn.Linear:
-        return False
-    if not all(p.is_leaf and p.requires_grad and not _hooked(p) for p in model.parameters()):
-        return False
-    return not any(_touched(module) for module in model.modules())
-
-
-def _plain_embedding(table: nn.Embedding) -> bool:
-    options = (table.padding_idx, table.max_norm, table.scale_grad_by_freq or None, table.sparse or None)
-    return type(table) is nn.Embedding and all(option is None for option in options)
-
-
-def _hooked(p: nn.Parameter) -> bool:
-    """Return whether a hook sees the gradient before `.grad`."""
-    return bool(getattr(p, "_backward_hooks", None) or getattr(p, "_post_accumulate_grad_hooks", None))
-
-
-def _touched(module: nn.Module) -> bool:
-    """Return whether a module has hooks or parametrizations, or a replaced forward."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(module, name) for name in hooks) or "forward" in vars(module):
-        return True
-    return parametrize.is_parametrized(module)
 
 
 def deployed_loss(model: TimeModel, batch: Batch, *, grouped: bool = False) -> float:

@@ -86,6 +86,17 @@ def test_listening_in_chunks_is_the_batch(front, chunk):
     torch.testing.assert_close(torch.cat(heard), want, rtol=1e-4, atol=1e-5)
 
 
+def test_a_chunk_goes_through_a_layer_in_one_call(monkeypatch):
+    model, calls = hs.models.AudioTagger(3, FRONTS[0], hidden=8, layers=2, timescale=20.0), []
+    kind, inner = type(model.cells[0]), type(model.cells[0]).deployed
+    monkeypatch.setattr(kind, "deployed", lambda self, x, state: calls.append(x.shape[1]) or inner(self, x, state))
+    where, steps = None, []
+    for piece in wave(2000).split(900):
+        logits, where = model.listen(piece, where)
+        steps += [len(logits)] * 2
+    assert calls == steps and min(steps) > 1 and not logits.requires_grad
+
+
 def test_a_saved_listener_comes_back_with_its_front(tmp_path):
     model = hs.models.AudioClassifier(3, audio.LogMel(8000, mels=20), hidden=8, timescale=20.0)
     hs.save(model, tmp_path / "m")

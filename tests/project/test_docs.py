@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -27,9 +29,24 @@ def _prose(page):
 
 
 WITH_CODE = [page for page in PAGES if _code(page)]
+LOOPS = [
+    page for page in WITH_CODE if page.parent.name == "loops"
+]  # other people's packages, each where it is installed
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=_name)
+@pytest.mark.parametrize("page", LOOPS, ids=_name)
+def test_layers_run_in_other_peoples_loops(page, tmp_path):
+    """In a process of its own: such packages change global settings, and find the folder `datasets` of this one."""
+    code = _code(page)
+    for name in ("lightning", "accelerate", "skorch", "transformers"):
+        if re.search(rf"^(import|from) {name}\b", code, re.M):
+            pytest.importorskip(name)
+    (tmp_path / "page.py").write_text(code, "utf-8")
+    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if page not in LOOPS], ids=_name)
 def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit = hs.fit

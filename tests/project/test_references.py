@@ -83,7 +83,7 @@ def named_pages(file: pathlib.Path) -> Iterator[tuple[str, pathlib.Path | None, 
 def resolve(dotted: str) -> bool:
     """Whether a module, or a name in one, is there; parts of the package may be given without `hbll_seq`.
 
-    `nn.X` is PyTorch's, or the package's.
+    Names in nn are those of PyTorch or of the package.
     """
     first, *rest = dotted.split(".")
     if first == "nn" and _has(torch.nn, rest):
