@@ -36,6 +36,8 @@ class Batch(NamedTuple):
 
     def targeted(self) -> bool:
         """Return whether any target counts in the loss."""
+        if self.weight is not None and not bool(self.weight.any()):
+            return False
         return self.mask is None or bool(self.mask.any())
 
     def to(self, device: torch.device) -> "Batch":

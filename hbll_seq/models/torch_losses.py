@@ -118,11 +118,12 @@ class Rows(TorchLoss):
         size = self._size(y, weight)
         if weight is None:
             return Scored(self.function(out, y), size, out, y)
-        each = self._each(out, y) * weight.reshape(-1 if classes else self._each_shape(out, y))
-        return Scored(each.sum() if self.summed else each.sum() / size, size, out, y)
-
-    def _each_shape(self, out: Tensor, y: Tensor) -> tuple[int, ...]:
-        return (len(y),) if self.kind == "labels" else tuple(y.shape)
+        each = self._each(out, y)
+        total = (each * weight.reshape(each.shape)).sum()
+        if self.summed:
+            return Scored(total, size, out, y)
+        # 0 / 0 where only sequences of weight 0 have targets in this batch
+        return Scored(total / torch.as_tensor(size).clamp(min=torch.finfo(total.dtype).tiny), size, out, y)
 
     def classes_last(self, out: Tensor, y: Tensor) -> Tensor:
         """See `TorchLoss`; torch's layout `(B, V, ...)` is taken for labels `(B, ...)` that only it fits."""

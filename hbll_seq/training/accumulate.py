@@ -1,11 +1,13 @@
 """One update from several batches: the gradient of one large batch, in the memory of a small one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.rules import Rule, StepResult
 
@@ -47,6 +49,17 @@ def accumulate(
     size = 1.0 if model.losses_add else seen
     for p, grad in zip(parameters, total, strict=True):
         p.grad = None if grad is None else grad.div_(size)
-    return result._replace(
-        loss=loss / size, metrics={**result.metrics, **{name: value / seen for name, value in metrics.items()}}
-    )
+    means = {name: value / seen for name, value in metrics.items()}
+    return result._replace(loss=loss / size, metrics=joined(result.metrics, means))
+
+
+def joined(figures: Mapping[str, float | str], metrics: dict[str, float]) -> dict[str, float | str]:
+    """Return a rule's figures and the user's metrics together.
+
+    Raises:
+        InputError: one name for both.
+    """
+    for name in metrics:
+        if name in figures:
+            raise InputError("metrics", f"the name {name!r}", "a name that the rule's figures do not have")
+    return {**figures, **metrics}

@@ -12,7 +12,7 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.errors import DivergenceError
 from hbll_seq.models.any_module import as_model
 from hbll_seq.models.base import Model
-from hbll_seq.training.accumulate import accumulate
+from hbll_seq.training.accumulate import accumulate, joined
 from hbll_seq.training.arguments import check_step, share
 
 
@@ -73,7 +73,7 @@ def update(
     if len(batches) == 1:
         result = rule.step(model, batches[0] if device is None else batches[0].to(device), progress=progress)
         if figures := model.metric_values():
-            result = result._replace(metrics={**result.metrics, **figures})
+            result = result._replace(metrics=joined(result.metrics, figures))
     else:
         result = accumulate(model, batches, device, rule, progress)
     grads = _gradients(model.parameters())

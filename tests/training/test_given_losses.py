@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from own_modules import Labeller, Speech, features, label_sequences, labels
 from torch import nn
 from torch.nn import functional
@@ -73,6 +75,40 @@ def test_means_go_over_the_targets_that_count():
     found = hs.evaluate(module, x, y, loss="cross_entropy", mask=mask)
     assert found["loss"] == pytest.approx(functional.cross_entropy(*few).item())
     assert found["accuracy"] == pytest.approx((few[0].argmax(-1) == few[1]).float().mean().item())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    name=st.sampled_from(["cross_entropy", "l1"]),
+    batch_size=st.integers(1, 5),
+    masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_mean_over_batches_is_that_over_all_sequences_end_to_end(lengths, name, batch_size, masked, seed):
+    g, module = torch.Generator().manual_seed(seed), Line()
+    x = [torch.randn(n, 3, generator=g) for n in lengths]
+    y = [torch.randint(0, 2, (n,), generator=g) if name == "cross_entropy" else torch.rand(n, 2, generator=g)
+         for n in lengths]  # fmt: skip
+    mask = torch.rand(len(lengths), max(lengths), generator=g) < 0.7 if masked else None
+    if mask is not None:
+        mask[0, 0] = True
+    keep = [slice(None) if mask is None else mask[i, :n] for i, n in enumerate(lengths)]
+    rows, targets = (torch.cat([one[k] for one, k in zip(all_, keep, strict=True)]) for all_ in (x, y))
+    expected = {"cross_entropy": functional.cross_entropy, "l1": functional.l1_loss}[name](module(rows), targets)
+    found = hs.evaluate(module, x, y, loss=name, mask=mask, batch_size=batch_size)
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_batches_whose_sequences_weigh_nothing_make_no_update():
+    w = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    module, ignored = Line(), LABELS.clone()
+    ignored[0] = -100
+    run = hs.fit(module, X, LABELS, loss="cross_entropy", sample_weight=w, batch_size=2, **FAST)
+    assert len(run.history["loss"]) == 1 and len(run.history["skipped_step"]) == 2
+    before = module.map.weight.clone()
+    run = hs.fit(module, X, ignored, loss="cross_entropy", sample_weight=w, batch_size=6, **FAST)
+    assert run.history["loss"] == [0.0] * 3 and torch.equal(module.map.weight, before)
 
 
 def test_torchs_layout_of_classes_is_understood_where_only_it_fits():

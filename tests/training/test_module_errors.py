@@ -153,6 +153,19 @@ def test_every_batch_of_a_loader_is_checked():
         hs.fit(Speech(), DataLoader(x, batch_size=2), loss="ctc", steps=2, progress=False)
 
 
+def test_a_metric_and_a_figure_of_a_rule_of_ones_own_have_two_names():
+    class Named(hs.rules.BPTT):
+        name = "named"
+
+        def step(self, model, batch, progress=1.0):
+            return super().step(model, batch, progress)._replace(metrics={"mine": 1.0})
+
+    options = dict(loss="cross_entropy", steps=2, batch_size=2, progress=False, metrics={"mine": lambda out, y: 0.0})
+    for accumulate in (1, 2):
+        with pytest.raises(hs.InputError, match="metrics: got the name 'mine'"):
+            hs.fit(Attending(), X, Y, rule=Named(), accumulate=accumulate, **options)
+
+
 def test_a_batch_made_by_hand_is_checked():
     module, learner = Attending(), hs.rules.make("bptt")
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
