@@ -20,6 +20,10 @@ class Batch(NamedTuple):
         mask: `(B, T)` bool, True where a step counts in the loss (per-step targets only);
             already False after each length and at `ignore_index`. None for one target per sequence.
         state: start `(B, S)` of every layer of a recurrent model, detached; None for zero.
+        target_lengths: `(B,)` int64 on the CPU, targets of each sequence, where y has a length of its own; else None.
+        weight: `(B,)` weight of each sequence in the loss; None for 1.
+
+    Modules of the user's (`models.any_module`) may read x of any shape `(B, ...)`, and losses of theirs any y and mask.
     """
 
     x: Tensor
@@ -27,9 +31,13 @@ class Batch(NamedTuple):
     y: Tensor
     mask: Tensor | None
     state: list[Tensor] | None = None
+    target_lengths: Tensor | None = None
+    weight: Tensor | None = None
 
     def targeted(self) -> bool:
         """Return whether any target counts in the loss."""
+        if self.weight is not None and not bool(self.weight.any()):
+            return False
         return self.mask is None or bool(self.mask.any())
 
     def to(self, device: torch.device) -> "Batch":
@@ -40,4 +48,6 @@ class Batch(NamedTuple):
             self.y.to(device),
             None if self.mask is None else self.mask.to(device),
             None if self.state is None else [one.to(device) for one in self.state],
+            self.target_lengths,
+            None if self.weight is None else self.weight.to(device),
         )

@@ -9,6 +9,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.sources import LongText, Padded, Source
 from hbll_seq.data.streams import Streams
 
@@ -35,6 +36,11 @@ def fingerprint(source: Source | None) -> str | None:
         steps = _spread(int(source.lengths[row]), _STEPS).to(source.x.device)
         _take_in(found, source.x[row][steps])
         target = source.y[row]
+        if isinstance(source, Pairs):
+            for part in source.parts():
+                one = part[row].reshape(-1)
+                _take_in(found, one[_spread(len(one), _STEPS)])
+            continue
         if source.mask is not None:
             counted = source.mask[row][steps]
             _take_in(found, counted)

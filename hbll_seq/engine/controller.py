@@ -102,9 +102,9 @@ class Controller:
         return float(sum(torch.as_tensor(w).mean() for w in weights) / len(weights)) if weights else 1.0
 
     def observe(self, records: list[Record]) -> None:
-        """Learn from one update: one record per layer."""
-        for layer, record in enumerate(records):
-            self._observe(layer, record)
+        """Learn from one update: one record per call of a layer."""
+        for record in records:
+            self._observe(record.layer, record)
         said = any(avoid.times for avoid in self._avoid.values())
         begun = [k for k, a in self._avoid.items() if a.observe(self.steps, any(k in r.gave_up for r in records))]
         if begun and not said:  # once a run

@@ -139,7 +139,7 @@ class Engine:
             end: whether the state is wanted.
         """
         plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
-        self.records.append(Record(keep=self._keep))
+        self.records.append(Record(self._keep, layer))
         return run_layer(cell, x, state, lengths, plan, self.records[-1], end=end)
 
     def one_layer(
@@ -165,7 +165,7 @@ class Engine:
 
     def metrics(self) -> dict[str, float | str]:
         """Sum up the latest update for the history: the worst layer's figures."""
-        r = self.records
+        r = self.records or [Record(ran="no layer was called", residuals=[0.0])]
         ran = dict.fromkeys(
             f"gave up {' and '.join(one.gave_up)}, then {one.ran}" if one.gave_up else one.ran for one in r
         )

@@ -175,9 +175,8 @@ class _LayerNode(torch.autograd.Function):
     """The shared part of both nodes: what is saved, and what a backward pass returns.
 
     Inputs and weights are saved in autograd's way: it refuses a backward pass after a change in place, and after the
-    graph was freed. Activations are let go with the first backward pass. Another one through the same graph
-    (`retain_graph=True`) runs the layer again. So does the first one where what is saved goes elsewhere or nowhere, as
-    under `torch.utils.checkpoint`.
+    graph was freed. Activations are let go with the first backward pass. Another one (`retain_graph=True`) runs the
+    layer again. So does the first one where what is saved goes elsewhere or nowhere (`torch.utils.checkpoint`).
     """
 
     @staticmethod
@@ -228,9 +227,7 @@ class _BlocksNode(_LayerNode):
                 states = solve_layer_states(cell, x, state, lengths, plan, record)
             try:
                 given = None if dout is None else to_blocks(dout, plan.block)
-                feedback = solve_layer_feedback(
-                    cell, states, given, plan, record, steps, inputs=inputs, dend=dend
-                )  # fmt: skip
+                feedback = solve_layer_feedback(cell, states, given, plan, record, steps, inputs=inputs, dend=dend)
             finally:
                 if not record.keep:
                     states.roll.release()

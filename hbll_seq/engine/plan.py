@@ -55,6 +55,7 @@ class Record:
     """The report on one layer in one update.
 
     Attributes:
+        layer: number of the layer; a module may call a layer twice in an update, or not at all.
         keep: whether `states` and `feedback` (and so all activations) are kept after the update.
         ran: the execution that gave boundaries and gradient: that of the plan, or its replacement.
         boundaries, messages: "exact", "within tolerance", or "forced": outside it, because the user fixed the effort.
@@ -71,6 +72,7 @@ class Record:
     """
 
     keep: bool = False
+    layer: int = 0
     ran: str = "parallel"
     boundaries: str = "exact"
     messages: str = "exact"

@@ -3,6 +3,7 @@
 A rule decides how they learn. `paths` measures the use of their trained paths.
 """
 
+from hbll_seq.models.any_module import AnyModule as AnyModule
 from hbll_seq.models.audio import AudioClassifier as AudioClassifier
 from hbll_seq.models.audio import AudioTagger as AudioTagger
 from hbll_seq.models.charlm import CharLM as CharLM

@@ -1,12 +1,19 @@
 """The model interface of `fit` and `evaluate`, the same for every kind."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from hbll_seq.data.batch import Batch
+from hbll_seq.data.check_batch import check_batch
 from hbll_seq.data.expected import InputKind as InputKind
 from hbll_seq.data.expected import Objective as Objective
 from hbll_seq.data.expected import Task as Task
+from hbll_seq.data.inputs import as_source
+from hbll_seq.data.sources import Source
 
 
 class Model(nn.Module):
@@ -46,3 +53,64 @@ class Model(nn.Module):
     def from_config(cls, config: dict[str, Any]) -> "Model":
         """Rebuild from `config()`."""
         return cls(**config)
+
+    @property
+    def inner(self) -> nn.Module:
+        """The module that `fit` was given: its names are those of checkpoints."""
+        return self
+
+    def make_source(
+        self, x: Any, y: Any, *, mask: Any, window: int | None, ignore_index: int, weight: Any = None
+    ) -> Source:
+        """Return a source of batches from x and y in the forms of `fit`.
+
+        Raises:
+            InputError: names the argument, the value given and the value expected.
+        """
+        return as_source(x, y, self, mask=mask, window=window, ignore_index=ignore_index)
+
+    def check(self, batch: Any) -> Batch:
+        """Return a batch made by the user, after a check.
+
+        Raises:
+            InputError: see `check_batch`.
+        """
+        return check_batch(batch, self)
+
+    def rehearse(self, batch: Batch, sources: list[Source]) -> None:
+        """Find out before any weight changes what would fail later; see `AnyModule`."""
+
+    def in_run(self, convert: bool) -> AbstractContextManager[object]:
+        """Return a context for a run; see `AnyModule`."""
+        return nullcontext()
+
+    def target_count(self, batch: Batch) -> float:
+        """Return what the mean loss of `batch`, the latest trained, divides by: the number of targets that count."""
+        return float(len(batch.x) if batch.mask is None else batch.mask.sum())
+
+    @property
+    def losses_add(self) -> bool:
+        """Whether losses of several batches add up, instead of being averaged."""
+        return False
+
+    def metric_values(self) -> dict[str, float]:
+        """Return the user's metrics of the latest update."""
+        return {}
+
+    def task_settings(self) -> dict[str, Any]:
+        """Return what is learned and by what loss, as JSON-able values for the history."""
+        return {"task": self.task, "objective": self.objective}
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Put back the buffers of a module at the end: the running means of BatchNorm and the like."""
+    held = [(one, name, b, b.detach().clone()) for one in module.modules() for name, b in one._buffers.items()
+            if b is not None]  # fmt: skip
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, name, b, was in held:
+                b.copy_(was)
+                one._buffers[name] = b

@@ -25,6 +25,11 @@ class Projected:
         self._plain = LSTMCell(module, layer, suffix)
         self._w_hr: Tensor = getattr(module, f"weight_hr_l{layer}{suffix}")  # (proj_size, d)
 
+    @property
+    def plain(self) -> LSTMCell:
+        """The LSTM without its projection."""
+        return self._plain
+
     def parameters(self) -> list[Tensor]:
         """Return the weights."""
         return [*self._plain.parameters(), self._w_hr]

@@ -6,7 +6,8 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.data.scalars import choice
 from hbll_seq.engine import Engine, Options
 from hbll_seq.errors import InputError
-from hbll_seq.models.recurrent import SequenceModel, sequential
+from hbll_seq.models.over_time import TimeModel
+from hbll_seq.models.recurrent import sequential
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.execute import forward_backward_state, train
 
@@ -14,7 +15,7 @@ KERNELS = ("auto", "torch")
 
 
 @register
-class BPTT(Rule[SequenceModel]):
+class BPTT(Rule[TimeModel]):
     """Backpropagation through time: the sequential chain, differentiated from end to end (docs/method.md#the-problem).
 
     Args:
@@ -33,7 +34,7 @@ class BPTT(Rule[SequenceModel]):
         self.kernels = kernels
         self.engine = Engine(Options(execution="sequential", discount=1.0, memory=memory))
 
-    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
+    def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         steps = batch.x.shape[1]
         if self.kernels == "auto" and (compiled(model) or self.engine.options.memory is not None):
@@ -47,6 +48,8 @@ class BPTT(Rule[SequenceModel]):
         return {}
 
 
-def compiled(model: SequenceModel) -> bool:
-    """Return whether every cell of the model has a compiled roll on this device."""
-    return all(cell.recipe is not None and cell.compiled(cell.parameters()[0]) for cell in model.cells)
+def compiled(model: TimeModel) -> bool:
+    """Return whether the model has cells, and each a compiled roll on this device."""
+    return bool(model.cells) and all(
+        cell.recipe is not None and cell.compiled(cell.parameters()[0]) for cell in model.cells
+    )

@@ -16,13 +16,13 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, from_blocks, to_blocks
 from hbll_seq.kernels.scan import reverse_scan
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import forward_backward_state
+from hbll_seq.rules.execute import forward_backward_state, need_layers
 
 
 @register
-class DSF(Rule[SequenceModel]):
+class DSF(Rule[TimeModel]):
     """Diagonal state feedback: a fixed diagonal in place of each time step's Jacobian (see the module docstring)."""
 
     name = "dsf"
@@ -31,7 +31,11 @@ class DSF(Rule[SequenceModel]):
     def __init__(self) -> None:
         self.diagonal: dict[int, Tensor] = {}
 
-    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
+    def setup(self, model: TimeModel, generator: torch.Generator) -> None:
+        """Refuse a model without recurrent layers."""
+        need_layers(model, self.name)
+
+    def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
 
         def execute(

@@ -13,14 +13,14 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
-from hbll_seq.losses import objective
+from hbll_seq.errors import InputError
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.plain import plain as plain
 from hbll_seq.models.recurrent import SequenceModel
-from hbll_seq.models.scoring import predict_on, score
 
 
 def forward_backward(
-    model: SequenceModel, batch: Batch, execute: Execute, *, lookup: bool = False
+    model: TimeModel, batch: Batch, execute: Execute, *, lookup: bool = False
 ) -> tuple[float, Tensor | None]:
     """Add the batch's gradients to `.grad`; return the mean loss and the loss per step `(B, T)` (or None).
 
@@ -30,18 +30,30 @@ def forward_backward(
 
 
 def forward_backward_state(
-    model: SequenceModel, batch: Batch, execute: Execute, *, lookup: bool = False
+    model: TimeModel, batch: Batch, execute: Execute, *, lookup: bool = False
 ) -> tuple[float, Tensor | None, list[Tensor] | None]:
     """Do `forward_backward`; return also the state after the batch (`StepResult.state`)."""
-    with c.own_precision(batch.x):
-        out, state = predict_on(model, batch, execute=execute, lookup=lookup)
-        loss, per_step = objective(model.objective, out, batch)
+    with model.update_by(execute, batch.x):
+        loss, per_step, state = model.training_loss(batch, execute, lookup=lookup)
         loss.backward()
         return float(loss.detach()), per_step, state
 
 
+def need_layers(model: TimeModel, rule: str) -> None:
+    """Refuse a model without recurrent layers.
+
+    Raises:
+        InputError: there is none that the rule could run.
+    """
+    if not model.cells:
+        raise InputError(
+            "rule", f"{rule!r} for a {type(model.inner).__name__} without recurrent layers that it could run",
+            'rule="bptt", which is plain autograd for any module; or nn.GRU, nn.LSTM, nn.RNN or layers of hbll_seq.nn',
+        )  # fmt: skip
+
+
 def train(
-    model: SequenceModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
+    model: TimeModel, batch: Batch, engine: Engine, credit: int, discount: float | Tensor, *,
     keep: bool = False, probe: bool = False,
 ) -> tuple[float, Tensor | None, list[Tensor] | None]:  # fmt: skip
     """Add an engine's gradients to `.grad`; return the mean loss, the loss of every credit block (or None), and the
@@ -59,6 +71,7 @@ def train(
     """
     engine.begin(keep=keep, probe=probe)
     if not keep and inside(model, batch, engine):
+        assert isinstance(model, SequenceModel)  # as `plain` says
         cell, x = model.cells[0], batch.x
         if model.embedding is not None:
             c.check_symbols(x, len(model.embedding.weight))
@@ -73,22 +86,24 @@ def train(
         def execute(
             layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
-            return engine.layer(layer, cell, x, state, lengths, credit, discount, end=end)
+            # a layer inside a user's module may see other steps or sequences than the batch has
+            block = credit if model.whole_layers else engine.credit_block(x.shape[1], len(x))
+            return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
-        lookup = engine.options.precision == "float32" and plain(model)
+        lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)
         loss, per_step, state = forward_backward_state(model, batch, execute, lookup=lookup)
         losses = per_block(per_step, batch.mask, credit)
     engine.end()
     return loss, losses if losses is not None or math.isfinite(loss) else broken(engine), state
 
 
-def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
+def inside(model: TimeModel, batch: Batch, engine: Engine) -> bool:
     """Return whether the loss is computed block by block: one layer of a plain model, compiled or in groups.
 
     Nothing stands between that layer and the read-out.
     """
     options = engine.options
-    if not model.bare or len(model.cells) > 1 or not plain(model):
+    if not isinstance(model, SequenceModel) or not model.bare or len(model.cells) > 1 or not plain(model):
         return False
     if batch.state is not None and int(batch.lengths.min()) < batch.x.shape[1]:
         return False  # the state at each sequence's own end is wanted
@@ -100,13 +115,13 @@ def inside(model: SequenceModel, batch: Batch, engine: Engine) -> bool:
     return table is None or c.SymbolCell.pays(cell, table.weight, batch.x.numel())
 
 
-def deployed_loss(model: SequenceModel, batch: Batch, *, grouped: bool = False) -> float:
+def deployed_loss(model: TimeModel, batch: Batch, *, grouped: bool = False) -> float:
     """Return the mean loss of the deployed chain, without gradient; `grouped` computes it a chunk of time steps at a
     time.
     """
-    if grouped and model.bare and len(model.cells) == 1 and plain(model):
+    if isinstance(model, SequenceModel) and grouped and model.bare and len(model.cells) == 1 and plain(model):
         return _in_chunks(model, batch)
-    return score(model, batch)[0]
+    return model.deployed_loss(batch)
 
 
 CHUNK = 16384  # time steps of the deployed chain at a time

@@ -26,6 +26,7 @@ from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.options import EXECUTIONS
 from hbll_seq.errors import EngineWarning
 from hbll_seq.kernels import machine
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.recurrent import SequenceModel
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def fastest(sides: list[Schedule], make: Callable[[Schedule], Callable[[], None]
     return min(sides, key=lambda side: statistics.median(taken[side]))
 
 
-def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> None:
+def pin(rule: "HBLL", model: TimeModel, batch: Batch, progress: float) -> None:
     """Fix the engine's schedule for such batches by measurement, if `execution="measured"` and it is not yet known.
 
     Args:
@@ -88,8 +89,9 @@ def pin(rule: "HBLL", model: SequenceModel, batch: Batch, progress: float) -> No
     name = shape_name(steps, size, credit)
     if engine.options.execution != "measured" or name in engine.pinned:
         return
+    assert isinstance(model, SequenceModel)  # `HBLL.setup` refuses others
     discount = engine.options.discount
-    whole = discount == 1 or (discount == "auto" and (model.task == "sequence" or model.bidirectional))
+    whole = discount == 1 or (discount == "auto" and not model.targets_in_time)
     device = batch.x.device
 
     def make(side: Schedule) -> Callable[[], None]:

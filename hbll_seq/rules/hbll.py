@@ -23,14 +23,14 @@ from hbll_seq.data.draws import generator_states, repeated_draws
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.blocks import to_blocks
 from hbll_seq.errors import InputError
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.rules import fastest
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import deployed_loss, train
+from hbll_seq.rules.execute import deployed_loss, need_layers, train
 
 
 @register
-class HBLL(Rule[SequenceModel]):
+class HBLL(Rule[TimeModel]):
     """Hierarchical block-local learning of recurrent networks (docs/method.md#blocks-boundaries-two-unknowns).
 
     All other arguments are the engine's: see `hbll_seq.engine.Options`.
@@ -69,12 +69,17 @@ class HBLL(Rule[SequenceModel]):
         self.engine = Engine(options)
         self.check_every = check_every
 
-    def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
+    def setup(self, model: TimeModel, generator: torch.Generator) -> None:
         """Refuse a model or device that cannot meet the options; forget everything learned of another model."""
+        need_layers(model, self.name)
+        if self.engine.options.execution == "measured" and not model.whole_layers:
+            raise InputError(
+                "execution", '"measured" for layers inside a module', '"auto": only whole models are timed'
+            )
         self.engine.reset()
         self.engine.check(model.cells, next(model.parameters()).device)
 
-    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
+    def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         engine, pull = self.engine, self.engine.pull
         credit = engine.credit_block(batch.x.shape[1], len(batch.x))
@@ -86,7 +91,7 @@ class HBLL(Rule[SequenceModel]):
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}
         return StepResult(loss, metrics | (self._checked(model, batch, loss, drawn) if check else {}), losses, state)
 
-    def _checked(self, model: SequenceModel, batch: Batch, loss: float, drawn: list[Tensor] | None) -> dict[str, float]:
+    def _checked(self, model: TimeModel, batch: Batch, loss: float, drawn: list[Tensor] | None) -> dict[str, float]:
         """Make the checks of every `check_every` updates, adapt the controller, and return their figures.
 
         The generators were in the states `drawn` before the update: the deployed chain drops the same values.
@@ -110,12 +115,12 @@ class HBLL(Rule[SequenceModel]):
         twin.engine, twin.check_every = engine, 0
         return twin
 
-    def discount(self, model: SequenceModel, batch: Batch, credit: int, progress: float) -> float | Tensor:
+    def discount(self, model: TimeModel, batch: Batch, credit: int, progress: float) -> float | Tensor:
         """Return the factor on the message that enters a credit block: a number, or `(m, B, 1)`."""
         given = self.engine.options.discount
         if not isinstance(given, str):
             return float(given)
-        if model.task == "sequence" or model.bidirectional:
+        if not model.targets_in_time:
             return 1.0
         if batch.mask is None or bool(batch.mask.all()):
             return progress

@@ -7,14 +7,14 @@ from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.scalars import choice
 from hbll_seq.engine import Engine, Options
-from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.over_time import TimeModel
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.bptt import KERNELS, compiled
-from hbll_seq.rules.execute import forward_backward_state, per_block, train
+from hbll_seq.rules.execute import forward_backward_state, need_layers, per_block, train
 
 
 @register
-class TBPTT(Rule[SequenceModel]):
+class TBPTT(Rule[TimeModel]):
     """Truncated BPTT: the chain runs on, the gradient is cut at every credit block's end (docs/method.md#discount).
 
     A backward direction is cut too, at the ends of the blocks of the reversed sequence.
@@ -32,7 +32,11 @@ class TBPTT(Rule[SequenceModel]):
         self.kernels = kernels
         self.engine = Engine(Options(block_size=block_size, execution="sequential", discount=0.0))
 
-    def step(self, model: SequenceModel, batch: Batch, progress: float = 1.0) -> StepResult:
+    def setup(self, model: TimeModel, generator: torch.Generator) -> None:
+        """Refuse a model without recurrent layers."""
+        need_layers(model, self.name)
+
+    def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         steps = batch.x.shape[1]
         block = self.engine.credit_block(steps, len(batch.x))
@@ -43,13 +47,15 @@ class TBPTT(Rule[SequenceModel]):
         # the gradients of pieces are independent: depth is one chain and one piece back
         return StepResult(loss, {"depth": float(steps + min(block, steps))}, losses, state)
 
-    @staticmethod
-    def _by_torch(model: SequenceModel, batch: Batch, block: int) -> tuple[float, Tensor | None, list[Tensor] | None]:
+    def _by_torch(
+        self, model: TimeModel, batch: Batch, block: int
+    ) -> tuple[float, Tensor | None, list[Tensor] | None]:  # fmt: skip
         def execute(
             layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
             outputs = []
-            for piece in x.split(block, 1):
+            size = block if model.whole_layers else self.engine.credit_block(x.shape[1], len(x))
+            for piece in x.split(size, 1):
                 out, state = cell.sequence(piece, state.detach())
                 outputs.append(out)
             return torch.cat(outputs, 1), state

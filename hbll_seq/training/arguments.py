@@ -13,8 +13,6 @@ from torch import nn
 
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.check_batch import check_batch
-from hbll_seq.data.inputs import as_source
 from hbll_seq.data.scalars import as_float
 from hbll_seq.data.scalars import check_seed as check_seed
 from hbll_seq.data.scalars import integer as integer
@@ -33,16 +31,12 @@ from hbll_seq.models.recurrent import SequenceModel
 FIT = (
     "rule", "steps", "epochs", "batch_size", "window", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip",
     "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
-    "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options",
-    "stateful",
+    "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options", "loss", "metrics", "sample_weight",
+    "accumulate", "convert", "stateful",
 )  # fmt: skip
-GRADIENT = ("rule", "mask", "window", "ignore_index", "seed", "progress", "rule_options")
-
-
-def check_model(model: Any) -> None:
-    """Refuse anything but a model of this package."""
-    if not isinstance(model, Model):
-        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
+GRADIENT = (
+    "rule", "mask", "window", "ignore_index", "seed", "progress", "rule_options", "loss", "sample_weight", "convert",
+)  # fmt: skip
 
 
 def share(name: str, value: Any) -> float:
@@ -50,9 +44,8 @@ def share(name: str, value: Any) -> float:
     return number(name, value, most=1.0)
 
 
-def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> Batch:
+def check_step(model: Model, batch: Any, rule: Any, optimizer: Any, clip: Any) -> Batch:
     """Check the arguments of `step`; return the batch in the model's dtypes."""
-    check_model(model)
     if not isinstance(rule, rules.Rule) or rule.family != model.family:
         came = f"{rule.name!r} for {rule.family} models" if isinstance(rule, rules.Rule) else type(rule).__name__
         raise InputError("rule", came, f"a Rule for {model.family} models, from hbll_seq.rules.make, after setup")
@@ -60,7 +53,7 @@ def check_step(model: Any, batch: Any, rule: Any, optimizer: Any, clip: Any) -> 
         raise InputError("optimizer", type(optimizer).__name__, "a torch.optim.Optimizer over the model's parameters")
     if clip is not None:
         positive("clip", clip, ", or None")
-    checked = check_batch(batch, model)
+    checked = model.check(batch)
     if batch.state is None:
         return checked
     if not isinstance(model, SequenceModel) or not rule.carries_state:
@@ -92,14 +85,14 @@ def check_trainable(model: nn.Module) -> None:
         raise InputError("model", "no parameter that requires grad", "at least one that is not frozen")
 
 
-def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int) -> int:
+def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int, accumulate: int) -> int:
     """Return the number of updates: `steps`, or whole epochs (1 if neither is given)."""
     if steps is not None:
         if epochs is not None:
             raise InputError("epochs", "both steps and epochs", "one of the two")
         return integer("steps", steps)
     many = 1.0 if epochs is None else positive("epochs", epochs, ", or None")
-    return max(1, round(many * source.steps_per_epoch(batch_size)))
+    return max(1, round(many * source.steps_per_epoch(batch_size) / accumulate))
 
 
 def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str) -> dict[str, Any]:
@@ -186,12 +179,12 @@ def split_validation(
                 "validation", f"a tuple of {len(validation)}", "x, (x, y), ((x, lengths), y) or a fraction"
             )
         x, y = validation
-        if model.task == "next" and y is not None:
+        if getattr(model, "task", None) == "next" and y is not None:
             x, y = (x, y), None  # (x, lengths)
     try:
         if isinstance(source, Streams):  # one state for all windows: their size does not matter
             return source, as_streams(x, y, model, ignore_index=ignore_index)
-        held_out = as_source(x, y, model, window=window, ignore_index=ignore_index)
+        held_out = model.make_source(x, y, mask=None, window=window, ignore_index=ignore_index)
         if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # checks its first batch
             raise InputError("x", "a DataLoader without batches", "at least one batch")
         return source, held_out

@@ -1,7 +1,7 @@
 """Evaluation and prediction by the deployed chain: sequential, in evaluation mode, without gradient."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,24 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.inputs import as_sequences, as_source
+from hbll_seq.data.inputs import as_sequences
 from hbll_seq.data.scalars import flag, integer, shown
 from hbll_seq.data.series import Series, as_series
 from hbll_seq.data.sources import Source
 from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
+from hbll_seq.models.any_module import AnyModule, as_evaluated
 from hbll_seq.models.base import Model
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score, score_on
-from hbll_seq.training.arguments import check_model
 from hbll_seq.training.carried import check_stateful, zero_state
+from hbll_seq.training.evaluate_module import evaluate_module, predict_module
 from hbll_seq.training.modes import evaluation_mode
 
 
 def evaluate(
-    model: Model, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
-    ignore_index: int = -100, stateful: bool = False,
+    model: nn.Module, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
+    ignore_index: int = -100, stateful: bool = False, loss: Any = None, metrics: Any = None,
 ) -> dict[str, float]:  # fmt: skip
     """Return loss and accuracy of the deployed chain on data in any form of `fit`.
 
@@ -35,7 +36,7 @@ def evaluate(
     windows then decide nothing but speed and memory.
 
     Args:
-        model: any model of this package.
+        model: as for `fit`.
         x: as for `fit`.
         y: as for `fit`.
         mask: as for `fit`.
@@ -45,25 +46,30 @@ def evaluate(
             `stateful`, the time steps read at a time; None for about 4,000.
         stateful: carry the state of a recurrent model on from window to window. x is one long text or series, or a
             batch of equal lengths, each read from its start.
+        loss: as for `fit`.
+        metrics: as for `fit`; an object with `update` sees all data before it computes.
 
     Returns:
-        `loss` (nats per target, or squared units); for classification also `accuracy` in 0..1; for next-step
-        models of symbols also `bits` per symbol.
+        `loss` (nats per target, squared units, or those of the loss given), and the metrics; for classification also
+        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
     """
-    check_model(model)
-    batch_size = integer("batch_size", batch_size)
-    make: Callable[..., Source] = as_source
+    batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
     if flag("stateful", stateful):
-        check_stateful(model)
-        make = as_streams
-    return evaluate_source(model, make(x, y, model, mask=mask, window=window, ignore_index=ignore_index), batch_size)
+        check_stateful(judged)
+        source: Source = as_streams(x, y, judged, mask=mask, window=window, ignore_index=ignore_index)
+    else:
+        source = judged.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index)
+    return evaluate_source(judged, source, batch_size)
 
 
 def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
     """Evaluate on normalised data."""
+    if isinstance(model, AnyModule):
+        with _deployed(model):
+            return evaluate_module(model, source, batch_size)
     total = 0.0
     targets = right = answers = 0
     with _deployed(model):
@@ -103,13 +109,13 @@ def _scored(model: Model, source: Source, batch_size: int) -> Iterator[tuple[Bat
 
 
 def predict(
-    model: Model, x: Any, *, batch_size: int = 64, probabilities: bool = False, stateful: bool = False,
+    model: nn.Module, x: Any, *, batch_size: int = 64, probabilities: bool = False, stateful: bool = False,
     window: int | None = None,
 ) -> Tensor | list[Tensor]:  # fmt: skip
     """Return the predictions of the deployed chain.
 
     Args:
-        model: any model of this package.
+        model: as for `fit`.
         x: a tensor, array, list of unequal lengths, `(x, lengths)`, `PackedSequence` or `Dataset` (its targets
             are ignored).
         batch_size: sequences at a time.
@@ -120,13 +126,19 @@ def predict(
 
     Returns:
         On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ. With
-        `stateful` `(T, V)` for one text or series.
+        `stateful` `(T, V)` for one text or series. Of a module of another kind, its outputs likewise, cut to the
+        lengths it returns, or to those of x.
 
     Raises:
         InputError: as `fit`, before anything is computed.
     """
-    check_model(model)
     batch_size = integer("batch_size", batch_size)
+    model = model.inner if isinstance(model, AnyModule) else model
+    if not isinstance(model, Model):
+        if flag("probabilities", probabilities):
+            raise InputError("probabilities", "True for a module whose outputs may be anything", "False")
+        with _deployed(model):
+            return predict_module(model, x, batch_size)
     if flag("probabilities", probabilities) and model.objective != "cross_entropy":
         raise InputError("probabilities", "True for a regression", "False")
     if flag("stateful", stateful):

@@ -8,19 +8,21 @@ it reached, and a run that diverges leaves the weights of its last finite loss (
 import os
 from typing import Any, Literal
 
+from torch import nn
+
 from hbll_seq import rules
-from hbll_seq.models.base import Model
+from hbll_seq.data.scalars import flag
+from hbll_seq.models.any_module import as_model
 from hbll_seq.training.history import History
 from hbll_seq.training.loop import train
 from hbll_seq.training.prepare import prepare
 
 
 def fit(
-    model: Model, x: Any, y: Any = None, *,
-    rule: str | rules.Rule[Any] = "hbll",
+    model: nn.Module, x: Any, y: Any = None, *, loss: Any = None, rule: str | rules.Rule[Any] = "hbll",
     steps: int | None = None, epochs: float | None = None, batch_size: int = 16, window: int | None = None,
     lr: float = 4e-3, optimizer: Any = "adam", weight_decay: float = 0.0, schedule: Any = "linear", warmup: int = 0,
-    clip: float | None = 1.0,
+    clip: float | None = 1.0, accumulate: int = 1, metrics: Any = None, sample_weight: Any = None, convert: bool = True,
     validation: Any = None, validate_every: int | str = "auto", mask: Any = None, ignore_index: int = -100,
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
@@ -29,28 +31,35 @@ def fit(
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
-    Under `torch.autocast` recurrent models still train in their weights' precision.
+    Under `torch.autocast` recurrent layers still train in their weights' precision.
 
     Args:
-        model: a `SequenceModel`, `CharLM`, `MLP`, `ViT`, `GPT`, `Layered`; trained in place.
+        model: a model of this package, or any module `forward(x)` or `forward(x, lengths)` that returns outputs, or
+            `(outputs, lengths)` where it shortens time (docs/howto/own-model.md); trained in place.
         x: sequences, in any form of docs/howto/data.md (`hbll_seq.data.inputs`).
         y: their targets (`hbll_seq.data.targets`); None for next-step prediction.
         mask: `(N, T)` bool, True where a time step's target counts; None: all count.
         ignore_index: label of time steps whose targets do not count.
-        window: time steps of the windows cut from one long text; None for 256, or the model's context if less.
-        batch_size: sequences per update (a DataLoader brings its own).
-        stateful: carry the state on (docs/howto/carried-state.md). x is one long text or series, cut into `batch_size`
-            contiguous streams, or a batch of equal lengths. Windows come in order; each starts from the end state of
-            the one before, detached, so credit ends at its start. The first of every epoch starts from zero.
-        rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`. Further keywords are its options (`block_size`, `sweeps`,
-            `feedback`, `pull`, ...); the rule must have each of them.
+        window: time steps of windows cut from one long text; None for 256, or the model's context if less.
+        batch_size: sequences per batch (a DataLoader brings its own).
+        stateful: carry the state on along `batch_size` contiguous streams of one long text or series, or the rows of a
+            batch; credit ends at each window's start, state at each epoch's (docs/howto/carried-state.md).
+        rule: "hbll", "bptt", "tbptt", "dsf", or a `Rule`. Further keywords are its options; it must have each of them.
         rule_options: a dict with options of several rules; the rule takes those it has.
-        steps: updates to make; give `steps` or `epochs`.
-        epochs: passes over the data; 1 if neither is given.
+        steps, epochs: updates to make, or passes over the data; one pass if neither is given.
+        convert: run plain `nn.GRU`, `nn.LSTM` and `nn.RNN` inside a module as this package's layers during the run.
+
+    Loss and metrics:
+        loss: "cross_entropy", "ctc", "mse" or another name of torch's losses, or one of its modules: the mean over the
+            targets that count (`hbll_seq.models.torch_losses`); or a callable `(out, y)` or `(out, y, lengths)` of
+            padded tensors that returns a scalar. None: the objective of a model of this package.
+        sample_weight: `(N,)` weights of sequences, for the objective and torch's losses.
+        metrics: callables `(out, y)` or torchmetrics objects by name (`hbll_seq.models.given_metrics`).
 
     Optimisation:
         lr: peak learning rate.
-        optimizer: "adam", "adamw", "sgd", or a factory `f(parameters, lr=...)`.
+        optimizer: "adam", "adamw", "sgd", a factory `f(parameters, lr=...)`, or an optimiser, whose own rates count.
+        accumulate: batches per update, their gradients averaged by the targets that count (a callable loss: plainly).
         weight_decay: weight decay of the optimiser.
         schedule: "linear" (to zero), "cosine", "constant", or a function from the update's number to a factor on `lr`.
         warmup: updates of linear warm-up.
@@ -59,11 +68,9 @@ def fit(
         device: "auto" (the model's own; a GPU if there is one and the model is on the CPU), or a name.
 
     Validation and records:
-        validation: held-out `x`, `(x, y)` or `((x, lengths), y)`; or a fraction: the last sequences, or the tail of
-            one long text.
+        validation: held-out `x`, `(x, y)`, `((x, lengths), y)`; or a fraction: the last sequences, or a text's tail.
         validate_every: updates between validations; "auto" makes about ten.
-        callbacks: see `hbll_seq.training.callbacks`.
-        progress: show a bar.
+        callbacks, progress: see `hbll_seq.training.callbacks`; show a bar.
         record_every: updates between records of every block's loss.
         measure_cosine: updates between comparisons with the exact gradient (one exact gradient each).
 
@@ -71,24 +78,24 @@ def fit(
         checkpoint: file for the state of the run; one run at a time writes it.
         checkpoint_every: updates between writes.
         resume: continue from the checkpoint if the file exists; a resumed run equals an uninterrupted one. True refuses
-            changed settings that decide the result, and names them (`steps` too: schedules and discounts end with
-            them). "changed" uses the new settings and records them in the history's `changes`; another rule or
-            optimiser starts anew on the weights reached. The data of a DataLoader are not compared.
+            changed settings that decide the result (`steps` too). "changed" uses them and records them in the history's
+            `changes`; another rule or optimiser starts anew. The data of a DataLoader are not compared.
 
     Returns:
         A `History`. A batch in which no target counts makes no update and has no loss; `skipped_step` lists its number.
 
     Raises:
         InputError: before any weight changes.
-        DivergenceError: loss or gradient is not finite. The model holds the weights of its last finite loss; the
-            error's `history` holds the records.
+        DivergenceError: loss or gradient is not finite. The model holds the weights of its last finite loss.
     """
-    return train(prepare(
-        model, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
-        rule_options=rule_options, options=options,
-        steps=steps, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
-        weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
-        callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
-        measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
-        stateful=stateful,
-    ))  # fmt: skip
+    trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
+    with trained.in_run(flag("convert", convert)):
+        return train(prepare(
+            trained, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
+            rule_options=rule_options, options=options, sample_weight=sample_weight, convert=convert,
+            steps=steps, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr, optimizer=optimizer,
+            weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
+            callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
+            measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+            resume=resume, stateful=stateful,
+        ))  # fmt: skip

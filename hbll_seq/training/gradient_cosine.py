@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
-from hbll_seq.models.base import Model
+from hbll_seq.models.base import Model, kept_buffers
 
 
 def gradient_cosine(
@@ -43,7 +43,8 @@ def _gradient(model: Model, batch: Batch, rule: rules.Rule[Any], progress: float
     for p in model.parameters():
         p.grad = None
     try:
-        rule.step(model, batch, progress=progress)
+        with kept_buffers(model):
+            rule.step(model, batch, progress=progress)
         return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
     finally:
         for p, g in zip(model.parameters(), saved, strict=True):

@@ -25,7 +25,8 @@ class History:
             metrics: for `hbll` `schedule` (the schedule used, and any it replaced), `boundaries` and `messages`
             ("exact", "within tolerance" or "forced"), `sweeps`, `corrections`, `inconsistency`,
             `feedback_residual`, `fallbacks`, `tolerance`, `pull`, `discount` (mean over blocks), `carry_weight`,
-            `depth`. One a validation: `val_step`, `val_loss`, and for classification `val_accuracy`. On request:
+            `depth`; and the user's metrics, in validations as `val_<name>`. One a validation: `val_step`, `val_loss`,
+            and for classification `val_accuracy`. On request:
             `gradient_cosine` with `cosine_step`.
             Every `record_every` steps: `block_loss`, the list of each block's mean loss (each node's, for layered
             networks), with `block_step`; `deployed_gap` with `gap_step`, and `amplification` with

@@ -31,8 +31,8 @@ def train(p: Prepared) -> History:
         InputError: a checkpoint that does not fit; no weight has changed then.
         DivergenceError: see `fit`.
     """
-    run = History(p.model, p.config, versions())
-    trained = Trained(run, p.model, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint, p.carried)
+    run = History(p.model.inner, p.config, versions())
+    trained = Trained(run, p.model.inner, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint, p.carried)
     first, callback_states = trained.begin(p.resume)
     last_good = LastGood(p.model.parameters())
     bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
@@ -50,6 +50,8 @@ def train(p: Prepared) -> History:
     finally:
         bar.close()
         p.optimizer.zero_grad()
+        for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
+            group["lr"] = peak  # an optimiser of the user's may train on
     p.callbacks.call("on_fit_end", run)
     return run
 
@@ -70,18 +72,21 @@ def _updates(
         return
     for i in range(first, p.total):
         number = i + 1
-        batch = p.carried.enter(p.source.batch(i, p.batch_size, p.seed), i)
-        if batch.targeted():  # tested on the CPU, without a wait for the device
+        numbers = range(i * p.accumulate, number * p.accumulate)
+        drawn = [p.carried.enter(p.source.batch(j, p.batch_size, p.seed), j) for j in numbers]
+        batches = [batch for batch in drawn if batch.targeted()]
+        if batches:  # tested on the CPU, without a wait for the device
             factor = p.factor(i)
-            info = _update(p, run, last_good, draws, i, batch.to(p.device), factor)
+            info = _update(p, run, last_good, draws, i, batches, factor)
             p.carried.leave(info.result, number)
             blocks = i % p.record_every == 0 or number == p.total
             record(run, info, number, p.lr * factor, time.perf_counter() - began, blocks)
             if p.progress_bar:
-                bar.set_postfix(loss=f"{info.result.loss:.4f}", refresh=False)
+                shown = {"loss": info.result.loss, **p.model.metric_values()}
+                bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
         else:
             with draws.of(i):
-                p.carried.pass_over(batch.to(p.device))
+                p.carried.pass_over(drawn[0].to(p.device))
             run.add(skipped_step=number)
         bar.update()
         stop = p.callbacks.call("on_step_end", run, number)
@@ -98,7 +103,7 @@ def _updates(
 
 
 def _update(
-    p: Prepared, run: History, last_good: LastGood, draws: Draws, i: int, batch: Batch, factor: float
+    p: Prepared, run: History, last_good: LastGood, draws: Draws, i: int, batches: list[Batch], factor: float
 ) -> StepInfo:
     """Make update i (from 0); raise if it is not finite."""
     for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
@@ -106,10 +111,11 @@ def _update(
     done = i / p.total
     with draws.of(i) as anew:
         if p.measure_cosine and i % p.measure_cosine == 0:
-            run.add(gradient_cosine=gradient_cosine(p.model, batch, p.rule, anew, done), cosine_step=i + 1)
+            first = batches[0].to(p.device)
+            run.add(gradient_cosine=gradient_cosine(p.model, first, p.rule, anew, done), cosine_step=i + 1)
             anew()
         last_good.begin()
-        info = update(p.model, batch, p.rule, p.optimizer, p.clip, done)
+        info = update(p.model, batches, p.rule, p.optimizer, p.clip, done, p.device)
         last_good.end(finite=info.updated)
     if not info.updated or not all_finite(last_good.weights):
         raise divergence(info, i + 1)

@@ -24,7 +24,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def make_optimizer(
     optimizer: Any, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Make an optimiser from its name, or from a class or factory called as `optimizer(parameters, lr=...)`."""
+    """Make an optimiser from its name, or from a class or factory called as `optimizer(parameters, lr=...)`.
+
+    An optimiser over some of the parameters is returned as it is.
+    """
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return _checked(optimizer, list(parameters), weight_decay)
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
             raise InputError("optimizer", repr(optimizer), f"one of {sorted(OPTIMIZERS)} or a factory(parameters, lr=)")
@@ -39,6 +44,17 @@ def make_optimizer(
     if not isinstance(made, torch.optim.Optimizer):
         raise InputError("optimizer", f"a factory that returns {type(made).__name__}", "a torch.optim.Optimizer")
     return made
+
+
+def _checked(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], weight_decay: float
+) -> torch.optim.Optimizer:
+    known = {id(p) for p in parameters}
+    if not all(id(p) in known for group in optimizer.param_groups for p in group["params"]):
+        raise InputError("optimizer", "an optimiser over other parameters", "one over the model's: model.parameters()")
+    if weight_decay:
+        raise InputError("weight_decay", f"{weight_decay} beside an optimiser", "0: the optimiser has its own")
+    return optimizer
 
 
 def make_schedule(schedule: Any, steps: int, warmup: int) -> Callable[[int], float]:

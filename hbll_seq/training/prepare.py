@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hbll_seq import rules
-from hbll_seq.data.inputs import as_source, text_window
+from hbll_seq.data.inputs import text_window
 from hbll_seq.data.scalars import flag
 from hbll_seq.data.sources import Source
 from hbll_seq.data.streams import Streams, as_streams
@@ -16,7 +16,6 @@ from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
     check_checkpoint,
-    check_model,
     check_seed,
     check_trainable,
     integer,
@@ -31,6 +30,7 @@ from hbll_seq.training.arguments import (
 )
 from hbll_seq.training.callbacks import Callbacks
 from hbll_seq.training.carried import Carried, check_stateful
+from hbll_seq.training.modes import training_mode
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
 
@@ -49,7 +49,8 @@ class Prepared:
         callbacks: the user's callbacks.
         device: where the model is.
         total: updates of the whole run.
-        batch_size: sequences an update.
+        batch_size: sequences a batch.
+        accumulate: batches an update.
         seed: seed of data order and of the model's draws.
         lr: peak learning rate.
         peaks: peak rates of the optimiser's parameter groups; a user's optimiser may have several.
@@ -76,6 +77,7 @@ class Prepared:
     device: torch.device
     total: int
     batch_size: int
+    accumulate: int
     seed: int
     lr: float
     peaks: tuple[float, ...]
@@ -105,7 +107,7 @@ def prepare(
     weight_decay: float, schedule: Any, warmup: int, clip: float | None, validation: Any, validate_every: int | str,
     mask: Any, ignore_index: int, seed: int, device: str, callbacks: Any, progress: bool,
     checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool | str, record_every: int,
-    measure_cosine: int | None, stateful: bool,
+    measure_cosine: int | None, sample_weight: Any, accumulate: int, convert: bool, stateful: bool,
 ) -> Prepared:  # fmt: skip
     """Check the arguments of `fit` (see there), move the model to its device and set the rule up.
 
@@ -113,24 +115,26 @@ def prepare(
         InputError: an argument that cannot be used; no weight has changed then.
     """
     batch_size, seed = integer("batch_size", batch_size), check_seed(seed)
+    accumulate = integer("accumulate", accumulate)
     checkpoint_every = integer("checkpoint_every", checkpoint_every)
     record_every = integer("record_every", record_every)
     measure_cosine = None if measure_cosine is None else integer("measure_cosine", measure_cosine, extra=", or None")
     lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
     weight_decay = number("weight_decay", weight_decay)
     check_checkpoint(checkpoint, resume)
-    check_model(model)
     check_trainable(model)
     options = rule_arguments(rule, options, rule_options, model.family)
     learner = make_rule(rule, options, model.family)
-    make: Callable[..., Source] = as_source
     if flag("stateful", stateful):
         check_stateful(model, learner)
-        make = as_streams
-    whole = make(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+        if accumulate != 1:
+            raise InputError("accumulate", f"{accumulate} beside stateful=True", "1: a window starts where one ended")
+        whole: Source = as_streams(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+    else:
+        whole = model.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index, weight=sample_weight)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
-    total = training_steps(steps, epochs, source, batch_size)
-    source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
+    total = training_steps(steps, epochs, source, batch_size, accumulate)
+    first = source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)
@@ -138,14 +142,17 @@ def prepare(
         raise InputError("validation", "None, and a callback that waits for validations", "held-out data or a fraction")
     where = pick_device(device, model)
     model.to(where)
+    with training_mode(model):
+        model.rehearse(first.to(where), [source] if held_out is None else [source, held_out])
     learner.expect(source.longest())
     learner.setup(model, torch.Generator().manual_seed(seed))
     opt = make_optimizer(optimizer, [*model.parameters(), *learner.parameters()], lr, weight_decay)
+    lr = lr if opt is not optimizer else float(opt.param_groups[0]["lr"])
     config = dict(
         rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, clip=clip,
         window=text_window(window, model), optimizer=_name(optimizer), weight_decay=weight_decay,
         schedule=_name(schedule), warmup=warmup,
-        task=model.task, objective=model.objective, device=str(where), stateful=bool(stateful),
+        **model.task_settings(), accumulate=accumulate, convert=convert, device=str(where), stateful=bool(stateful),
         **({"streams": source.describe(batch_size)} if isinstance(source, Streams) else {}),
         options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in options.items()},
     )  # fmt: skip
@@ -153,7 +160,7 @@ def prepare(
     return Prepared(
         model=model, rule=learner, optimizer=opt, source=source, held_out=held_out,
         carried=Carried(model, source, batch_size), callbacks=hooks, device=where,
-        total=total, batch_size=batch_size, seed=seed, lr=lr,
+        total=total, batch_size=batch_size, accumulate=accumulate, seed=seed, lr=lr,
         peaks=tuple(float(group["lr"]) for group in opt.param_groups), factor=factor, clip=clip, validate_every=every,
         record_every=record_every, measure_cosine=measure_cosine, checkpoint=checkpoint,
         checkpoint_every=checkpoint_every, resume=resume, settings=settings, progress_bar=progress, config=config,

@@ -66,7 +66,7 @@ class SavedRun:
         if self.settings is not None:
             return differences(self.settings, settings)
         names = (*FROM_CONFIG, "options")
-        now = json.loads(json.dumps({k: run.config[k] for k in names}))
+        now = json.loads(json.dumps({k: run.config[k] for k in names if k in run.config}))
         return differences({k: self.run.config[k] for k in names if k in self.run.config}, now)
 
     def differs(self, found: Differences) -> InputError:

@@ -18,7 +18,7 @@ from hbll_seq.rules import Rule
 
 FROM_CONFIG = (
     "rule", "steps", "batch_size", "seed", "lr", "weight_decay", "clip", "window", "optimizer", "schedule", "warmup",
-    "task", "objective", "stateful",
+    "task", "objective", "loss", "accumulate", "stateful",
 )  # fmt: skip
 NOTED = ("device", "python", "torch", "hbll_seq", "threads")
 GROUPS = "settings of the optimizer"
@@ -49,7 +49,7 @@ def decisive(
         validate_every: updates between validations.
     """
     steps = int(config["steps"])
-    found = {name: config[name] for name in FROM_CONFIG} | {
+    found = {name: config[name] for name in FROM_CONFIG if name in config} | {
         "rule options": rule_options(rule, config["options"]),
         GROUPS: [plain_settings(group) for group in optimizer.param_groups],
         "values of the schedule": [factor(steps * k // _SAMPLES) for k in range(_SAMPLES)],

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
 from hbll_seq.errors import DivergenceError
+from hbll_seq.models.any_module import as_model
 from hbll_seq.models.base import Model
+from hbll_seq.training.accumulate import accumulate, joined
 from hbll_seq.training.arguments import check_step, share
 
 
@@ -26,24 +28,26 @@ SKIPPED = StepInfo(rules.StepResult(0.0, {}), 0.0, False)  # a batch in which no
 
 
 def step(
-    model: Model,
+    model: nn.Module,
     batch: Batch,
     rule: rules.Rule[Any],
     optimizer: torch.optim.Optimizer,
     clip: float | None = 1.0,
     *,
     progress: float = 1.0,
+    loss: Any = None,
 ) -> StepInfo:
     """Make one update, in a loop of your own. Non-finite losses or gradients make no update.
 
     Args:
-        model: the model to train.
+        model: the model to train; any module with `loss`, or an `AnyModule`.
         batch: see `hbll_seq.data.batch.Batch`.
         rule: a rule from `hbll_seq.rules.make`, after `rule.setup`.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
         progress: completed share of the run, 0 to 1: `fit` passes `i / n` at update i (from 0) of n. At 1, every update
             is made as at the end of a run, with whole credit (see `Rule.step` and `hs.gradient`).
+        loss: as for `fit`.
 
     Returns:
         See `StepInfo`. A batch in which no target counts has loss 0 and makes no update; the rule does not see it.
@@ -51,20 +55,27 @@ def step(
     Raises:
         InputError: an argument that cannot be used, or `progress` outside 0..1; nothing is computed then.
     """
-    progress, batch = share("progress", progress), check_step(model, batch, rule, optimizer, clip)
+    progress, trained = share("progress", progress), as_model(model, loss)
+    batch = check_step(trained, batch, rule, optimizer, clip)
     if batch.targeted():
-        return update(model, batch, rule, optimizer, clip, progress)
+        with trained.in_run(convert=True):
+            return update(trained, [batch], rule, optimizer, clip, progress)
     optimizer.zero_grad()
     return SKIPPED
 
 
 def update(
-    model: Model, batch: Batch, rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None,
-    progress: float,
+    model: Model, batches: list[Batch], rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None,
+    progress: float, device: torch.device | None = None,
 ) -> StepInfo:  # fmt: skip
-    """Make one update with checked arguments."""
+    """Make one update with checked arguments, from one batch on the model's device or several (`accumulate`)."""
     optimizer.zero_grad()
-    result = rule.step(model, batch, progress=progress)
+    if len(batches) == 1:
+        result = rule.step(model, batches[0] if device is None else batches[0].to(device), progress=progress)
+        if figures := model.metric_values():
+            result = result._replace(metrics=joined(result.metrics, figures))
+    else:
+        result = accumulate(model, batches, device, rule, progress)
     grads = _gradients(model.parameters())
     norm = _norm(grads)
     # the rule's own parameters are not clipped with the model's, so that rules differ in nothing else

@@ -279,8 +279,6 @@ class Promises(Forgets):
     name, carries_state = "promises", True
 
 
-TWO_WAYS = tagger()
-TWO_WAYS.bidirectional = True
 WRONG = {
     "a DataLoader": (classifier, (loader(),), {}, "stateful: got True for a model with one target per sequence"),
     "a loader of steps": (tagger, (loader(),), {}, "x: got a DataLoader, with stateful=True"),
@@ -290,7 +288,7 @@ WRONG = {
     "no switch": (lm, (TEXT,), dict(stateful="yes"), "stateful: got 'yes'"),
     "no rule for it": (lm, (TEXT,), dict(rule=Forgets()), "stateful: got True with rule 'forgets', which starts every"),
     "an old rule": (lm, (TEXT,), dict(rule="hbll-v1"), "stateful: got True with rule 'hbll-v1'"),
-    "both ways": (lambda: TWO_WAYS, (X, Y), {}, "stateful: got True for a bidirectional model"),
+    "both ways": (lambda: tagger(bidirectional=True), (X, Y), {}, "stateful: got True for a bidirectional model"),
     "bad validation": (lm, (TEXT,), dict(validation=loader()), "validation: x: got a DataLoader"),
     "short validation": (lm, (TEXT,), dict(validation=TEXT[:1]), "validation: x: got 1 step"),
 }

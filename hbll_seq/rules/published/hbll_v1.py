@@ -67,6 +67,8 @@ class HBLLv1(Rule[SequenceModel]):
 
     def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
         """Make the cells of greater heights; see `Rule.setup`."""
+        if not isinstance(model, SequenceModel):
+            raise InputError("rule", "'hbll-v1' for a module of another kind", "a SequenceModel, and its own objective")
         if self.longest is None:
             raise InputError("longest", "None, and data whose longest sequence is not known", "longest=steps")
         with SeededDraws(int(torch.randint(2**62, (), generator=generator))):

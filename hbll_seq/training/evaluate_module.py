@@ -1,0 +1,77 @@
+"""Evaluation and prediction for modules of the user's: their loss and metrics over all data."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbll_seq.data.batch import Batch
+from hbll_seq.data.read_pairs import read_inputs
+from hbll_seq.data.sources import Source
+from hbll_seq.errors import InputError
+from hbll_seq.models.any_module import AnyModule, dtype_of
+from hbll_seq.models.given_metrics import Tally
+
+
+def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[str, float]:
+    """Return the loss, for labels the accuracy, and the metrics.
+
+    The loss is the mean over all targets that count; of a callable, the mean over batches, weighted by their
+    sequences. The caller sets modes and gradient.
+
+    Raises:
+        InputError: data in which no target counts.
+    """
+    where, total, weights = next(model.inner.parameters()).device, 0.0, 0.0
+    right = answers = 0
+    tally = Tally(model.metrics)
+    for batch in source.in_order(batch_size):
+        if not batch.targeted():
+            continue
+        batch = batch.to(where)
+        scored, out, lengths = model.scored(batch)
+        weight = float(scored.weight) if model.loss.known else float(len(batch.x))
+        if not weight:
+            continue
+        total += float(scored.loss) * (1.0 if model.losses_add else weight)
+        weights += weight
+        if model.loss.kind == "labels" and scored.out is not None and scored.y is not None:
+            if not scored.y.is_floating_point():
+                counted = torch.ne(scored.y, -100 if model.loss.ignored is None else model.loss.ignored)
+                right += int((scored.out.argmax(-1) == scored.y)[counted].sum())
+                answers += int(counted.sum())
+        tally.add(scored, out, lengths, batch, model.loss)
+    if not weights:
+        raise InputError("y", "no target that counts", "at least one that is not ignored, masked or padding")
+    found = {"loss": total if model.losses_add else total / weights}
+    if answers:
+        found["accuracy"] = right / answers
+    if model.own is not None and model.own.task == "next" and model.loss.named() == "cross_entropy":
+        found["bits"] = found["loss"] / math.log(2)
+    return found | tally.result()
+
+
+@torch.no_grad()
+def predict_module(module: nn.Module, x: Any, batch_size: int) -> Tensor | list[Tensor]:
+    """Return the outputs of a module on the CPU; a list without padding where their lengths differ.
+
+    Raises:
+        InputError: see `hbll_seq.training.evaluation.predict`.
+    """
+    model = AnyModule(module, loss=_no_loss)
+    values, lengths = read_inputs(x, dtype_of(module))
+    steps = torch.full((len(values),), values.shape[1] if values.ndim > 1 else 1) if lengths is None else lengths
+    where, outs = next(module.parameters()).device, list[Tensor]()
+    for part, n in zip(values.split(batch_size), steps.split(batch_size), strict=True):
+        part = part if lengths is None else part[:, : int(n.max())]
+        out, told = model.called(Batch(part.to(where), n, part, None))
+        out = out.cpu()
+        outs += list(out) if told is None else [one[:k] for one, k in zip(out, told.tolist(), strict=True)]
+    if len({one.shape for one in outs}) > 1:
+        return outs
+    return torch.stack(outs)
+
+
+def _no_loss(out: Tensor, y: Tensor) -> Tensor:
+    raise InputError("loss", "None", "a loss, for anything but predictions")
