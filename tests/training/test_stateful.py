@@ -279,8 +279,12 @@ class Promises(Forgets):
     name, carries_state = "promises", True
 
 
-TWO_WAYS = tagger()
-TWO_WAYS.bidirectional = True
+class TwoWays(hs.models.SequenceModel):
+    """A model that says it reads both ways."""
+
+    bidirectional = True
+
+
 WRONG = {
     "a DataLoader": (classifier, (loader(),), {}, "stateful: got True for a model with one target per sequence"),
     "a loader of steps": (tagger, (loader(),), {}, "x: got a DataLoader, with stateful=True"),
@@ -290,7 +294,12 @@ WRONG = {
     "no switch": (lm, (TEXT,), dict(stateful="yes"), "stateful: got 'yes'"),
     "no rule for it": (lm, (TEXT,), dict(rule=Forgets()), "stateful: got True with rule 'forgets', which starts every"),
     "an old rule": (lm, (TEXT,), dict(rule="hbll-v1"), "stateful: got True with rule 'hbll-v1'"),
-    "both ways": (lambda: TWO_WAYS, (X, Y), {}, "stateful: got True for a bidirectional model"),
+    "both ways": (
+        lambda: TwoWays(2, 3, input_kind="features", hidden=8),
+        (X, Y),
+        {},
+        "stateful: got True for a bidirectional model",
+    ),
     "bad validation": (lm, (TEXT,), dict(validation=loader()), "validation: x: got a DataLoader"),
     "short validation": (lm, (TEXT,), dict(validation=TEXT[:1]), "validation: x: got 1 step"),
 }
