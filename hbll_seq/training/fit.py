@@ -75,8 +75,7 @@ def fit(
         measure_cosine: updates between comparisons with the exact gradient (one exact gradient each).
 
     Checkpoints:
-        checkpoint: file for the state of the run; one run at a time writes it.
-        checkpoint_every: updates between writes.
+        checkpoint, checkpoint_every: file for the state of the run (one run at a time writes it); updates between.
         resume: continue from the checkpoint if the file exists; a resumed run equals an uninterrupted one. True refuses
             changed settings that decide the result (`steps` too). "changed" uses them and records them in the history's
             `changes`; another rule or optimiser starts anew. The data of a DataLoader are not compared.
