@@ -116,7 +116,7 @@ class Controller:
         if record.sweeps and "states" not in record.gave_up:
             needed = next((i for i, r in enumerate(record.residuals) if r <= self.tolerance), record.sweeps)
             self._needed.setdefault(layer, deque(maxlen=_MEMORY)).append(needed)
-        if record.ran != "sequential":
+        if record.ran not in ("sequential", "pytorch"):
             within = self.feedback_within(self._blocks.get(layer, 1))
             fine = [i for i, r in enumerate(record.feedback_residuals) if r <= within]
             corrections = max(fine[0] - 1, 0) if fine else record.corrections

@@ -99,14 +99,19 @@ class Engine:
             self._chosen[asked] = choose(*asked[:4], self.options, avoid=avoid)
         return self._chosen[asked]
 
-    def plan(self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0) -> Plan:
-        """Plan a layer's next update: its schedule and its effort."""
+    def plan(
+        self, layer: int, cell: Cell, shape: Shape, like: Tensor, discount: float | Tensor = 1.0, *,
+        inside: bool = False,
+    ) -> Plan:  # fmt: skip
+        """Plan a layer's next update: its schedule and its effort. With `inside` the loss is computed in the layer."""
         o, c = self.options, self.controller
         chosen = self.schedule(cell, shape, like)
         execution, block = chosen.execution, chosen.block
         sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
         n = -(-shape.steps // block)
         feedback = c.feedback(layer, n) if o.feedback == "auto" else _fixed(o.feedback, c.feedback_within(n))
+        if execution == "pytorch" and (self._probe or self._keep or inside):  # that gives neither messages nor blocks
+            execution = "sequential"
         if self._keep:
             execution, block = "exact-forward" if o.sweeps == "auto" else "parallel", shape.credit
             if o.feedback == "auto":  # enough corrections are exact: nothing to switch to
@@ -146,7 +151,7 @@ class Engine:
         self, cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, credit: int, discount: float | Tensor
     ) -> tuple[float, Tensor | None]:
         """Make an update of a model of one layer, its loss computed block by block; see `step_one_layer`."""
-        plan = self.plan(0, cell, _shape(x, credit, discount), state, discount)
+        plan = self.plan(0, cell, _shape(x, credit, discount), state, discount, inside=True)
         self.records = [Record()]
         return step_one_layer(cell, head, x, state, batch, plan, self.records[0])
 

@@ -27,10 +27,7 @@ from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
 from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
 
-TWICE = (
-    "this layer's backward pass has no graph, so it cannot be differentiated: second derivatives need PyTorch's own "
-    "layer (hs.revert)"
-)
+TWICE = "this layer's backward pass has no graph: second derivatives need PyTorch's own layer (hs.revert)"
 
 
 def run_layer(
@@ -47,10 +44,13 @@ def run_layer(
         end: whether the state after the last time step is wanted.
 
     Returns:
-        Outputs `(B, T, d)`, and the state `(B, S)` after time step T; without `end` its memory may be anything. It
-        carries gradients, except the memory of an LSTM with a wrapped cell whose last block is not full.
+        Outputs `(B, T, d)`, and with `end` the state `(B, S)` after time step T, with gradient (but for the memory of a
+        wrapped LSTM whose last block is not full).
     """
     steps = x.shape[1]
+    if plan.execution == "pytorch":
+        outputs, last = cell.sequence(x, state)
+        return outputs, record.in_order("pytorch", last, 2 * steps)
     apart = cell.state_size > cell.hidden_size  # the state is not among the outputs
     partial = apart and end and plan.execution != "sequential" and bool(steps % plan.block)
     full = filled(cell, x, -(-steps // plan.block) * plan.block) if partial else None

@@ -17,7 +17,7 @@ class Plan:
     Attributes:
         block: time steps of an execution block, K, which run at once. In order, of a segment (see `group`).
         sweeps, feedback: effort of the two loops.
-        execution: "parallel", "exact-forward" or "sequential", see `engine.schedule`.
+        execution: "parallel", "exact-forward", "sequential" or "pytorch", see `engine.schedule`.
         credit: time steps of a credit block, at whose ends the discount acts; `block` divides it, or the discount is 1.
         pull: weight of the consistency term (mean over boundaries, summed over units).
         discount: factor on the feedback message that enters a credit block at its end, a number or `(m, B, 1)`.
@@ -90,3 +90,9 @@ class Record:
     start: tuple[int, Tensor] | None = None
     states: States | None = None
     feedback: Feedback | None = None
+
+    def in_order(self, ran: str, last: Tensor, steps: int) -> Tensor:
+        """Report time steps gone through one after another by `ran`: nothing was solved for. Return the last state."""
+        self.ran, self.last, self.residuals, self.feedback_residuals = ran, last.detach(), [0.0], [0.0]
+        self.depth.steps += steps
+        return last

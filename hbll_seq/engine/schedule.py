@@ -3,6 +3,7 @@
 Read `choose` as a table, first match first:
 
     fixed by the user's options                               as given
+    a small LSTM on a CPU, with whole credit                  pytorch: oneDNN runs it, under autograd
     a GPU, or a cell without compiled rolls                   parallel: the machine has room, or every step has a price
     a CPU with compiled rolls                                 the least of `engine.cost` over the three executions
     a run whose states (messages) would not converge before   exact-forward (sequential)
@@ -14,11 +15,16 @@ from dataclasses import dataclass
 import torch
 
 from hbll_seq.cells import Cell
+from hbll_seq.cells.lstm import LSTMCell
 from hbll_seq.engine import cost
 from hbll_seq.engine.memory import activation_bytes
 from hbll_seq.engine.options import Options
 from hbll_seq.errors import InputError
 from hbll_seq.tree import ROWS
+
+# An LSTM with fewer values B * T * d than this is left to oneDNN, which is about 1.1 to 2.4 times as fast there, and 0.6
+# to 0.95 times as fast above and for long narrow sequences (`python -m benchmarks.layers`)
+ONEDNN, NARROW, LONG = 1 << 20, 32, 1024
 
 SWEEPS = 2.0  # the usual number at the default tolerance, for dynamics that forget
 
@@ -33,6 +39,7 @@ class Layer:
         hidden: units.
         compiled: whether it has rolls of K time steps in one call.
         bytes: bytes of activations that a row keeps per time step.
+        onednn: whether PyTorch runs it by oneDNN.
     """
 
     gates: int
@@ -40,15 +47,18 @@ class Layer:
     hidden: int
     compiled: bool
     bytes: int
+    onednn: bool = False
 
     @classmethod
     def of(cls, cell: Cell, like: torch.Tensor) -> "Layer":
         """Describe a cell, for inputs and weights like `like`."""
         compiled = cell.compiled(like)
         gates = cell.recipe.gates if cell.recipe is not None else 1
+        onednn = compiled and isinstance(cell, LSTMCell) and torch.backends.mkldnn.is_available()
         return cls(
-            gates, cell.state_size // cell.hidden_size, cell.hidden_size, compiled, activation_bytes(cell, like.dtype)
-        )
+            gates, cell.state_size // cell.hidden_size, cell.hidden_size, compiled, activation_bytes(cell, like.dtype),
+            onednn,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Schedule:
     """The schedule of one call.
 
     Attributes:
-        execution: "sequential", "exact-forward" or "parallel".
+        execution: "sequential", "exact-forward", "parallel", or "pytorch": PyTorch's own layer under autograd.
         block: time steps of an execution block; in order, of a credit block.
         group: execution blocks in flight, or None for all.
     """
@@ -91,11 +101,22 @@ def choose(
         avoid: "states" or "messages" that did not converge in earlier updates of the run, or "".
     """
     execution = _asked(options, avoid)
+    if execution is None and _small_lstm(layer, shape, options):
+        return Schedule("pytorch", shape.credit)
     if execution is None:
         execution, block = _fastest(layer, shape, device, machine, options, avoid)
     else:
         block = shape.credit if execution == "sequential" else _block(layer, shape, options)
     return Schedule(execution, block, _group(layer, shape, block, options))
+
+
+def _small_lstm(layer: Layer, shape: Shape, options: Options) -> bool:
+    """Return whether oneDNN is faster than a compiled call, and free to run."""
+    free = options.budget is None and options.group is None and options.precision == "float32"
+    if not (layer.onednn and shape.whole and free):
+        return False
+    narrow = layer.hidden <= NARROW and shape.steps >= LONG
+    return shape.batch * shape.steps * layer.hidden < ONEDNN and not narrow
 
 
 def _block(layer: Layer, shape: Shape, options: Options) -> int:

@@ -84,10 +84,19 @@ def test_a_budget_decides_groups():
     assert chosen(layer, 1, 1 << 20, memory="256MB").execution == "sequential"
 
 
+def test_a_small_lstm_with_whole_credit_is_pytorchs():
+    cell = hs.nn.LSTM(8, 64).cells()[0][0]
+    layer = Layer.of(cell, cell.parameters()[0])
+    assert chosen(layer, 8, 256, whole=True).execution == "pytorch"
+    for options in ({"whole": False}, {"memory": "1GB"}, {"precision": "bf16"}, {"execution": "sequential"}):
+        assert chosen(layer, 8, 256, **{"whole": True} | options).execution != "pytorch"
+    assert chosen(layer, 16, 1024, whole=True).execution == "sequential"
+
+
 def test_a_layer_is_described_by_its_cell():
     net = hs.models.CharLM(7, hidden=24, cell="lstm")
     cell, like = net.cells[0], net.readout.weight
-    assert Layer.of(cell, like) == Layer(4, 2, 24, True, activation_bytes(cell, like.dtype))
+    assert Layer.of(cell, like) == Layer(4, 2, 24, True, activation_bytes(cell, like.dtype), True)
     assert not Layer.of(cell, like.double()).compiled
 
 
