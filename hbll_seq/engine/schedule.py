@@ -22,7 +22,7 @@ from hbll_seq.engine.options import Options
 from hbll_seq.errors import InputError
 from hbll_seq.tree import ROWS
 
-# An LSTM with fewer values B * T * d than this is left to oneDNN, which is about 1.1 to 2.4 times as fast there, and 0.6
+# An LSTM with fewer values B * T * d than this is left to oneDNN: about 1.1 to 2.4 times as fast there, and 0.6
 # to 0.95 times as fast above and for long narrow sequences (`python -m benchmarks.layers`)
 ONEDNN, NARROW, LONG = 1 << 20, 32, 1024
 
