@@ -23,8 +23,8 @@ from hbll_seq.errors import InputError
 from hbll_seq.losses import per_sequence
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.base import register
+from hbll_seq.rules.depth.any_path import AnyPath, Height, Visit
 from hbll_seq.rules.depth.bank import Bank
-from hbll_seq.rules.depth.layered_hbll import Height, LayeredHBLL, Visit
 from hbll_seq.rules.published.posterior import (
     Cost,
     bernoulli_mismatch,
@@ -35,7 +35,7 @@ from hbll_seq.rules.published.posterior import (
 
 
 @register
-class LayeredHBLLv1(LayeredHBLL):
+class LayeredHBLLv1(AnyPath):
     """Train every module by the published local objective: posterior means as states, right parents as targets.
 
     The defaults are the paper's reading: Algorithm 1 alone, mismatches of weight 1, the fixed step of one half (with
