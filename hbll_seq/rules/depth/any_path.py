@@ -1,8 +1,8 @@
 """Every path a network (`paths="any"`): local losses over the tree of depth, and along the full path.
 
 Node n is module f_n with its output z_n; z_0 is the embedded input, node N the head. An update has two parts
-(docs/method.md#layered-networks). The first visits the nodes of the tree height by height, from the root down. Node n
-reads the state of its left parent i, and the shared head predicts from what it makes of it:
+(docs/method.md#every-path-a-network). The first visits the nodes of the tree height by height, from the root down. Node
+n reads the state of its left parent i, and the shared head predicts from what it makes of it:
 
     a_n = f_n(z_i)      l_n = loss(head(a_n), y)      z_n = a_n, as a constant
 
