@@ -246,6 +246,18 @@ def test_a_resumed_run_is_the_whole_one(execution, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[2].parameters(), strict=True))
 
 
+def test_a_run_may_go_on_with_the_other_paths(tmp_path):
+    x, y = torch.randn(20, 64), torch.arange(20) % 4
+    net, kept = MLP(64, 4, hidden=6, layers=4), dict(checkpoint=tmp_path / "c", progress=False)
+    hs.fit(net, x, y, paths="any", steps=3, **kept)
+    with pytest.raises(hs.InputError, match="paths"):
+        hs.fit(net, x, y, steps=6, resume=True, **kept)
+    run = hs.fit(net, x, y, steps=6, resume="changed", **kept)
+    assert len(run.history["loss"]) == 6 and net.trained_for == "full"
+    hs.fit(net, x, y, paths="any", steps=8, resume="changed", **kept)
+    assert net.trained_for == "any"
+
+
 def test_mixing_solves_an_affine_system_for_every_sequence_alone():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(3, 4, 4, generator=g).double(), torch.randn(2, 3, 2, generator=g).double()

@@ -107,11 +107,15 @@ class LayeredHBLL(Rule[Layered]):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Rule.state_dict`."""
-        return self.trainer.state_dict()
+        return {"paths": self.paths, "trainer": self.trainer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Rule.load_state_dict`."""
-        self.trainer.load_state_dict(state)
+        """See `Rule.load_state_dict`. The state of the other `paths` is of no use, and forgotten."""
+        of, held = (state["paths"], state["trainer"]) if "paths" in state else ("any", state)  # older runs had one kind
+        if of == self.paths:
+            self.trainer.load_state_dict(held)
+        else:
+            self.trainer.reset()
 
 
 def _full(
