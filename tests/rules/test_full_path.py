@@ -218,7 +218,7 @@ def test_credit_grows_with_progress_where_messages_arrive():
     message = torch.randn(1, 7, 12)
     (arrived,) = torch.autograd.grad(net.layers[3](z), z, message[0])
     credit = Credit()
-    credit.observe(message, arrived.unsqueeze(0))
+    credit.observe(message, [arrived])
     assert float(credit.gain) == pytest.approx(float(arrived.norm() / message.norm()))
     assert float(credit.share(2, z)) == pytest.approx(min(1.0, float(credit.gain) / ARRIVES**0.5))
 

@@ -6,6 +6,7 @@ with gains of a sixth: over 15 modules nothing arrives, and the heads' own gradi
 modules, the gains rise, and the messages' share with them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,12 +41,12 @@ class Credit:
         """Return the carry of modules 2..M; identity before it was measured."""
         return like.new_ones(modules - 1) if self.carry is None else self.carry.to(like)
 
-    def observe(self, messages: Tensor, arrived: Tensor) -> None:
-        """Learn from the messages `(M - 1, B, ...)` on outputs of modules 2..M and what arrived at their inputs."""
-        entered, left = (one.reshape(len(one), -1) for one in (messages, arrived))
-        size = entered.square().sum(1).clamp(min=1e-30)
-        self.gain = _mixed(self.gain, (left.square().sum(1) / size).sqrt())
-        self.carry = _mixed(self.carry, ((entered * left).sum(1) / size).clamp(0.0, 1.5))
+    def observe(self, messages: Sequence[Tensor], arrived: Sequence[Tensor]) -> None:
+        """Learn from the messages on the outputs of modules 2..M, and what arrived at their inputs; `(B, ...)` each."""
+        pairs = [(one.flatten(), other.flatten()) for one, other in zip(messages, arrived, strict=True)]
+        size = torch.stack([one.dot(one) for one, _ in pairs]).clamp(min=1e-30)
+        self.gain = _mixed(self.gain, (torch.stack([other.dot(other) for _, other in pairs]) / size).sqrt())
+        self.carry = _mixed(self.carry, (torch.stack([a.dot(b) for a, b in pairs]) / size).clamp(0.0, 1.5))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages."""

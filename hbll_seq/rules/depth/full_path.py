@@ -138,10 +138,10 @@ class FullPath:
         ran.calls += model.depth - 1
         return in_order(model, start)
 
-    def _at_once(self, rolled: Rolled, heads: Tensor, discount: Tensor, ran: Ran) -> Tensor:
+    def _at_once(self, rolled: Rolled, heads: list[Tensor], discount: Tensor, ran: Ran) -> Tensor:
         """Solve for the messages, learn from them, and return the message on the embedding."""
-        carry = self.credit.carries(len(heads), heads)
-        solved = solve_messages(rolled, heads, discount, carry, self.feedback)
+        carry = self.credit.carries(len(heads), heads[0])
+        solved = solve_messages(rolled, torch.stack(heads), discount, carry, self.feedback)
         ran.corrections, ran.feedback_residual = solved.iterations, solved.residuals[-1]
         ran.calls += solved.iterations + 1
         if not (solved.converged or self.feedback.fixed):
@@ -150,10 +150,10 @@ class FullPath:
         ran.messages = _certainty(solved)
         ran.calls += 1
         pulled = rolled.learn(solved.values)
-        self.credit.observe(solved.values[1:], pulled[1:])
+        self.credit.observe(list(solved.values[1:]), list(pulled[1:]))
         return pulled[0]
 
-    def _in_order(self, rolled: Rolled, heads: Tensor, discount: Tensor, ran: Ran) -> Tensor:
+    def _in_order(self, rolled: Rolled, heads: list[Tensor], discount: Tensor, ran: Ran) -> Tensor:
         """As `_at_once`, from the last module to the first; exact."""
         ran.feedback_residual = 0.0
         ran.calls += len(heads)
@@ -167,27 +167,28 @@ class FullPath:
             for n in range(len(heads) - 1, -1, -1):
                 pulled[n] = rolled.learn_one(n, messages[n])
                 if n:
-                    messages[n - 1] = heads[n - 1] + given[n - 1] * pulled[n]
+                    messages[n - 1] = torch.add(heads[n - 1], pulled[n], alpha=given[n - 1])
         if given:
-            self.credit.observe(torch.stack(messages[1:]), torch.stack(pulled[1:]))
+            self.credit.observe(messages[1:], pulled[1:])
         return pulled[0]
 
 
-def _heads(model: Layered, states: Tensor, discount: list[float], batch: Batch) -> tuple[Tensor, list[Tensor]]:
-    """Score the nodes that learn from their own head, add the head's gradients to their `.grad`.
+def _heads(
+    model: Layered, states: list[Tensor], discount: list[float], batch: Batch
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+    """Score the nodes that learn from their own head, and add the head's gradients to their `.grad`.
 
     Returns:
-        Gradients `(M, B, ...)` on all states, weighted with what the messages leave; the losses of the scored nodes.
+        Gradients on all states `(B, ...)`, weighted with what the messages leave; the losses of the scored nodes.
     """
     weights = [*(1.0 - g for g in discount), 1.0]
-    leaves = [one.requires_grad_() for one in states.detach().unbind()]
-    losses = [objective(model.objective, model.head(z), batch)[0] for z, w in zip(leaves, weights, strict=True) if w]
-    total = sum(
-        (w * one for w, one in zip([w for w in weights if w], losses, strict=True)), start=losses[-1].new_zeros(())
-    )
-    total.backward()
+    leaves = [one.detach().requires_grad_() for one in states]
+    scored = [
+        (w, objective(model.objective, model.head(z), batch)[0]) for z, w in zip(leaves, weights, strict=True) if w
+    ]
+    torch.stack([w * loss for w, loss in scored]).sum().backward()
     found = [torch.zeros_like(z) if z.grad is None else z.grad for z in leaves]
-    return torch.stack(found), [one.detach() for one in losses]
+    return found, [loss.detach() for _, loss in scored]
 
 
 def _certainty(solved: Solved) -> str:

@@ -102,7 +102,7 @@ def solve_states(bank: Bank, start: Tensor, carry: Tensor, effort: Effort) -> tu
         inputs = torch.cat([start.unsqueeze(0), state[:-1]])
         with torch.set_grad_enabled(len(residuals) >= effort.least):
             rolled = at_once(bank, inputs)
-        out = rolled.states
+        out = rolled.outputs[0].detach()
         gap = out - state
         varied = (out - out.mean(1, keepdim=True)).square().mean().clamp(min=1e-30)
         each = gap.reshape(m, -1).square().mean(1) / varied

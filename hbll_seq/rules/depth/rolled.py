@@ -24,9 +24,9 @@ class Rolled(NamedTuple):
     together: bool
 
     @property
-    def states(self) -> Tensor:
-        """All outputs `(M, B, ...)`, constants."""
-        return self.outputs[0].detach() if self.together else torch.stack([one.detach() for one in self.outputs])
+    def states(self) -> list[Tensor]:
+        """The output of every module `(B, ...)`, constants."""
+        return list(self.outputs[0].detach()) if self.together else [one.detach() for one in self.outputs]
 
     def pull(self, messages: Tensor) -> Tensor:
         """Pull messages `(M, B, ...)` on the outputs back to the inputs: one vector-Jacobian product of all modules.
