@@ -28,7 +28,8 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     text = hs.datasets.load("tinyshakespeare")
     model = GPT(text.vocab_size, context=a.context, hidden=a.hidden, heads=4, layers=a.layers, symbols=text.symbols)
-    hs.fit(model, text.train, rule="hbll", steps=a.steps, batch_size=4, lr=2e-3, warmup=a.steps // 10, progress=False)
+    settings = dict(steps=a.steps, batch_size=4, lr=2e-3, warmup=a.steps // 10, progress=False)
+    hs.fit(model, text.train, rule="hbll", paths="any", **settings)
     model.eval()
     print(
         {

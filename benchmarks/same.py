@@ -219,7 +219,8 @@ def layered() -> Digest:
             ("mlp", hs.models.MLP((1, 8, 8), 4, hidden=10, layers=8, seed=2), (x, y)),
             ("gpt", hs.models.GPT(12, hidden=16, heads=2, layers=4, context=16, seed=2), (text, None)),
         ):
-            one = fitted(model, *data, rule=rule, block_size=None, **options)
+            paths = {"paths": "any"} if rule == "hbll" else {}  # the default when these were recorded
+            one = fitted(model, *data, rule=rule, block_size=None, **paths, **options)
             found |= {f"{rule} {options} {name} {k}": v for k, v in one.items()}
     return found
 

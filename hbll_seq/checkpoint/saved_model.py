@@ -26,6 +26,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     if not callable(config):
         raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
     facts = {"class": type(model).__name__, "config": config()}
+    if getattr(model, "trained_for", None) is not None:
+        facts["trained_for"] = model.trained_for
     tensors = dict(model.state_dict())
     dtypes = sorted({str(v.dtype) for v in tensors.values()})
     if len(dtypes) != 1 or not {v.dtype for v in tensors.values()} <= set(_FLOATS):
@@ -65,6 +67,10 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     with torch.device("cpu"):
         model = _build(path, name, config).to(dtype)
     model.load_state_dict(tensors)
+    if "trained_for" in facts:
+        if not hasattr(model, "trained_for") or facts["trained_for"] not in ("full", "any"):
+            raise refused(path, f"whose model was trained for {facts['trained_for']!r}")
+        model.trained_for = facts["trained_for"]
     return model
 
 

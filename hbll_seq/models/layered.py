@@ -56,11 +56,16 @@ class Layered(Model):
         input_size: number of symbols, for "symbols".
         nodes: "gaussian", or "bernoulli" if every z is a vector of probabilities (sigmoid units).
 
+    Attributes:
+        trained_for: "full" after training for the full path alone, "any" after training for every path (rule "hbll"
+            with `paths="any"`), None if that is not known. `save` keeps it.
+
     Raises:
         InputError: in `forward`, a module that changes the shape of its input.
     """
 
     family: ClassVar[str] = "layered"
+    trained_for: str | None = None
 
     def __init__(
         self, layers: Sequence[nn.Module], *, embed: nn.Module, head: nn.Module, output_size: int,

@@ -34,18 +34,22 @@ def predict_anytime(model: Layered, x: Tensor, confidence: float = 0.9, batch_si
     """Classify along the short path; each input stops at the first node whose answer is confident enough.
 
     Args:
-        model: a trained classifier with one label an input.
+        model: a classifier with one label an input, trained for every path (rule "hbll" with `paths="any"`).
         x: `(N, *input_shape)`, as for the model.
         confidence: least probability of an answer, 0..1; the last node answers whatever its confidence.
         batch_size: inputs at a time.
 
     Raises:
-        InputError: another kind of model, inputs that `predict` would not take, or another argument out of range.
+        InputError: a model trained for its full path alone, another kind of model, inputs that `predict` would not
+            take, or another argument out of range.
     """
     if not isinstance(model, Layered):
         raise InputError("model", type(model).__name__, "a Layered")
     if model.task != "sequence" or model.objective != "cross_entropy":
         raise InputError("model", f"task {model.task!r} with {model.objective}", "a classifier with one label an input")
+    if model.trained_for == "full":
+        wanted = 'one trained for every path: hs.fit(model, ..., rule="hbll", paths="any")'
+        raise InputError("model", "a network trained for its full path alone", wanted)
     confidence, batch_size = number("confidence", confidence, most=1.0), integer("batch_size", batch_size)
     x = as_sequences(x, model)[0].to(next(model.parameters()).device)
     spine = model.path("short")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.data.scalars import integer
-from hbll_seq.errors import InputError
+from hbll_seq.errors import InputError, warn
 from hbll_seq.models.gpt import GPT, Decoder
 from hbll_seq.models.layered import Path
 
@@ -38,7 +38,8 @@ def draft_and_verify(
     """Continue a prompt greedily along `path`, with proposals by the shorter path `draft`.
 
     Args:
-        model: a trained GPT.
+        model: a GPT trained for every path (rule "hbll" with `paths="any"`). After training for the full path alone
+            drafts are poor: the text is still right, nothing is saved, and a warning says so.
         prompt: text (needs `symbols`) or a 1-D int64 tensor.
         length: symbols to add, >= 1; prompt and continuation fit in the context.
         draft: the path that proposes.
@@ -54,6 +55,11 @@ def draft_and_verify(
     ids = model.begin(prompt, length)
     if len(ids) + length > model.context:
         raise InputError("length", f"{length} after a prompt of {len(ids)}", f"at most {model.context} in all")
+    if model.trained_for == "full" and model.path(draft) != model.path("full"):
+        warn(
+            'this GPT was trained for its full path alone, so its drafts are poor; train it with paths="any"',
+            UserWarning,
+        )
     device = next(model.parameters()).device
     out: list[int] = ids.tolist()
     end = len(out) + length

@@ -108,6 +108,9 @@ class Rule(Generic[M]):
         """
         raise TypeError(f"{type(self).__name__} does not define step(model, batch, progress)")
 
+    def mark(self, model: M) -> None:
+        """Note on the model what it is trained for; called after every update of its weights."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the tensors and plain numbers that make a resumed run equal an uninterrupted one."""
         return {}

@@ -84,6 +84,7 @@ def update(
     if clip is not None and norm > clip:
         torch._foreach_mul_(grads, clip / norm)
     optimizer.step()
+    rule.mark(model)
     return StepInfo(result, norm, True)
 
 

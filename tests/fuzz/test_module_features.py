@@ -287,8 +287,12 @@ class Branching(Block):
         return super().forward(z) if float(z.detach().sum()) > 0 else z
 
 
+TOGETHER = [{"paths": "any"}, {"execution": "parallel"}]  # the two kinds of training that call modules together
+
+
+@pytest.mark.parametrize("options", TOGETHER, ids=str)
 @pytest.mark.parametrize("kind", [Counting, Branching])
-def test_blocks_that_one_call_cannot_compute_run_one_by_one(kind):
+def test_blocks_that_one_call_cannot_compute_run_one_by_one(kind, options):
     def network():
         torch.manual_seed(0)
         return hs.Layered([kind(1) for _ in range(5)], embed=nn.Linear(5, 8), head=nn.Linear(8, 3), output_size=3,
@@ -297,7 +301,7 @@ def test_blocks_that_one_call_cannot_compute_run_one_by_one(kind):
     x, y = torch.randn(9, 5), torch.randint(0, 3, (9,))
     one, other = network(), network()
     runs = [
-        hs.fit(net, x, y, rule="hbll", batched=batched, steps=4, batch_size=9, progress=False)
+        hs.fit(net, x, y, rule="hbll", batched=batched, steps=4, batch_size=9, progress=False, **options)
         for net, batched in ((one, True), (other, False))
     ]
     assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-5)
@@ -305,11 +309,12 @@ def test_blocks_that_one_call_cannot_compute_run_one_by_one(kind):
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("options", TOGETHER, ids=str)
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_blocks_keep_their_own_code_and_attributes(kind, change):
+def test_blocks_keep_their_own_code_and_attributes(kind, options, change):
     net = BLOCKS[kind]()
     x, y = torch.randn(9, 5), torch.randint(0, 3, (9,))
-    batched, apart = (hs.rules.make("hbll", family="layered", batched=b) for b in (True, False))
+    batched, apart = (hs.rules.make("hbll", family="layered", batched=b, **options) for b in (True, False))
     if CHANGES[change] is None:
         hs.gradient(net, x, y, rule=batched)
         for layer in net.layers:

@@ -76,7 +76,7 @@ def test_the_any_time_answer_stops_when_it_is_sure():
     x = torch.randn(400, 6, generator=g)
     y = (x[:, 0] > 0).long()
     net = MLP(6, 2, hidden=12, layers=8)
-    hs.fit(net, x, y, rule="hbll", steps=300, batch_size=64, lr=1e-2, progress=False)
+    hs.fit(net, x, y, rule="hbll", paths="any", steps=300, batch_size=64, lr=1e-2, progress=False)
     for confidence in (0.0, 0.95, 1.0):
         answer = hs.predict_anytime(net, x, confidence, batch_size=150)
         assert answer.labels.shape == (400,) and float(answer.modules.min()) >= 1 and int(answer.modules.max()) <= 3
@@ -100,9 +100,8 @@ def test_draft_and_verify_writes_what_the_full_path_would(draft, ahead, trained)
     net = GPT(5, context=40, hidden=8, heads=2, layers=8, seed=3).double()
     if trained:
         g = torch.Generator().manual_seed(0)
-        hs.fit(
-            net, torch.randint(0, 5, (600,), generator=g).cumsum(0) % 5, rule="hbll", steps=30, lr=1e-2, progress=False
-        )
+        text = torch.randint(0, 5, (600,), generator=g).cumsum(0) % 5
+        hs.fit(net, text, rule="hbll", paths="any", steps=30, lr=1e-2, progress=False)
     net.eval()
     for length in (1, 2, 7, 30):
         prompt = torch.tensor([1, 2, 3, 0])

@@ -1,4 +1,4 @@
-"""Layered models and Algorithm 1: locality, batched levels, depth, what is exported, saved and refused."""
+"""Layered models, and every path a network: locality, batched levels, depth, what is exported, saved and refused."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.layered_cases import KINDS, SYMBOLS, data, gradients, networks, noted
 
 
 def make(**options):
-    return hs.rules.make("hbll", family="layered", **options)
+    return hs.rules.make("hbll", family="layered", **({"paths": "any"} | options))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +140,7 @@ def test_what_is_on_its_way_survives_a_checkpoint(kind, tmp_path):
         x, y = torch.arange(400) % SYMBOLS, None
     else:
         x, y = torch.randn(50, *net.input_shape), torch.randint(0, 4, (50,))
-    options = dict(rule="hbll", batch_size=16, lr=1e-2, steps=12, progress=False)
+    options = dict(rule="hbll", paths="any", batch_size=16, lr=1e-2, steps=12, progress=False)
     whole = hs.fit(net, x, y, **options)
     stop = type("Stop", (), {"on_step_end": lambda self, run, step: step == 5})()
     kept = dict(checkpoint=tmp_path / "c", checkpoint_every=5)

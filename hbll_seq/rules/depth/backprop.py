@@ -32,6 +32,10 @@ class Backprop(Rule[Layered]):
         """Refuse a path that the model does not have."""
         model.path(self.path)
 
+    def mark(self, model: Layered) -> None:
+        """See `Rule.mark`."""
+        model.trained_for = "full" if model.path(self.path) == model.path("full") else None
+
     def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         loss, _ = objective(model.objective, model(batch.x, path=self.path), batch)
@@ -54,6 +58,10 @@ class DeepSupervision(Rule[Layered]):
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = number("weight", weight)
+
+    def mark(self, model: Layered) -> None:
+        """See `Rule.mark`."""
+        model.trained_for = "full"
 
     def step(self, model: Layered, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""

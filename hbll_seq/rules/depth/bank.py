@@ -63,7 +63,10 @@ class Bank:
                 return result
             # a forward that changes its module's attributes has changed the shell's instead
             self._batched = self.alike = False
-        return torch.stack([module(one) for module, one in zip(chosen, x, strict=True)])
+        out = torch.stack([module(one) for module, one in zip(chosen, x, strict=True)])
+        if self.alike and self._shell is not None and not alike(chosen[0], self._shell):
+            self._batched = self.alike = False  # as above, seen on one module called alone
+        return out
 
     def _at_once(self, shell: nn.Module, chosen: list[nn.Module], x: Tensor) -> Tensor:
         parameters = [dict(module.named_parameters()) for module in chosen]

@@ -1,9 +1,9 @@
 """`hbll-v1` for layered networks: Algorithm 1 of the paper over the tree of depth (arXiv:2606.21497, section 1).
 
-The nodes of a height are visited from the root down, as by rule "hbll" (docs/method.md#layered-networks). Node n has
-parents i < n < j. The message of the left parent is a_n = f_n(z_i). The message of the right parent is the cost C(z) of
-a state z, in nats: how badly z explains z_j through module f_j. The posterior mean of the two (`posterior.py`) is the
-node's state, a constant:
+The nodes of a height are visited from the root down, as by rule "hbll" with `paths="any"`
+(docs/method.md#every-path-a-network). Node n has parents i < n < j. The message of the left parent is a_n = f_n(z_i).
+The message of the right parent is the cost C(z) of a state z, in nats: how badly z explains z_j through module f_j. The
+posterior mean of the two (`posterior.py`) is the node's state, a constant:
 
     z_n = posterior mean of (a_n, C) + noise
     l_n = loss(head(a_n), y) + mismatch(a_n, z_n) + right * C(z_n)
@@ -11,7 +11,7 @@ node's state, a constant:
 C(z) is mismatch(f_j(z), z_j), or the loss of the head's prediction from z where j is the head. `mismatch` is the KL
 divergence of two nodes of equal variance. The paper does not write l_n out: this is our reading of it.
 
-The default rule leaves all of it out. States that know the label train modules for inputs they never meet, and a right
+Rule "hbll" leaves all of it out. States that know the label train modules for inputs they never meet, and a right
 parent as target makes the states of transformers grow (docs/method.md#where-we-depart-from-the-paper).
 """
 
@@ -23,8 +23,8 @@ from hbll_seq.errors import InputError
 from hbll_seq.losses import per_sequence
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.base import register
+from hbll_seq.rules.depth.any_path import AnyPath, Height, Visit
 from hbll_seq.rules.depth.bank import Bank
-from hbll_seq.rules.depth.layered_hbll import Height, LayeredHBLL, Visit
 from hbll_seq.rules.published.posterior import (
     Cost,
     bernoulli_mismatch,
@@ -35,7 +35,7 @@ from hbll_seq.rules.published.posterior import (
 
 
 @register
-class LayeredHBLLv1(LayeredHBLL):
+class LayeredHBLLv1(AnyPath):
     """Train every module by the published local objective: posterior means as states, right parents as targets.
 
     The defaults are the paper's reading: Algorithm 1 alone, mismatches of weight 1, the fixed step of one half (with

@@ -1,0 +1,61 @@
+"""How much of a message enters a node, from measurements: the gain of every module, and its carry.
+
+A module's *gain* is the norm of J^T l over that of the message l on its output. Where gains are about one, as in
+residual networks, messages arrive at any depth and their share may rise to all of the credit. Plain sigmoid units start
+with gains of a sixth: over 15 modules nothing arrives, and the heads' own gradients must stay. As they train the
+modules, the gains rise, and the messages' share with them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ARRIVES = 0.1  # of a message on its way through all modules: with less, heads stay
+RECENT = 0.1  # weight of an update in the running averages
+
+
+class Credit:
+    """Running averages of the modules 2..M, and what follows from them.
+
+    Attributes:
+        gain: `(M - 1,)` norm of what leaves the module backwards over the norm of what entered; None before any update.
+        carry: `(M - 1,)` the multiple of the message that comes nearest to what leaves, in 0..1.5.
+    """
+
+    def __init__(self) -> None:
+        self.gain: Tensor | None = None
+        self.carry: Tensor | None = None
+
+    def share(self, modules: int, like: Tensor) -> Tensor:
+        """Return the largest discount of modules 2..M, `(M - 1,)`.
+
+        It is 1 if a network of such modules lets a tenth of a message arrive, and falls with the gain below that.
+        """
+        if self.gain is None:
+            return like.new_ones(modules - 1)
+        return (self.gain / ARRIVES ** (1 / modules)).clamp(max=1.0).to(like)
+
+    def carries(self, modules: int, like: Tensor) -> Tensor:
+        """Return the carry of modules 2..M; identity before it was measured."""
+        return like.new_ones(modules - 1) if self.carry is None else self.carry.to(like)
+
+    def observe(self, messages: Sequence[Tensor], arrived: Sequence[Tensor]) -> None:
+        """Learn from the messages on the outputs of modules 2..M, and what arrived at their inputs; `(B, ...)` each."""
+        pairs = [(one.flatten(), other.flatten()) for one, other in zip(messages, arrived, strict=True)]
+        size = torch.stack([one.dot(one) for one, _ in pairs]).clamp(min=1e-30)
+        self.gain = _mixed(self.gain, (torch.stack([other.dot(other) for _, other in pairs]) / size).sqrt())
+        self.carry = _mixed(self.carry, (torch.stack([a.dot(b) for a, b in pairs]) / size).clamp(0.0, 1.5))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages."""
+        return {} if self.gain is None or self.carry is None else {"gain": self.gain, "carry": self.carry}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.gain, self.carry = state.get("gain"), state.get("carry")
+
+
+def _mixed(old: Tensor | None, new: Tensor) -> Tensor:
+    return new if old is None or not bool(torch.isfinite(new).all()) else (1 - RECENT) * old.to(new) + RECENT * new
