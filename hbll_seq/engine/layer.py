@@ -208,7 +208,8 @@ class _BlocksNode(_LayerNode):
         states = solve_layer_states(cell, x, state, lengths, plan, record)
         ctx.given, ctx.states = (cell, lengths, plan, record), states
         assert states.roll.outputs is not None
-        outputs, end = from_blocks(states.roll.outputs, x.shape[1]), states.roll.end[-1].clone()
+        # not a view, which autograd would protect: the caller may change outputs in place, as after PyTorch's layer
+        outputs, end = from_blocks(states.roll.outputs, x.shape[1]).data, states.roll.end[-1].clone()
         if _LayerNode.elsewhere() and not record.keep:
             ctx.states.roll.release()
             ctx.states = None

@@ -57,6 +57,8 @@ class TorchLayer(Layered, nn.RNNBase):
             return False
         if any(one.dtype != weight.dtype for one in tensors) and not torch.is_autocast_enabled(x.device.type):
             return False
+        if any(one is not None and one.dtype != weight.dtype for one in self._flat_weights):
+            return False
         single = x.ndim == 2 and not packed
         rows = [int(given.batch_sizes[0])] if packed else [] if single else [x.shape[0 if self.batch_first else 1]]
         count = self.num_layers * (1 + self.bidirectional)
