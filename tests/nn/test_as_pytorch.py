@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence
 
+import hbll_seq as hs
 from hbll_seq import nn as hnn
 from hbll_seq.models import SequenceModel
 from tests.nn.torch_layers import TIGHT, pair, tensors
@@ -109,3 +111,20 @@ def test_a_layer_of_ones_own_may_be_changed_in_place():
     out = layer(x)[0]
     out.mul_(2)
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), list(layer.parameters())), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_autocast_does_not_admit_what_it_leaves_alone(dtype):
+    theirs, ours = layers("GRU", {}, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        for layer in (theirs, ours):
+            with pytest.raises(RuntimeError, match="same dtype"):
+                layer(data().to(dtype))
+
+
+def test_revert_refuses_parametrizations():
+    model = nn.Sequential(hnn.GRU(3, 4), hnn.GRU(4, 4))
+    parametrizations.weight_norm(model[1], "weight_hh_l0")
+    with pytest.raises(hs.InputError, match="parametrizations of 1"):
+        hs.revert(model)
+    assert type(model[0]) is hnn.GRU
