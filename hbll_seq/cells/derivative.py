@@ -27,12 +27,19 @@ def gradients_of(
 
 @contextmanager
 def _hooks_off(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep a user's hooks on weights silent: they are called once, where the whole gradient arrives in `.grad`."""
-    hooked = [(one, one._backward_hooks) for one in tensors if one.is_leaf and one._backward_hooks]
-    for one, _ in hooked:
-        one._backward_hooks = None
+    """Keep a user's hooks on weights silent: they are called once, where the whole gradient arrives.
+
+    The dictionary of hooks is emptied, since autograd reads that of a computed weight where it has always been. A
+    computed weight that retains its gradient would add parts of it.
+    """
+    retained = [(one, one.grad) for one in tensors if not one.is_leaf and one.retains_grad]
+    hooked = [(one._backward_hooks, dict(one._backward_hooks)) for one in tensors if one._backward_hooks]
+    for hooks, _ in hooked:
+        hooks.clear()
     try:
         yield
     finally:
-        for one, hooks in hooked:
-            one._backward_hooks = hooks
+        for hooks, kept in hooked:
+            hooks.update(kept)
+        for one, grad in retained:
+            one.grad = grad

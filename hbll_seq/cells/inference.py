@@ -47,6 +47,8 @@ def roll_pays(cell: "Cell", rows: int, steps: int, threads: int) -> bool:
 
 def deployed(cell: "Cell", x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Return outputs `(B, T, d)` and final state `(B, S)` without gradient, the faster way."""
+    if transformed():
+        return cell.sequence(x, state)
     # an exporter's trace has other tensors, and shapes that must not be compared
     if type(x) is not Tensor or type(state) is not Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return cell.sequence(x, state)
@@ -54,6 +56,13 @@ def deployed(cell: "Cell", x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     if not pays or x.dtype != state.dtype or not cell.compiled(state):
         return cell.sequence(x, state)
     return _rounded(cell, x, state) if cell.bf16 else rolled(cell, x, state)
+
+
+def transformed() -> bool:
+    """Return whether a transform of `torch.func` or forward-mode differentiation runs: compiled rolls have no rule for
+    it, and would lose tangents without a word.
+    """
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def rolled(cell: "Cell", x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

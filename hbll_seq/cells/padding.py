@@ -30,9 +30,10 @@ class KeepingLSTM(LSTMCell):
     @staticmethod
     def marked(x: Tensor, lengths: Tensor, steps: int) -> Tensor:
         """Return inputs `(B, steps, D + 1)` for x `(B, T, D)`, marked from each sequence's length on."""
-        after = torch.arange(steps, device=x.device)[None] >= lengths.to(x.device)[:, None]
+        after = (torch.arange(steps, device=x.device)[None] >= lengths.to(x.device)[:, None]).unsqueeze(-1)
         padded = torch.nn.functional.pad(x, (0, 0, 0, steps - x.shape[1]))
-        return torch.cat([padded, after.unsqueeze(-1).to(x)], -1)
+        # an input of any size may stand there, even one that outweighs GATE
+        return torch.cat([padded.masked_fill(after, 0.0), after.to(x)], -1)
 
 
 def filled(cell: Cell, x: Tensor, steps: int) -> tuple[KeepingLSTM, Tensor] | None:

@@ -144,8 +144,9 @@ class Engine:
             end: whether the state is wanted.
         """
         plan = self.plan(layer, cell, _shape(x, credit, discount), state, discount)
-        self.records.append(Record(self._keep, layer))
-        return run_layer(cell, x, state, lengths, plan, self.records[-1], end=end)
+        record = Record(self._keep, layer)
+        self.records.append(record)  # by this name alone: another thread may begin an update now
+        return run_layer(cell, x, state, lengths, plan, record, end=end)
 
     def one_layer(
         self, cell: Cell, head: Head, x: Tensor, state: Tensor, batch: Batch, credit: int, discount: float | Tensor

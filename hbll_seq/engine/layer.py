@@ -208,7 +208,8 @@ class _BlocksNode(_LayerNode):
         states = solve_layer_states(cell, x, state, lengths, plan, record)
         ctx.given, ctx.states = (cell, lengths, plan, record), states
         assert states.roll.outputs is not None
-        outputs, end = from_blocks(states.roll.outputs, x.shape[1]), states.roll.end[-1].clone()
+        outputs = from_blocks(states.roll.outputs, x.shape[1]).data  # autograd lets no caller change a view in place
+        end = states.roll.end[-1].clone()
         if _LayerNode.elsewhere() and not record.keep:
             ctx.states.roll.release()
             ctx.states = None
@@ -218,8 +219,7 @@ class _BlocksNode(_LayerNode):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         x, state, *parameters = ctx.saved_tensors
         cell, lengths, plan, record = ctx.given
-        steps, inputs = x.shape[1], ctx.needs_input_grad[0]
-        dout, dend = grads
+        steps, inputs, (dout, dend) = x.shape[1], ctx.needs_input_grad[0], grads
         with torch.no_grad():
             states, ctx.states = ctx.states, None  # activations are not needed again
             if states is None:

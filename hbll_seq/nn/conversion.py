@@ -63,9 +63,15 @@ def revert(model: M) -> M:
 
     Returns:
         The model.
+
+    Raises:
+        InputError: a layer with parametrizations, whose class is theirs; the model is unchanged then.
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", type(model).__name__, "an nn.Module")
+    for name, one in model.named_modules():
+        if isinstance(one, tuple(BACK)) and hasattr(one, "parametrizations"):
+            raise InputError("model", f"parametrizations of {name or 'the layer'}", "them removed first")
     for one in model.modules():
         if type(one) in BACK:
             one.__class__ = BACK[type(one)]

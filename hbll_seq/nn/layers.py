@@ -17,6 +17,8 @@ from hbll_seq.nn.engined import layer_options
 from hbll_seq.nn.outside import eager, outside
 from hbll_seq.nn.projected import Projected
 
+AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # dtypes that autocast converts
+
 
 class TorchLayer(Layered, nn.RNNBase):
     """The shared part of the three layers."""
@@ -55,7 +57,10 @@ class TorchLayer(Layered, nn.RNNBase):
             return False
         if x.ndim not in ((2,) if packed else (2, 3)) or x.shape[-1] != self.input_size:
             return False
-        if any(one.dtype != weight.dtype for one in tensors) and not torch.is_autocast_enabled(x.device.type):
+        allowed = AUTOCAST if torch.is_autocast_enabled(x.device.type) else ()
+        if any(one.dtype != weight.dtype and one.dtype not in allowed for one in tensors):
+            return False
+        if any(one is not None and one.dtype != weight.dtype for one in self._flat_weights):
             return False
         single = x.ndim == 2 and not packed
         rows = [int(given.batch_sizes[0])] if packed else [] if single else [x.shape[0 if self.batch_first else 1]]

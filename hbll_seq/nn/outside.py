@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.cells.inference import transformed
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -26,7 +28,7 @@ def outside(tensors: list[Tensor], weight: Tensor) -> bool:
     """
     if torch.jit.is_tracing() or torch.jit.is_scripting() or torch.compiler.is_exporting():
         return True
-    if torch._C._are_functorch_transforms_active():
+    if transformed():
         return True
     if weight.dtype not in TRAINED or weight.device.type == "meta":
         return True
