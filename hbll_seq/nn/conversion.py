@@ -40,7 +40,10 @@ def convert(model: M, *, copy: bool = False, verbose: bool = True, **options: An
     layer_options(options)
     found = [one for one in model.modules() if type(one) in PAIRS or isinstance(one, Engined)]
     if not any(why_left(one) is None for one in found):
-        raise InputError("model", f"{type(model).__name__} without a layer to convert", "an nn.GRU, nn.LSTM or nn.RNN")
+        left = [f"{name or 'it'}: {why}" for name, one in model.named_modules() if (why := why_left(one))]
+        reasons = f" ({'; '.join(left)})" if left else ""
+        came = f"{type(model).__name__} without a layer to convert{reasons}"
+        raise InputError("model", came, "an nn.GRU, nn.LSTM or nn.RNN")
     if copy:
         shared = {id(one): one for one in (*model.parameters(), *model.buffers())}
         model = copying.deepcopy(model, shared)

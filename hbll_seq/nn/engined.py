@@ -16,6 +16,10 @@ from hbll_seq.errors import InputError
 from hbll_seq.nn.projected import Projected
 from hbll_seq.nn.stack import Between, run_stack
 
+# Finer than a rule's: a layer stands in for PyTorch's, and where credit does not fade errors of messages add up from
+# block to block (a float64 GRU over 1,000 time steps: 3e-4 left a weight's gradient 50 % off)
+FINE = 1e-8
+
 
 class Engined(nn.Module):
     """A mixin: a module whose recurrent layers run by an engine.
@@ -81,7 +85,7 @@ class Engined(nn.Module):
 
 
 def layer_options(options: dict[str, Any]) -> Options:
-    """Return the options of a layer's own engine: credit is whole unless a discount is given.
+    """Return the options of a layer's own engine: credit is whole unless a discount is given, and tolerances are fine.
 
     Raises:
         InputError: an unknown option or a value out of range.
@@ -96,4 +100,5 @@ def layer_options(options: dict[str, Any]) -> Options:
         raise InputError(
             "discount", '"auto" for a layer', "a number from 0 to 1: a layer does not see a run's progress"
         )
-    return Options(**{"discount": 1.0, **options})
+    exact = {} if options.get("precision") == "bf16" else {"tolerance": FINE, "feedback_tolerance": FINE}
+    return Options(**{"discount": 1.0, **exact, **options})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.cells import Cell, keeping
+from hbll_seq.cells.padding import marked, quiet
 from hbll_seq.engine.execution import Execute
 from hbll_seq.errors import InputError
 from hbll_seq.nn.projected import Projected
@@ -85,6 +86,8 @@ def _forward(
     Raises:
         InputError: an execution of the user's that returns no pair.
     """
+    if lengths is not None:
+        cell, x = quiet(cell, x, lengths)
     if not end or lengths is None:
         found = execute(number, cell, x, start, lengths, end=end)
         if not isinstance(found, tuple):
@@ -96,7 +99,7 @@ def _forward(
     else:
         kept = keeping(cell)
         assert kept is not None, f"the end of a padded sequence, for {type(cell).__name__}"
-        outputs, last = execute(number, kept, kept.marked(x, lengths, x.shape[1]), start, None, end=True)
+        outputs, last = execute(number, kept, marked(x, lengths, x.shape[1]), start, None, end=True)
         at_end = outputs[torch.arange(len(x), device=x.device), lengths.to(x.device) - 1]
         last = torch.cat([last[:, : cell.memory_size], at_end], 1) if last is not None else None
     return outputs, last if end else None

@@ -201,15 +201,49 @@ def test_a_discount_cuts_credit_between_blocks():
 
 
 def test_the_reference_roll_keeps_an_lstms_memory_at_marked_steps():
-    from hbll_seq.cells.padding import KeepingLSTM, filled, keeping
+    from hbll_seq.cells.padding import KeepingLSTM, filled, keeping, marked
 
     layer = hnn.LSTM(3, 4).cells()[0][0]
     kept = keeping(layer)
     assert isinstance(kept, KeepingLSTM) and keeping(kept) is None
     x, start = torch.randn(2, 6, 3), torch.randn(2, 8)
-    marked = KeepingLSTM.marked(x, torch.tensor([6, 2]), 6)
-    roll = AutogradRoll(kept, marked.transpose(0, 1), start, keep=False)
+    padded = marked(x, torch.tensor([6, 2]), 6)
+    roll = AutogradRoll(kept, padded.transpose(0, 1), start, keep=False)
     alone = AutogradRoll(layer, x[1:, :2].transpose(0, 1), start[1:], keep=False)
     assert torch.equal(roll.end[1, :4], alone.end[0, :4])
-    cell, more = filled(kept, marked, 9)
+    cell, more = filled(kept, padded, 9)
     assert cell is kept and more.shape == (2, 9, 4) and bool((more[:, 6:, -1] == 1).all())
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_relu_network_that_grows_does_not_overflow_in_padding(double):
+    torch.manual_seed(0)
+    theirs, ours = pair("RNN", 3, 8, options={}, nonlinearity="relu", dtype=torch.float64 if double else torch.float32)
+    for layer in (theirs, ours):
+        layer.weight_hh_l0.data.mul_(30)
+    x = torch.randn(200, 2, 3, dtype=theirs.weight_hh_l0.dtype, requires_grad=True)
+    lengths = torch.tensor([9, 200])
+    with torch.no_grad():
+        x[9:, 0] = 0.0
+        x[:, 1] = 0.0  # the long sequence is quiet by itself: the short one's padding is what could overflow
+        for layer in (theirs, ours):
+            layer.bias_ih_l0.zero_(), layer.bias_hh_l0.zero_()
+    fed = [pack_padded_sequence(x, lengths, enforce_sorted=False)]
+    for one, other in zip(run(ours, fed, wanted=[x]), run(theirs, fed, wanted=[x]), strict=True):
+        assert torch.isfinite(one).all()
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * (1 + float(other.abs().max())))
+
+
+def test_the_defaults_of_a_layer_are_exact_where_credit_does_not_fade():
+    """At a rule's tolerance the messages' errors added up over the blocks to half of this gradient."""
+    torch.manual_seed(433)
+    theirs, ours = pair("GRU", 6, 17, options={}, dtype=torch.float64)
+    for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
+        p.data.mul_(2)
+        q.data.copy_(p.data)
+    x, start = torch.randn(1000, 2, 6, dtype=torch.float64), 30 * torch.randn(1, 2, 17, dtype=torch.float64)
+    grads = [
+        torch.autograd.grad(layer(x, start)[1].square().sum(), list(layer.parameters())) for layer in (ours, theirs)
+    ]
+    mine, exact = (torch.cat([g.flatten() for g in found]) for found in grads)
+    assert float((mine - exact).norm() / exact.norm()) < 0.01
