@@ -81,6 +81,18 @@ class Engine:
             self.end()
         self.begin()
 
+    def left_to_pytorch(self, cell: Cell, rows: int, steps: int, like: Tensor, layers: int) -> bool:
+        """Return whether layers like `cell` run by PyTorch in the next pass, with whole credit; if so, record it."""
+        credit = self.credit_block(steps, rows)
+        shape = Shape(rows, steps, credit, self.options.discount == 1)
+        if self.schedule(cell, shape, like).execution != "pytorch":
+            return False
+        self.renew()
+        for layer in range(layers):
+            self.records.append(Record(layer=layer))
+            self.records[-1].in_order("pytorch", 2 * steps)
+        return True
+
     def pin(self, name: str, schedule: Schedule) -> None:
         """Fix the schedule for batches of the shape that `shape_name` names `name`."""
         self.pinned[name] = schedule

@@ -50,23 +50,23 @@ def run_layer(
     steps = x.shape[1]
     if plan.execution == "pytorch":
         outputs, last = cell.sequence(x, state)
-        return outputs, record.in_order("pytorch", last, 2 * steps)
+        record.in_order("pytorch", 2 * steps, last.detach())
+        return outputs, last
     apart = cell.state_size > cell.hidden_size  # the state is not among the outputs
     partial = apart and end and plan.execution != "sequential" and bool(steps % plan.block)
     full = filled(cell, x, -(-steps // plan.block) * plan.block) if partial else None
     if full is not None:
         (cell, x), lengths = full, None
-    plain = cell
-    cell = captured(in_precision(cell, plan.precision), plan.captures)
+    run = captured(in_precision(cell, plan.precision), plan.captures)
     node = _InOrderNode if plan.execution == "sequential" else _BlocksNode
-    outputs, last = node.apply(x, state, cell, lengths, plan, record, *cell.parameters())
+    outputs, last = node.apply(x, state, run, lengths, plan, record, *run.parameters())
     outputs = outputs[:, :steps]
     if not apart:
         last = outputs[:, -1]
     elif full is not None:  # the memory after padding, the visible part before it
         last = torch.cat([last[:, : cell.memory_size], outputs[:, -1]], 1)
     elif partial:
-        last = last_state(plain, x, record)
+        last = last_state(cell, x, record)
     return outputs, last
 
 

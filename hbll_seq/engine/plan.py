@@ -91,8 +91,7 @@ class Record:
     states: States | None = None
     feedback: Feedback | None = None
 
-    def in_order(self, ran: str, last: Tensor, steps: int) -> Tensor:
-        """Report time steps gone through one after another by `ran`: nothing was solved for. Return the last state."""
-        self.ran, self.last, self.residuals, self.feedback_residuals = ran, last.detach(), [0.0], [0.0]
+    def in_order(self, ran: str, steps: int, last: Tensor | None = None) -> None:
+        """Report time steps gone through one after another by `ran`: nothing was solved for."""
+        self.ran, self.last, self.residuals, self.feedback_residuals = ran, last, [0.0], [0.0]
         self.depth.steps += steps
-        return last

@@ -43,7 +43,7 @@ class TorchLayer(Layered, nn.RNNBase):
 
     @eager
     def _run(self, given: Any, hx: Any) -> Any:
-        if not self._fits(given, hx):
+        if not self._fits(given, hx) or self._small(given):
             return super().forward(given, hx)
         return call(self, given, [] if hx is None else [*hx] if self.pair else [hx])
 
@@ -68,6 +68,14 @@ class TorchLayer(Layered, nn.RNNBase):
         sizes = [self.proj_size or self.hidden_size, self.hidden_size][: 1 + self.pair]
         shapes = [(count, *rows, size) for size in sizes]
         return hx is None or [tuple(one.shape) for one in states] == shapes
+
+    def _small(self, given: Any) -> bool:
+        """Return whether all layers are small LSTMs in training, which the engine would leave to PyTorch anyway."""
+        plain = self.pair and not self.proj_size and isinstance(given, Tensor) and torch.is_grad_enabled()
+        if not plain or vars(self).get("_execution") is not None or torch.is_autocast_enabled(given.device.type):
+            return False
+        rows, steps = (1, len(given)) if given.ndim == 2 else given.shape[:2][:: 1 if self.batch_first else -1]
+        return self.engine.left_to_pytorch(view(self, 0), rows, steps, self.weight(), self.num_layers)
 
     def weight(self) -> Tensor:
         """See `Layered`."""

@@ -235,15 +235,14 @@ def test_a_relu_network_that_grows_does_not_overflow_in_padding(double):
 
 
 def test_the_defaults_of_a_layer_are_exact_where_credit_does_not_fade():
-    """At a rule's tolerance the messages' errors added up over the blocks to half of this gradient."""
-    torch.manual_seed(433)
+    """At a rule's tolerance, 3e-4, the messages' errors add up over the blocks to half of this gradient."""
+    torch.manual_seed(2)
     theirs, ours = pair("GRU", 6, 17, options={}, dtype=torch.float64)
     for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
         p.data.mul_(2)
         q.data.copy_(p.data)
     x, start = torch.randn(1000, 2, 6, dtype=torch.float64), 30 * torch.randn(1, 2, 17, dtype=torch.float64)
-    grads = [
-        torch.autograd.grad(layer(x, start)[1].square().sum(), list(layer.parameters())) for layer in (ours, theirs)
-    ]
-    mine, exact = (torch.cat([g.flatten() for g in found]) for found in grads)
+    found = [torch.autograd.grad(one(x, start)[1].square().sum(), list(one.parameters())) for one in (ours, theirs)]
+    mine, exact = (torch.cat([g.flatten() for g in grads]) for grads in found)
     assert float((mine - exact).norm() / exact.norm()) < 0.01
+    assert ours.engine.records[0].ran != "sequential", "no tolerance was used"
