@@ -95,7 +95,8 @@ def join(
     full = x.shape[1] if x.ndim > 1 else 1
     unequal = lengths is not None and int(lengths.min()) < full
     steps = lengths if lengths is not None else torch.full((n,), full)
-    per_step = reading.kind != "sequences" and targets.y.ndim > 1 and targets.y.shape[1] == full and x.ndim > 1
+    shares = reading.kind == "labels" and targets.y.is_floating_point()  # (N, V), or (N, T, V)
+    per_step = reading.kind != "sequences" and targets.y.ndim > 1 + shares and targets.y.shape[1] == full and x.ndim > 1
     counted, own = targets.mask, targets.lengths
     if own is not None and lengths is not None and per_step and torch.equal(own, steps):
         own = None  # one target a step

@@ -137,6 +137,10 @@ def predict(
     if not isinstance(model, Model):
         if flag("probabilities", probabilities):
             raise InputError("probabilities", "True for a module whose outputs may be anything", "False")
+        if flag("stateful", stateful):
+            check_stateful(model)
+        if window is not None:
+            raise InputError("window", shown(window), "None: a module of your own reads a sequence whole")
         with _deployed(model):
             return predict_module(model, x, batch_size)
     if flag("probabilities", probabilities) and model.objective != "cross_entropy":

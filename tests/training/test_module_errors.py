@@ -181,3 +181,15 @@ def test_a_batch_made_by_hand_is_checked():
             hs.step(module, batch, learner, optimizer, loss="cross_entropy")
     with pytest.raises(hs.InputError, match="loss: got None"):
         hs.step(module, good, learner, optimizer)
+
+
+def test_a_module_without_parameters_is_scored_and_not_trained():
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    expected = functional.mse_loss(x, y).item()
+    assert hs.evaluate(nn.Identity(), x, y, loss="mse")["loss"] == pytest.approx(expected)
+    assert torch.equal(hs.predict(nn.Identity(), x), x)
+    with pytest.raises(hs.InputError, match="model: got no parameter that requires grad"):
+        hs.fit(nn.Identity(), x, y, loss="mse", progress=False)
+    batch, optimizer = hs.Batch(x, torch.full((4,), 3), y, None), torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    with pytest.raises(hs.InputError, match="model: got a Identity without parameters"):
+        hs.step(nn.Identity(), batch, hs.rules.make("bptt"), optimizer, loss="mse")
