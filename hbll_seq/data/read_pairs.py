@@ -136,7 +136,7 @@ def _together(x: Any) -> tuple[Tensor, Tensor | None]:
         return as_tensor(padded, "x"), lengths.cpu()
     if isinstance(x, tuple):
         if len(x) != 2:
-            raise InputError("x", f"a tuple of {len(x)}", "(x, lengths)")
+            raise InputError("x", f"a tuple of {len(x)}", "a list of sequences, or (x, lengths)")
         return as_tensor(x[0], "x", FORMS), as_tensor(x[1], "lengths", "integers, one a sequence")
     if isinstance(x, list) and x and not isinstance(x[0], numbers.Number):
         parts = alike([as_tensor(one, f"x[{i}]") for i, one in enumerate(x)])

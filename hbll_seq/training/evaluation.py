@@ -127,7 +127,7 @@ def predict(
     Returns:
         On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ. With
         `stateful` `(T, V)` for one text or series. Of a module of another kind, its outputs likewise, cut to the
-        lengths it returns, or to those of x.
+        lengths it returns, or `(N, T, ...)` with the time steps of x to those of x; `(N, C)` are not cut.
 
     Raises:
         InputError: as `fit`, before anything is computed.

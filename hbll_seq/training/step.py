@@ -42,7 +42,7 @@ def step(
     Args:
         model: the model to train; any module with `loss`, or an `AnyModule`.
         batch: see `hbll_seq.data.batch.Batch`.
-        rule: a rule from `hbll_seq.rules.make`, after `rule.setup`.
+        rule: a rule from `hbll_seq.rules.make`, after `rule.setup` for a model of this package.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
         progress: completed share of the run, 0 to 1: `fit` passes `i / n` at update i (from 0) of n. At 1, every update
