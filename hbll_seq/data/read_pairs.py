@@ -95,7 +95,8 @@ def join(
     full = x.shape[1] if x.ndim > 1 else 1
     unequal = lengths is not None and int(lengths.min()) < full
     steps = lengths if lengths is not None else torch.full((n,), full)
-    per_step = reading.kind != "sequences" and targets.y.ndim > 1 and targets.y.shape[1] == full and x.ndim > 1
+    shares = reading.kind == "labels" and targets.y.is_floating_point()  # (N, V), or (N, T, V)
+    per_step = reading.kind != "sequences" and targets.y.ndim > 1 + shares and targets.y.shape[1] == full and x.ndim > 1
     counted, own = targets.mask, targets.lengths
     if own is not None and lengths is not None and per_step and torch.equal(own, steps):
         own = None  # one target a step
@@ -135,7 +136,7 @@ def _together(x: Any) -> tuple[Tensor, Tensor | None]:
         return as_tensor(padded, "x"), lengths.cpu()
     if isinstance(x, tuple):
         if len(x) != 2:
-            raise InputError("x", f"a tuple of {len(x)}", "(x, lengths)")
+            raise InputError("x", f"a tuple of {len(x)}", "a list of sequences, or (x, lengths)")
         return as_tensor(x[0], "x", FORMS), as_tensor(x[1], "lengths", "integers, one a sequence")
     if isinstance(x, list) and x and not isinstance(x[0], numbers.Number):
         parts = alike([as_tensor(one, f"x[{i}]") for i, one in enumerate(x)])

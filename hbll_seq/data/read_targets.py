@@ -49,6 +49,11 @@ def read_targets(y: Any, n: int, kind: Kind, dtype: torch.dtype, ignore_index: i
     lengths = None
     if isinstance(y, tuple) and len(y) == 2 and kind in ("sequences", "any") and getattr(y[0], "ndim", 0) >= 2:
         y, lengths = y[0], _lengths(as_tensor(y[1], "target_lengths"), n)
+    if (
+        isinstance(y, tuple)
+        and len({len(one) for one in y if hasattr(one, "__len__") and getattr(one, "ndim", True)}) > 1
+    ):
+        raise InputError("y", f"a tuple of {len(y)} of unequal lengths", "a list with one entry a sequence")
     if isinstance(y, list) and y and not isinstance(y[0], numbers.Number):
         target, lengths = _side_by_side(y, n, kind, ignore_index)
     else:

@@ -128,7 +128,9 @@ class AnyModule(TimeModel):
         else:
             found = self.module(x, lengths)
         out, told = outputs(found, len(x))
-        if told is None and x.ndim > 1 and out.ndim > 1 and out.shape[1] == x.shape[1]:
+        # (B, n) may be n values of a sequence, as many as x has steps by chance
+        steps = out.ndim > 2 or (out.ndim == 2 and batch.target_lengths is not None)
+        if told is None and steps and x.ndim > 1 and out.shape[1] == x.shape[1]:
             padded = int(lengths.min()) < x.shape[1]
             told = lengths if padded or (batch.target_lengths is not None and out.ndim > 2) else None
         return out, told
@@ -235,6 +237,11 @@ class AnyModule(TimeModel):
 def dtype_of(module: nn.Module) -> torch.dtype:
     """Return the dtype of a module's weights, which its inputs get."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's parameters or buffers; the CPU if it has none."""
+    return next((one.device for one in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
 def join_weight(found: Padded, weight: Any, dtype: torch.dtype) -> Pairs:

@@ -102,7 +102,9 @@ def check_module_batch(batch: Any, model: "AnyModule") -> Batch:
     """
     if not isinstance(batch, Batch):
         raise InputError("batch", type(batch).__name__, "a hbll_seq.Batch(x, lengths, y, mask)")
-    weights = next(model.inner.parameters())
+    weights = next(model.inner.parameters(), None)
+    if weights is None:
+        raise InputError("model", f"a {type(model.inner).__name__} without parameters", "parameters to train")
     for name in ("x", "y"):
         value = getattr(batch, name)
         if not isinstance(value, Tensor) or value.ndim == 0 or value.device != weights.device:

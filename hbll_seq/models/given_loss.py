@@ -111,7 +111,7 @@ def arguments(function: Callable[..., Any], name: str) -> int:
     open_end = any(p.kind is p.VAR_POSITIONAL for p in found)
     wanted = [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if required > 4 or (len(positional) < 2 and not open_end) or wanted:
-        raise InputError(name, f"a callable with {required} arguments", "(out, y), (out, y, lengths)")
+        raise InputError(name, f"a callable with {required} arguments", "(out, y) or (out, y, lengths)")
     if len(positional) > 2 and required == 2 and positional[2].name in (*LENGTHS, "out_lengths", "output_lengths"):
         return 3
     return max(2, required)

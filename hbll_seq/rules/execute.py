@@ -43,8 +43,11 @@ def need_layers(model: TimeModel, rule: str) -> None:
     """Refuse a model without recurrent layers.
 
     Raises:
-        InputError: there is none that the rule could run.
+        InputError: there is none that the rule could run; a module of the user's, which `step` makes a model of.
     """
+    if not isinstance(model, TimeModel):
+        came = f"a {type(model).__name__} given to setup"
+        raise InputError("model", came, "no setup for a module of your own: hs.step(..., loss=...) does without")
     if not model.cells:
         raise InputError(
             "rule", f"{rule!r} for a {type(model.inner).__name__} without recurrent layers that it could run",

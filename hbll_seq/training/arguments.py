@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
@@ -72,6 +73,8 @@ def check_trainable(model: nn.Module) -> None:
     if torch.is_inference_mode_enabled():
         raise InputError("model", "a call inside torch.inference_mode()", "a call outside it: training needs gradients")
     parameters = list(model.parameters())
+    if any(map(is_lazy, parameters)):
+        raise InputError("model", "a lazy module without weights", "one that was called once, which makes its weights")
     other = {str(p.dtype) for p in parameters} - {"torch.float32", "torch.float64"}
     if other:
         raise InputError(

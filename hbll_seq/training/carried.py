@@ -8,7 +8,7 @@ sequences that are read side by side.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.sources import Source
@@ -21,15 +21,21 @@ from hbll_seq.models.scoring import score_on
 from hbll_seq.rules import Rule, StepResult
 
 
-def check_stateful(model: Model, rule: Rule[Any] | None = None) -> None:
+def check_stateful(model: nn.Module, rule: Rule[Any] | None = None) -> None:
     """Refuse a model, or a rule, that cannot carry a state on.
 
     Raises:
-        InputError: not a recurrent model of time steps, a bidirectional one, or a rule that starts from zero.
+        InputError: not a recurrent model of time steps, one with another loss, a bidirectional one, or a rule that
+            starts from zero.
     """
+    inner = model.inner if isinstance(model, Model) else model
+    if inner is not model and isinstance(inner, SequenceModel):
+        came = "True beside loss=, metrics= or sample_weight="
+        raise InputError("stateful", came, "the model's own objective: leave these three out")
     if not isinstance(model, SequenceModel):
+        why = "which has no state" if isinstance(inner, Model) else "a module of your own"
         raise InputError(
-            "stateful", f"True for a {type(model).__name__}, which has no state",
+            "stateful", f"True for a {type(inner).__name__}, {why}",
             "a recurrent model: SequenceModel, CharLM, AudioTagger, WaveModel",
         )  # fmt: skip
     if getattr(model, "bidirectional", False):

@@ -10,7 +10,7 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.data.read_pairs import read_inputs
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
-from hbll_seq.models.any_module import AnyModule, dtype_of
+from hbll_seq.models.any_module import AnyModule, device_of, dtype_of
 from hbll_seq.models.given_metrics import Tally
 
 
@@ -23,7 +23,7 @@ def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[s
     Raises:
         InputError: data in which no target counts.
     """
-    where, total, weights = next(model.inner.parameters()).device, 0.0, 0.0
+    where, total, weights = device_of(model.inner), 0.0, 0.0
     right = answers = 0
     tally = Tally(model.metrics)
     for batch in source.in_order(batch_size):
@@ -62,7 +62,7 @@ def predict_module(module: nn.Module, x: Any, batch_size: int) -> Tensor | list[
     model = AnyModule(module, loss=_no_loss)
     values, lengths = read_inputs(x, dtype_of(module))
     steps = torch.full((len(values),), values.shape[1] if values.ndim > 1 else 1) if lengths is None else lengths
-    where, outs = next(module.parameters()).device, list[Tensor]()
+    where, outs = device_of(module), list[Tensor]()
     for part, n in zip(values.split(batch_size), steps.split(batch_size), strict=True):
         part = part if lengths is None else part[:, : int(n.max())]
         out, told = model.called(Batch(part.to(where), n, part, None))

@@ -127,7 +127,7 @@ def predict(
     Returns:
         On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ. With
         `stateful` `(T, V)` for one text or series. Of a module of another kind, its outputs likewise, cut to the
-        lengths it returns, or to those of x.
+        lengths it returns, or `(N, T, ...)` with the time steps of x to those of x; `(N, C)` are not cut.
 
     Raises:
         InputError: as `fit`, before anything is computed.
@@ -137,6 +137,10 @@ def predict(
     if not isinstance(model, Model):
         if flag("probabilities", probabilities):
             raise InputError("probabilities", "True for a module whose outputs may be anything", "False")
+        if flag("stateful", stateful):
+            check_stateful(model)
+        if window is not None:
+            raise InputError("window", shown(window), "None: a module of your own reads a sequence whole")
         with _deployed(model):
             return predict_module(model, x, batch_size)
     if flag("probabilities", probabilities) and model.objective != "cross_entropy":

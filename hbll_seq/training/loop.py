@@ -18,7 +18,7 @@ from hbll_seq.training.prepare import Prepared
 from hbll_seq.training.record import record
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
-from hbll_seq.training.step import StepInfo, all_finite, divergence, update
+from hbll_seq.training.step import StepInfo, all_finite, clear_gradients, divergence, update
 
 
 def train(p: Prepared) -> History:
@@ -49,7 +49,7 @@ def train(p: Prepared) -> History:
         raise
     finally:
         bar.close()
-        p.optimizer.zero_grad()
+        clear_gradients(p.model, p.rule, p.optimizer)
         for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
             group["lr"] = peak  # an optimiser of the user's may train on
     p.callbacks.call("on_fit_end", run)

@@ -29,6 +29,7 @@ def make_optimizer(
     An optimiser over some of the parameters is returned as it is.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
+        _check_single(optimizer)
         return _checked(optimizer, list(parameters), weight_decay)
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
@@ -43,7 +44,14 @@ def make_optimizer(
         raise InputError("optimizer", f"a factory that fails ({error})", "factory(parameters, lr=)") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise InputError("optimizer", f"a factory that returns {type(made).__name__}", "a torch.optim.Optimizer")
+    _check_single(made)
     return made
+
+
+def _check_single(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimiser that computes the loss several times an update."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("optimizer", "LBFGS, whose step needs a closure", "an optimiser with one gradient an update")
 
 
 def _checked(

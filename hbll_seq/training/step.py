@@ -42,7 +42,7 @@ def step(
     Args:
         model: the model to train; any module with `loss`, or an `AnyModule`.
         batch: see `hbll_seq.data.batch.Batch`.
-        rule: a rule from `hbll_seq.rules.make`, after `rule.setup`.
+        rule: a rule from `hbll_seq.rules.make`, after `rule.setup` for a model of this package.
         optimizer: over `model.parameters()` and `rule.parameters()`.
         clip: largest norm of the model's gradient, or None.
         progress: completed share of the run, 0 to 1: `fit` passes `i / n` at update i (from 0) of n. At 1, every update
@@ -60,7 +60,7 @@ def step(
     if batch.targeted():
         with trained.in_run(convert=True):
             return update(trained, [batch], rule, optimizer, clip, progress)
-    optimizer.zero_grad()
+    clear_gradients(trained, rule, optimizer)
     return SKIPPED
 
 
@@ -69,7 +69,7 @@ def update(
     progress: float, device: torch.device | None = None,
 ) -> StepInfo:  # fmt: skip
     """Make one update with checked arguments, from one batch on the model's device or several (`accumulate`)."""
-    optimizer.zero_grad()
+    clear_gradients(model, rule, optimizer)
     if len(batches) == 1:
         result = rule.step(model, batches[0] if device is None else batches[0].to(device), progress=progress)
         if figures := model.metric_values():
@@ -86,6 +86,13 @@ def update(
     optimizer.step()
     rule.mark(model)
     return StepInfo(result, norm, True)
+
+
+def clear_gradients(model: Model, rule: rules.Rule[Any], optimizer: torch.optim.Optimizer) -> None:
+    """Clear `.grad` of all parameters, also of those that the optimiser does not have."""
+    optimizer.zero_grad()
+    for p in (*model.parameters(), *rule.parameters()):
+        p.grad = None
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

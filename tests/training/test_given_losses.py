@@ -125,6 +125,34 @@ def test_torchs_layout_of_classes_is_understood_where_only_it_fits():
     assert hs.evaluate(module, x, y, loss="cross_entropy")["loss"] == pytest.approx(expected)
 
 
+class Last(nn.Module):
+    """As many values of a sequence as some batches have time steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(3, 8, batch_first=True)
+
+    def forward(self, x, lengths):
+        return self.rnn(x)[0][torch.arange(len(x)), lengths - 1]
+
+
+@pytest.mark.parametrize("longest", [8, 11])
+@pytest.mark.parametrize("name", ["bce_with_logits", "mse", "cross_entropy"])
+def test_values_of_a_sequence_are_no_time_steps_though_as_many(name, longest):
+    module, n = Last(), [4, 8, 5, longest, 7, 6]
+    x, y = [torch.randn(k, 3) for k in n], torch.rand(6, 8)
+    y = y / y.sum(1, keepdim=True) if name == "cross_entropy" else y
+    if longest == 8 and name != "cross_entropy":
+        return  # then y may as well have one value a time step, and is read so
+    loss = {"mse": functional.mse_loss, "cross_entropy": functional.cross_entropy}
+    with torch.no_grad():
+        out = module(nn.utils.rnn.pad_sequence(x, batch_first=True), torch.tensor(n))
+        expected = loss.get(name, functional.binary_cross_entropy_with_logits)(out, y).item()
+    for size in (1, 2, 3, 6):
+        assert hs.evaluate(module, x, y, loss=name, batch_size=size)["loss"] == pytest.approx(expected, rel=1e-5)
+        assert torch.allclose(hs.predict(module, x, batch_size=size), out, atol=1e-6)
+
+
 def test_values_never_broadcast():
     module, y = Line(out=1), torch.randn(6, 5)
     expected = functional.mse_loss(module(X).squeeze(-1), y).item()

@@ -58,6 +58,8 @@ WRONG = [
     (Speech, X, [torch.tensor([1, 5])] * 4, dict(loss="ctc"), r"y: got labels in 1..5; expected labels in 0..4"),
     (Speech, X, [torch.tensor([-1, 2])] * 4, dict(loss="ctc"), "y: got labels in -1..2"),
     (Speech, X, label_sequences([1, 2, 3]), dict(loss="ctc"), "y: got a list of 3; expected 4"),
+    (Speech, X, tuple(label_sequences([1, 2, 3, 1])), dict(loss="ctc"), "y: got a tuple of 4 .* expected a list"),
+    (Speech, tuple(X), label_sequences([1, 2, 3, 1]), dict(loss="ctc"), "x: got a tuple of 4; expected a list of seq"),
     (Speech, X, [torch.rand(2)] * 4, dict(loss="ctc"), "y: got dtype torch.float32; expected integer labels"),
     (Speech, (X[0][None], [13]), label_sequences([2]), dict(loss="ctc"), "lengths: got values in 13..13"),
     (Labeller, SYMBOLS, TAGS[:3], dict(loss="cross_entropy"), "y: got a list of 3; expected 4"),
@@ -181,3 +183,26 @@ def test_a_batch_made_by_hand_is_checked():
             hs.step(module, batch, learner, optimizer, loss="cross_entropy")
     with pytest.raises(hs.InputError, match="loss: got None"):
         hs.step(module, good, learner, optimizer)
+    for rule in ("hbll", "tbptt", "dsf"):
+        with pytest.raises(hs.InputError, match="model: got a Attending given to setup; expected no setup"):
+            hs.rules.make(rule).setup(module, torch.Generator())
+
+
+def test_a_lazy_module_is_called_before():
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(hs.InputError, match="model: got a lazy module without weights"):
+        hs.fit(module, torch.zeros(4, 5), Y, loss="cross_entropy", rule="bptt", progress=False)
+    module(torch.zeros(1, 5))
+    hs.fit(module, torch.zeros(4, 5), Y, loss="cross_entropy", rule="bptt", steps=1, progress=False)
+
+
+def test_a_module_without_parameters_is_scored_and_not_trained():
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    expected = functional.mse_loss(x, y).item()
+    assert hs.evaluate(nn.Identity(), x, y, loss="mse")["loss"] == pytest.approx(expected)
+    assert torch.equal(hs.predict(nn.Identity(), x), x)
+    with pytest.raises(hs.InputError, match="model: got no parameter that requires grad"):
+        hs.fit(nn.Identity(), x, y, loss="mse", progress=False)
+    batch, optimizer = hs.Batch(x, torch.full((4,), 3), y, None), torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    with pytest.raises(hs.InputError, match="model: got a Identity without parameters"):
+        hs.step(nn.Identity(), batch, hs.rules.make("bptt"), optimizer, loss="mse")

@@ -289,6 +289,8 @@ WRONG = {
     "no rule for it": (lm, (TEXT,), dict(rule=Forgets()), "stateful: got True with rule 'forgets', which starts every"),
     "an old rule": (lm, (TEXT,), dict(rule="hbll-v1"), "stateful: got True with rule 'hbll-v1'"),
     "both ways": (lambda: tagger(bidirectional=True), (X, Y), {}, "stateful: got True for a bidirectional model"),
+    "a loss beside it": (lm, (TEXT,), dict(loss="cross_entropy"), "stateful: got True beside loss=, met"),
+    "metrics beside it": (lm, (TEXT,), dict(metrics={"m": lambda out, y: 0.0}), "stateful: got True beside loss=, met"),
     "bad validation": (lm, (TEXT,), dict(validation=loader()), "validation: x: got a DataLoader"),
     "short validation": (lm, (TEXT,), dict(validation=TEXT[:1]), "validation: x: got 1 step"),
 }
@@ -316,6 +318,11 @@ def test_models_without_a_state_are_refused():
             call()
     with pytest.raises(hs.InputError, match="window: got 5; expected None, or stateful=True"):
         hs.predict(lm(), TEXT[None], window=5)
+    own = torch.nn.GRU(3, 4, batch_first=True)
+    with pytest.raises(hs.InputError, match="stateful: got True for a GRU, a module of your own"):
+        hs.predict(own, torch.zeros(2, 8, 3), stateful=True)
+    with pytest.raises(hs.InputError, match="window: got 5; expected None: a module of your own"):
+        hs.predict(own, torch.zeros(2, 8, 3), window=5)
 
 
 def test_a_rule_that_promises_a_state_and_reports_none_is_named():

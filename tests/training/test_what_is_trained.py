@@ -31,6 +31,26 @@ def test_parameter_groups_keep_their_own_rates_scaled_by_the_schedule():
     assert all(r[0] == 0 and r[1] == pytest.approx(r[2] / 10) for r in rates)
 
 
+@pytest.mark.parametrize("rule", ["bptt", "hbll"])
+def test_an_optimiser_over_some_parameters_sees_the_gradient_of_one_update(rule):
+    norms = []
+    for whole in (True, False):
+        model = lm()
+        rest = [p for name, p in model.named_parameters() if not name.startswith("readout")]
+        groups = [{"params": model.readout.parameters()}, *([{"params": rest, "lr": 0.0}] if whole else [])]
+        run = hs.fit(model, TEXT, rule=rule, optimizer=torch.optim.SGD(groups, lr=0.1), clip=0.05, **QUICK)
+        assert all(p.grad is None for p in model.parameters())
+        norms.append((run.history["grad_norm"], model.readout.weight))
+    assert norms[0][0] == norms[1][0] and torch.equal(norms[0][1], norms[1][1])
+
+
+def test_an_optimiser_with_a_closure_is_refused():
+    model = lm()
+    for given in (torch.optim.LBFGS, torch.optim.LBFGS(model.parameters())):
+        with pytest.raises(hs.InputError, match="optimizer: got LBFGS, whose step needs a closure"):
+            hs.fit(model, TEXT, optimizer=given, **QUICK)
+
+
 def test_parts_that_their_owner_set_to_evaluation_stay_there():
     model = hs.models.CharLM(5, cell=Dropping(), embedding=8)
     model.rnn.dropout.eval()
