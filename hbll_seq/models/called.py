@@ -39,7 +39,9 @@ def lengths_argument(module: nn.Module) -> str | int | None:
         return lengths_argument(wrapped) if isinstance(wrapped, nn.Module) else None
     if found is None:
         return None
-    named = [p.name for p in found[1:] if p.name in LENGTHS and p.kind is not p.POSITIONAL_ONLY]
+    # a default such as 2 says that the name means something else
+    free = [p for p in found[1:] if p.name in LENGTHS and (p.default is None or p.default is p.empty)]
+    named = [p.name for p in free if p.kind is not p.POSITIONAL_ONLY]
     positional = [p for p in found if p.kind in POSITIONAL]
     required = [p for p in positional if p.default is p.empty]
     only_named = [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in LENGTHS]
