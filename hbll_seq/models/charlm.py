@@ -62,7 +62,8 @@ class CharLM(SymbolText, SequenceModel):
         if isinstance(prompt, str) and self.symbols is None and None in (encode, decode):
             raise InputError("prompt", "text, but the model has no symbols", "a tensor, or encode= and decode=")
         ids = self.begin(prompt, length, encode)
-        out = [*ids.tolist(), *continued(self, ids, length, Sampler(temperature, seed))]
+        with torch.no_grad():  # also puts the mode back if an interrupt keeps an inner one from doing so
+            out = [*ids.tolist(), *continued(self, ids, length, Sampler(temperature, seed))]
         return self.finish(torch.tensor(out), prompt, decode)
 
 

@@ -69,5 +69,6 @@ class WaveModel(SequenceModel):
         sampler = Sampler(temperature, seed)
         silence = prompt is None
         codes = self.prepare(torch.zeros(1) if prompt is None else prompt)
-        out = [*codes.tolist(), *continued(self, codes, samples, sampler)]
+        with torch.no_grad():  # also puts the mode back if an interrupt keeps an inner one from doing so
+            out = [*codes.tolist(), *continued(self, codes, samples, sampler)]
         return mu_law_decode(torch.tensor(out[1:] if silence else out), self.levels)

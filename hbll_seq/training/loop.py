@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from hbll_seq.data.batch import Batch
@@ -38,7 +39,8 @@ def train(p: Prepared) -> History:
     bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
                mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
     try:
-        with trained, training_mode(p.model):
+        # the mode comes back even if an interrupt hits the exit of an inner `no_grad`
+        with trained, training_mode(p.model), torch.set_grad_enabled(torch.is_grad_enabled()):
             _updates(p, trained, last_good, bar, first, callback_states)
     except KeyboardInterrupt:
         last_good.undo_unfinished()

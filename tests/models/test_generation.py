@@ -231,6 +231,7 @@ def test_a_long_text_can_be_interrupted(kind):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    assert torch.is_grad_enabled()
     assert len(net.generate(PROMPT, 70)) == 73
 
 
