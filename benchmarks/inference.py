@@ -63,7 +63,7 @@ def layers(a: argparse.Namespace) -> list[float]:
                         print(f"{where} left out: about {rate * t:.1f} s |||", flush=True)
                         continue
                     x, state = torch.randn(b, t, d), torch.zeros(b, cell.state_size)
-                    theirs, ours = alternating([lambda: module(x), lambda: cell.deployed(x, state)], a)  # noqa: B023
+                    theirs, ours = alternating([lambda: module(x), lambda: cell.deployed(x, state)], a)  # noqa: B023  called before the loop goes on
                     rate = max(theirs, ours) / t
                     ratios.append(theirs / ours)
                     by = "roll" if inference.roll_pays(cell, b, t, a.threads) else "PyTorch"
@@ -90,7 +90,7 @@ def text(a: argparse.Namespace) -> None:
             for depth in (1, 2):
                 fast, slow = (kind(SYMBOLS, hidden=d, cell=cell, layers=depth).eval() for kind in (CharLM, General))
                 short, long = a.characters // 8, a.characters
-                one = [lambda: fast.generate(prompt, long), lambda: slow.generate(prompt, short)]  # noqa: B023
+                one = [lambda: fast.generate(prompt, long), lambda: slow.generate(prompt, short)]  # noqa: B023  called before the loop goes on
                 seconds = alternating(one, a)
                 rates = [long / seconds[0], short / seconds[1]]
                 row = f"{rates[0]:,.0f} | {rates[1]:,.0f} | {rates[0] / rates[1]:.1f}x"
@@ -110,9 +110,9 @@ def steps(a: argparse.Namespace) -> None:
                 _, own = module(model.embed(x[:, None]))
 
                 def bare() -> Tensor:
-                    return model.readout(module(model.embed(x[:, None]), own)[0][:, 0])  # noqa: B023
+                    return model.readout(module(model.embed(x[:, None]), own)[0][:, 0])  # noqa: B023  called before the loop goes on
 
-                sides = [bare, lambda: model.advance(x, state), lambda: model.step(x, state)]  # noqa: B023
+                sides = [bare, lambda: model.advance(x, state), lambda: model.step(x, state)]  # noqa: B023  called before the loop goes on
                 many = [lambda one=one: [one() for _ in range(50)] for one in sides]
                 row = " | ".join(f"{s / 50 * 1e6:.0f}" for s in alternating(many, a))
                 print(f"| {cell} | {d} | {depth} | {row} |", flush=True)

@@ -126,7 +126,7 @@ def adopt_layers(module: nn.Module, input_size: int, width: int | None = None) -
         if not hasattr(type(module).forward, _AS_CELLS):
             return [AdoptedLayer([_user(module, input_size)], module, 0.0)]
         _refuse_changed(module, type(module))  # hbll_seq.nn.Recurrent
-        stack = [one.cells for one in adopt_layers(module.layers, input_size, width)]  # type: ignore[arg-type]
+        stack = [one.cells for one in adopt_layers(module.layers, input_size, width)]  # type: ignore[arg-type]  # a ModuleList
     else:
         _refuse(module, input_size)
         suffixes = ("", "_reverse")[: 1 + module.bidirectional]
