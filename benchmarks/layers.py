@@ -1,6 +1,6 @@
 """Layers of `hbll_seq.nn` beside PyTorch's: the time of a whole training step, loss and backward pass included.
 
-    python -m benchmarks.layers                  # 87 shapes
+    python -m benchmarks.layers                  # 117 shapes
     python -m benchmarks.layers --packed         # unequal lengths, bidirectional, against PackedSequence in PyTorch
     python -m benchmarks.layers --quick          # a few shapes
     python -m benchmarks.layers --cpu            # on a busy machine: CPU time, one thread
