@@ -215,6 +215,22 @@ def test_parametrizations_are_trained_through(apply):
     torch.testing.assert_close(mine, {name: p.grad for name, p in ours.named_parameters() if p.grad is not None})
 
 
+@KIND
+def test_parametrized_weights_count_at_the_defaults_too(kind):
+    """Also where a small LSTM is left to PyTorch's layer; gradients on the original weights against autograd's."""
+    torch.manual_seed(0)
+    ours, plain = getattr(hnn, kind)(3, 4, batch_first=True), getattr(nn, kind)(3, 4, batch_first=True)
+    parametrizations.weight_norm(ours, "weight_hh_l0")
+    with torch.no_grad():
+        ours.parametrizations.weight_hh_l0.original0.mul_(2)  # what was computed once is now stale
+    x, found = torch.randn(2, 7, 3), []
+    for layer, weights in ((ours, {}), (plain, {name: getattr(ours, name) for name, _ in plain.named_parameters()})):
+        out = torch.func.functional_call(layer, weights, (x,))[0] if weights else layer(x)[0]
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), list(ours.parameters()))])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    assert ours.engine.records[0].ran == ("pytorch" if kind == "LSTM" else "sequential")
+
+
 def test_the_older_weight_norm():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
