@@ -35,6 +35,11 @@ def layers_of(module: nn.Module) -> list[Layered]:
     return [one for one in module.modules() if isinstance(one, Layered)]
 
 
+def others_layer(module: nn.Module) -> bool:
+    """Return whether a module runs a recurrent network that no engine runs."""
+    return bool(why_left(module)) or type(module) in PAIRS
+
+
 def cells_of(layer: Layered) -> list[Cell]:
     """Return the cells of a layer, in the order of their numbers."""
     return [cell.plain if isinstance(cell, Projected) else cell for cells in layer.cells() for cell in cells]

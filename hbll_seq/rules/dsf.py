@@ -18,7 +18,7 @@ from hbll_seq.engine.blocks import Depth, from_blocks, to_blocks
 from hbll_seq.kernels.scan import reverse_scan
 from hbll_seq.models.over_time import TimeModel
 from hbll_seq.rules.base import Rule, StepResult, register
-from hbll_seq.rules.execute import forward_backward_state, need_layers
+from hbll_seq.rules.execute import forward_backward_state, need_layers, warn_of_others
 
 
 @register
@@ -32,8 +32,9 @@ class DSF(Rule[TimeModel]):
         self.diagonal: dict[int, Tensor] = {}
 
     def setup(self, model: TimeModel, generator: torch.Generator) -> None:
-        """Refuse a model without recurrent layers."""
+        """Refuse a model without recurrent layers; warn of those that it does not run."""
         need_layers(model, self.name)
+        warn_of_others(model, self.name)
 
     def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""

@@ -13,7 +13,8 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
-from hbll_seq.errors import InputError
+from hbll_seq.errors import InputError, warn
+from hbll_seq.models.converted import others_layer
 from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.plain import plain as plain
 from hbll_seq.models.recurrent import SequenceModel
@@ -53,6 +54,18 @@ def need_layers(model: TimeModel, rule: str) -> None:
             "rule", f"{rule!r} for a {type(model.inner).__name__} without recurrent layers that it could run",
             'rule="bptt", which is plain autograd for any module; or nn.GRU, nn.LSTM, nn.RNN or layers of hbll_seq.nn',
         )  # fmt: skip
+
+
+def warn_of_others(model: TimeModel, rule: str) -> None:
+    """Warn of recurrent layers inside a user's module that a rule which changes credit does not run."""
+    if isinstance(model.inner, SequenceModel):
+        return
+    others = [name or type(one).__name__ for name, one in model.inner.named_modules() if others_layer(one)]
+    if others:
+        warn(
+            f"rule {rule!r} does not run {', '.join(others)}, whose gradient stays that of backpropagation through "
+            "time; hs.convert says why, and convert=True lets it run plain layers"
+        )
 
 
 def train(

@@ -10,7 +10,7 @@ from hbll_seq.engine import Engine, Options
 from hbll_seq.models.over_time import TimeModel
 from hbll_seq.rules.base import Rule, StepResult, register
 from hbll_seq.rules.bptt import KERNELS, compiled
-from hbll_seq.rules.execute import forward_backward_state, need_layers, per_block, train
+from hbll_seq.rules.execute import forward_backward_state, need_layers, per_block, train, warn_of_others
 
 
 @register
@@ -33,8 +33,9 @@ class TBPTT(Rule[TimeModel]):
         self.engine = Engine(Options(block_size=block_size, execution="sequential", discount=0.0))
 
     def setup(self, model: TimeModel, generator: torch.Generator) -> None:
-        """Refuse a model without recurrent layers."""
+        """Refuse a model without recurrent layers; warn of those that it does not run."""
         need_layers(model, self.name)
+        warn_of_others(model, self.name)
 
     def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""

@@ -280,3 +280,26 @@ def test_without_converting_a_plain_layer_stays_torchs():
         hs.fit(module, X, Y, rule="hbll", convert=False, **FAST)
     hs.fit(module, X, Y, rule="bptt", **FAST)
     assert hs.nn.RNN in set(seen)
+
+
+@pytest.mark.parametrize("rule", ["tbptt", "dsf"])
+def test_a_rule_that_changes_credit_warns_of_layers_it_does_not_run(rule):
+    class Mine(nn.GRU):
+        """A layer that may do more than its base."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = (
+                nn.GRU(3, 4, batch_first=True),
+                Mine(4, 4, batch_first=True),
+                nn.Linear(4, 2),
+            )
+
+        def forward(self, x):
+            return self.head(self.second(self.first(x)[0])[0])
+
+    x, y = torch.randn(4, 9, 3), torch.randint(2, (4, 9))
+    with pytest.warns(hs.EngineWarning, match=f"rule '{rule}' does not run second"):
+        hs.fit(Two(), x, y, loss="cross_entropy", rule=rule, steps=1, progress=False)
+    hs.fit(Two(), x, y, loss="cross_entropy", rule="hbll", steps=1, progress=False)  # whole credit: no difference
