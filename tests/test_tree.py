@@ -2,7 +2,7 @@
 
 import pytest
 from cases import batch, model
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hbll_seq.errors import InputError
@@ -63,13 +63,15 @@ def test_the_formula_is_the_depth_that_the_rule_counts(t, k, sweeps, feedback):
     assert rule.step(model("gru"), batch(2, t)).metrics["depth"] == tree.depth(sweeps, feedback)
 
 
+@example(t=2047, b=1).via("the last length with whole tiles")
+@example(t=2048, b=1).via("the first length with half of the rows")
 @given(t=st.integers(1, 20000), b=st.integers(1, 300))
 def test_the_automatic_block_leaves_at_least_four_blocks_and_enough_rows(t, b):
     k = auto_block(t, b)
     assert 1 <= k <= t and (k >= 16 or k == t)
     if k > 16:
         assert Tree(t, k).blocks >= 4 and k & (k - 1) == 0
-        assert t * b / k >= 128
+        assert t * b / k >= (128 if t < 2048 else 64)  # from 2048 steps on half as many rows do
 
 
 @pytest.mark.parametrize("t,k", [(0, 1), (-3, 1), (1, 0), (2.5, 1), (True, 1), ("4", 1)])
