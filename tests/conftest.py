@@ -12,6 +12,8 @@ pytest_plugins = ["shared_fixtures"]
 
 # deadlines would make tests depend on the machine; the seed is fixed so that CI repeats
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
+# `pytest --hypothesis-profile search` looks for examples that nobody has seen yet
+settings.register_profile("search", deadline=None, max_examples=100)
 settings.load_profile("repeatable")
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import types
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def tagger(**options):
         X[0, 0].to(torch.float8_e4m3fn),
         [2**70],
     ],
-    ids=str,
+    ids=lambda value: "a generator" if isinstance(value, types.GeneratorType) else str(value),
 )
 def test_what_has_no_plain_numbers_is_refused_by_name(value):
     with pytest.raises(hs.InputError, match="^lengths"):
