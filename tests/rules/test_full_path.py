@@ -223,6 +223,29 @@ def test_credit_grows_with_progress_where_messages_arrive():
     assert float(credit.share(2, z)) == pytest.approx(min(1.0, float(credit.gain) / ARRIVES**0.5))
 
 
+def test_where_messages_arrive_credit_is_whole_after_the_same_number_of_updates_in_any_run(monkeypatch):
+    """Not where they vanish: there it takes the run. A rule that goes on from its state goes on with the rise."""
+    monkeypatch.setattr("hbll_seq.rules.depth.credit.RISE", 8)
+    for kind, arrives in (("normed", True), ("gpt", True), ("vit", True), ("mlp", False)):
+        net, first, shares = networks(16)[kind], make(), []
+        batch = data(net)
+        for progress in [k / 1000 for k in range(5)]:
+            shares.append(first.step(net, batch, progress=progress).metrics["discount"])
+        rule = make()
+        rule.load_state_dict(first.state_dict())
+        for progress in [k / 1000 for k in range(5, 12)]:
+            shares.append(rule.step(net, batch, progress=progress).metrics["discount"])
+        if arrives:
+            assert shares == pytest.approx([min(1.0, k / 8) for k in range(12)])
+            rule.setup(net, torch.Generator())
+            assert rule.step(net, batch, progress=0.0).metrics["discount"] == 0.0
+        else:
+            assert max(share - k / 1000 for k, share in enumerate(shares)) <= 1e-9
+        short = make()  # a run of fewer updates than the rise still ends on whole credit
+        short.step(net, batch, progress=0.0)
+        assert short.step(net, batch, progress=0.5).metrics["discount"] == pytest.approx(0.5) or not arrives
+
+
 def test_the_share_of_a_run_rises_and_ends_at_backpropagation():
     net = networks(6)["gpt"]
     run = hs.fit(net, torch.arange(400) % SYMBOLS, rule="hbll", steps=40, lr=1e-2, measure_cosine=13, progress=False)

@@ -4,6 +4,10 @@ A module's *gain* is the norm of J^T l over that of the message l on its output.
 residual networks, messages arrive at any depth and their share may rise to all of the credit. Plain sigmoid units start
 with gains of a sixth: over 15 modules nothing arrives, and the heads' own gradients must stay. As they train the
 modules, the gains rise, and the messages' share with them.
+
+The first update decides how fast the share may rise. Where its messages arrive, local credit is a warm-up of `RISE`
+updates, however long the run is: more of it keeps a long run from what depth gives. Where they vanish, it is as long as
+the run.
 """
 
 from collections.abc import Sequence
@@ -13,6 +17,7 @@ import torch
 from torch import Tensor
 
 ARRIVES = 0.1  # of a message on its way through all modules: with less, heads stay
+RISE = 400  # updates until all credit is the messages', where they arrive
 RECENT = 0.1  # weight of an update in the running averages
 
 
@@ -22,11 +27,17 @@ class Credit:
     Attributes:
         gain: `(M - 1,)` norm of what leaves the module backwards over the norm of what entered; None before any update.
         carry: `(M - 1,)` the multiple of the message that comes nearest to what leaves, in 0..1.5.
+        rising: updates since the first one, where its messages arrived; None where they did not, or before it.
     """
 
     def __init__(self) -> None:
         self.gain: Tensor | None = None
         self.carry: Tensor | None = None
+        self.rising: int | None = None
+
+    def risen(self, progress: float) -> float:
+        """Return how far credit has risen, 0 to 1: with the run's progress, or faster where messages arrive."""
+        return progress if self.rising is None else max(progress, min(1.0, self.rising / RISE))
 
     def share(self, modules: int, like: Tensor) -> Tensor:
         """Return the largest discount of modules 2..M, `(M - 1,)`.
@@ -45,16 +56,23 @@ class Credit:
         """Learn from the messages on the outputs of modules 2..M, and what arrived at their inputs; `(B, ...)` each."""
         pairs = [(one.flatten(), other.flatten()) for one, other in zip(messages, arrived, strict=True)]
         size = torch.stack([one.dot(one) for one, _ in pairs]).clamp(min=1e-30)
+        first = self.gain is None
         self.gain = _mixed(self.gain, (torch.stack([other.dot(other) for _, other in pairs]) / size).sqrt())
         self.carry = _mixed(self.carry, (torch.stack([a.dot(b) for a, b in pairs]) / size).clamp(0.0, 1.5))
+        if first and float(self.gain.clamp(max=1.0).prod()) >= ARRIVES:
+            self.rising = 0
+        if self.rising is not None:
+            self.rising += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages."""
-        return {} if self.gain is None or self.carry is None else {"gain": self.gain, "carry": self.carry}
+        if self.gain is None or self.carry is None:
+            return {}
+        return {"gain": self.gain, "carry": self.carry, "rising": self.rising}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.gain, self.carry = state.get("gain"), state.get("carry")
+        self.gain, self.carry, self.rising = state.get("gain"), state.get("carry"), state.get("rising")
 
 
 def _mixed(old: Tensor | None, new: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class FullPath:
     def _discount(self, modules: int, like: Tensor, progress: float) -> Tensor:
         """The discount of modules 2..M."""
         if isinstance(self.discount, str):
-            return progress * self.credit.share(modules, like)
+            return self.credit.risen(progress) * self.credit.share(modules, like)
         return like.new_full((modules - 1,), self.discount)
 
     def _states(self, model: Layered, bank: Bank, start: Tensor, ran: Ran) -> Rolled:
