@@ -14,6 +14,7 @@ from hbll_seq.rules.depth.bank import Bank
 from hbll_seq.rules.depth.credit import ARRIVES, Credit
 from hbll_seq.rules.depth.messages import triangle
 from hbll_seq.rules.depth.mixing import Mixing
+from hbll_seq.rules.depth.repeats import fingerprints
 from tests.layered_cases import KINDS, SYMBOLS, data, gradients, networks, noted
 
 EXECUTIONS = ("sequential", "exact-forward", "parallel")
@@ -207,10 +208,10 @@ def test_modules_without_parameters_gradients_or_a_use_of_their_input():
 def test_credit_grows_with_progress_where_messages_arrive():
     """Residual modules pass messages on; sixteen sigmoid layers at their start pass nothing, and keep their heads."""
     for net, least in ((networks(16)["normed"], 1.0), (MLP(64, 4, hidden=12, layers=16), 0.0)):
-        rule, batch = make(), data(net)
-        shares = []
-        for progress in (0.0, 0.25, 0.5, 1.0):
-            shares.append(rule.step(net, batch, progress=progress).metrics["discount"] / max(progress, 1e-9))
+        rule, shares = make(), []
+        for seed, progress in enumerate((0.0, 0.25, 0.5, 1.0)):
+            found = rule.step(net, data(net, seed=seed), progress=progress).metrics["discount"]
+            shares.append(found / max(progress, 1e-9))
         assert shares[0] == 0.0 and all((one == pytest.approx(1.0)) == bool(least) for one in shares[1:])
         assert least or max(shares) < 0.4
     # the measured gain is autograd's
@@ -223,32 +224,60 @@ def test_credit_grows_with_progress_where_messages_arrive():
     assert float(credit.share(2, z)) == pytest.approx(min(1.0, float(credit.gain) / ARRIVES**0.5))
 
 
+def discounts(rule, net, count, first=0):
+    """Of updates on new examples, in a run of a thousand."""
+    seeds = range(first, first + count)
+    return [rule.step(net, data(net, seed=k), progress=k / 1000).metrics["discount"] for k in seeds]
+
+
 def test_where_messages_arrive_credit_is_whole_after_the_same_number_of_updates_in_any_run(monkeypatch):
     """Not where they vanish: there it takes the run. A rule that goes on from its state goes on with the rise."""
     monkeypatch.setattr("hbll_seq.rules.depth.credit.RISE", 8)
     for kind, arrives in (("normed", True), ("gpt", True), ("vit", True), ("mlp", False)):
-        net, first, shares = networks(16)[kind], make(), []
-        batch = data(net)
-        for progress in [k / 1000 for k in range(5)]:
-            shares.append(first.step(net, batch, progress=progress).metrics["discount"])
-        rule = make()
+        net, first, rule = networks(16)[kind], make(), make()
+        shares = discounts(first, net, 5)
         rule.load_state_dict(first.state_dict())
-        for progress in [k / 1000 for k in range(5, 12)]:
-            shares.append(rule.step(net, batch, progress=progress).metrics["discount"])
+        shares += discounts(rule, net, 7, 5)
         if arrives:
             assert shares == pytest.approx([min(1.0, k / 8) for k in range(12)])
-            rule.setup(net, torch.Generator())
-            assert rule.step(net, batch, progress=0.0).metrics["discount"] == 0.0
         else:
             assert max(share - k / 1000 for k, share in enumerate(shares)) <= 1e-9
-        short = make()  # a run of fewer updates than the rise still ends on whole credit
-        short.step(net, batch, progress=0.0)
-        assert short.step(net, batch, progress=0.5).metrics["discount"] == pytest.approx(0.5) or not arrives
+        rule.setup(net, torch.Generator())
+        assert discounts(rule, net, 1) == [0.0]
+        short = rule.step(net, data(net, seed=20), progress=0.5).metrics["discount"]
+        assert short == pytest.approx(0.5) or not arrives  # a run of fewer updates than the rise
+
+
+def test_credit_is_whole_once_half_of_the_examples_were_trained_on_before():
+    for kind, arrives in (("gpt", True), ("vit", True), ("mlp", False)):
+        net, first, rule = networks(16)[kind], make(), make()
+        new = discounts(first, net, 3)
+        assert max(new) < 0.01
+        rule.load_state_dict(first.state_dict())
+        old, other = data(net, 4, seed=1), data(net, 4, seed=9)
+        for rows, whole in ((1, False), (2, True)):
+            x, y = (torch.cat([a[:rows], b[rows:]]) for a, b in ((old.x, other.x), (old.y, other.y)))
+            other = data(net, 4, seed=10)
+            found = rule.step(net, old._replace(x=x, y=y), progress=0.004).metrics["discount"]
+            assert found == 1.0 if whole and arrives else found < 0.02
+        assert (discounts(rule, net, 1, 11) == [1.0]) == arrives  # from then on
+
+
+def test_fingerprints_tell_rows_apart_whatever_the_dtype_and_the_batch():
+    g = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64):
+        x = (4 * torch.randn(300, 4, 8, generator=g)).relu().to(dtype)
+        found = fingerprints(x)
+        assert len(set(found)) == 300 and all(-(2**63) <= one < 2**63 for one in found)
+        assert fingerprints(x[7:9]) == found[7:9] == fingerprints(x.flip(0))[-9:-7][::-1]
+    swapped = torch.tensor([[1, 2, 3], [2, 1, 3], [3, 2, 1], [0, 3, 3], [0, 0, 6]])  # equal sums
+    assert len(set(fingerprints(swapped))) == 5
 
 
 def test_the_share_of_a_run_rises_and_ends_at_backpropagation():
     net = networks(6)["gpt"]
-    run = hs.fit(net, torch.arange(400) % SYMBOLS, rule="hbll", steps=40, lr=1e-2, measure_cosine=13, progress=False)
+    text = torch.randint(SYMBOLS, (20000,), generator=torch.Generator().manual_seed(0))
+    run = hs.fit(net, text, rule="hbll", steps=40, lr=1e-2, measure_cosine=13, progress=False)
     shares = run.history["discount"]
     assert shares == pytest.approx([k / 40 for k in range(40)])
     assert run.history["gradient_cosine"][0] < run.history["gradient_cosine"][-1] > 0.995

@@ -5,9 +5,9 @@ residual networks, messages arrive at any depth and their share may rise to all 
 with gains of a sixth: over 15 modules nothing arrives, and the heads' own gradients must stay. As they train the
 modules, the gains rise, and the messages' share with them.
 
-The first update decides how fast the share may rise. Where its messages arrive, local credit is a warm-up of `RISE`
-updates, however long the run is: more of it keeps a long run from what depth gives. Where they vanish, it is as long as
-the run.
+The first update decides how fast the share may rise. Where its messages arrive, local credit is a warm-up: of `RISE`
+updates, however long the run is, and no longer than every example is new. More of it keeps a long run from what depth
+gives. Where messages vanish, it is as long as the run.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from hbll_seq.rules.depth.repeats import Repeats
 
 ARRIVES = 0.1  # of a message on its way through all modules: with less, heads stay
 RISE = 400  # updates until all credit is the messages', where they arrive
@@ -27,13 +29,23 @@ class Credit:
     Attributes:
         gain: `(M - 1,)` norm of what leaves the module backwards over the norm of what entered; None before any update.
         carry: `(M - 1,)` the multiple of the message that comes nearest to what leaves, in 0..1.5.
-        rising: updates since the first one, where its messages arrived; None where they did not, or before it.
+        rising: updates since the first one, where its messages arrived, `RISE` once examples repeat; None where they
+            did not arrive, or before it.
     """
 
     def __init__(self) -> None:
         self.gain: Tensor | None = None
         self.carry: Tensor | None = None
         self.rising: int | None = None
+        self._repeats = Repeats()
+
+    def look(self, x: Tensor) -> None:
+        """Look at the inputs `(B, ...)` of an update before it: where they were trained on before, credit is whole."""
+        watching = self.gain is None or (self.rising is not None and self.rising < RISE)
+        if watching and self._repeats.again(x) and self.rising is not None:
+            self.rising, watching = RISE, False
+        if not watching:
+            self._repeats.forget()
 
     def risen(self, progress: float) -> float:
         """Return how far credit has risen, 0 to 1: with the run's progress, or faster where messages arrive."""
@@ -65,14 +77,16 @@ class Credit:
             self.rising += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages."""
+        """Return what was measured."""
         if self.gain is None or self.carry is None:
             return {}
-        return {"gain": self.gain, "carry": self.carry, "rising": self.rising}
+        found = {"gain": self.gain, "carry": self.carry}
+        return found if self.rising is None else found | {"rising": self.rising, "seen": self._repeats.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.gain, self.carry, self.rising = state.get("gain"), state.get("carry"), state.get("rising")
+        self._repeats = Repeats(state.get("seen"))
 
 
 def _mixed(old: Tensor | None, new: Tensor) -> Tensor:

@@ -94,6 +94,8 @@ class FullPath:
         """See `Rule.step`."""
         bank = self._modules(model)
         start, modules = model.embed(batch.x), model.depth - 1
+        if modules > 1 and isinstance(self.discount, str):
+            self.credit.look(batch.x)
         discount = self._discount(modules, start.detach(), progress)
         ran = Ran("sequential" if modules == 1 or self._updates < self._until else self.execution)
         rolled = self._states(model, bank, start.detach(), ran)

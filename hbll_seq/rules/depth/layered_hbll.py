@@ -33,7 +33,7 @@ class LayeredHBLL(Rule[Layered]):
 
     Args:
         paths: "full" trains the full path best. A node starts on the shared head's loss on its own output, and the
-            message from the nodes behind it takes over during the run; it ends on backpropagation's gradient. "any"
+            message from the nodes behind it takes over; the run ends on backpropagation's gradient. "any"
             trains every path of the tree as a network of its own, by local losses alone, for `predict_anytime` and
             `draft_and_verify`.
         sweeps: with `paths="full"` and `execution="parallel"`: sweeps over all modules for the states, or "auto" for as
@@ -41,8 +41,9 @@ class LayeredHBLL(Rule[Layered]):
             "auto" or a number, see `any_path.AnyPath`.
         batched: False runs modules one by one where they are alike too (the reference for tests; same results).
         discount: only "full": factor on the message that enters a node, 0 to 1; its own head's loss has the rest. 1
-            gives backpropagation's gradient, 0 local losses. "auto" is `progress`, less where messages vanish on the
-            way: the module's gain is measured (`credit.py`).
+            gives backpropagation's gradient, 0 local losses. "auto" measures the gain of every module (`credit.py`).
+            Where the first update's messages arrive, it rises to 1 within 400 updates, or with `progress` where that is
+            faster. Elsewhere it is `progress`, and less for modules on which messages vanish.
         execution: only "full": "sequential" finds states and messages in order; "exact-forward" the states in order and
             the messages of all modules at once; "parallel" both at once. "auto" is "sequential": on two cores nothing
             is faster, and no GPU was measured. The gradient is the same within the tolerances.
