@@ -43,7 +43,8 @@ class LayeredHBLL(Rule[Layered]):
         discount: only "full": factor on the message that enters a node, 0 to 1; its own head's loss has the rest. 1
             gives backpropagation's gradient, 0 local losses. "auto" measures the gain of every module (`credit.py`).
             Where the first update's messages arrive, it rises to 1 within 400 updates, or with `progress` where that is
-            faster. Elsewhere it is `progress`, and less for modules on which messages vanish.
+            faster, and is 1 once half of a batch's examples were in an earlier batch. Elsewhere it is `progress`, and
+            less for modules on which messages vanish.
         execution: only "full": "sequential" finds states and messages in order; "exact-forward" the states in order and
             the messages of all modules at once; "parallel" both at once. "auto" is "sequential": on two cores nothing
             is faster, and no GPU was measured. The gradient is the same within the tolerances.
