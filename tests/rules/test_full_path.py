@@ -14,7 +14,7 @@ from hbll_seq.rules.depth.bank import Bank
 from hbll_seq.rules.depth.credit import ARRIVES, Credit
 from hbll_seq.rules.depth.messages import triangle
 from hbll_seq.rules.depth.mixing import Mixing
-from hbll_seq.rules.depth.repeats import fingerprints
+from hbll_seq.rules.depth.repeats import Repeats, fingerprints
 from tests.layered_cases import KINDS, SYMBOLS, data, gradients, networks, noted
 
 EXECUTIONS = ("sequential", "exact-forward", "parallel")
@@ -272,6 +272,8 @@ def test_fingerprints_tell_rows_apart_whatever_the_dtype_and_the_batch():
         assert fingerprints(x[7:9]) == found[7:9] == fingerprints(x.flip(0))[-9:-7][::-1]
     swapped = torch.tensor([[1, 2, 3], [2, 1, 3], [3, 2, 1], [0, 3, 3], [0, 0, 6]])  # equal sums
     assert len(set(fingerprints(swapped))) == 5
+    assert fingerprints(torch.zeros(0, 3)) == [] and not Repeats().again(torch.zeros(0, 3))
+    assert len(set(fingerprints(torch.arange(6)))) == 6
 
 
 def test_the_share_of_a_run_rises_and_ends_at_backpropagation():

@@ -15,7 +15,7 @@ def fingerprints(x: Tensor) -> list[int]:
 
     Sums of integers, which wrap: they do not depend on the order, and so neither on the device nor on the batch.
     """
-    rows = x.detach().reshape(len(x), -1).contiguous()
+    rows = x.detach().unsqueeze(1).flatten(1).contiguous()
     if rows.is_complex():
         rows = torch.view_as_real(rows).flatten(1)
     bits = rows.view(_BITS[rows.element_size()]).to(torch.int64)
@@ -40,7 +40,7 @@ class Repeats:
         rows = fingerprints(x)
         known = sum(row in self._seen for row in rows)
         self._seen.update(rows)
-        return 2 * known >= len(rows)
+        return 2 * known >= len(rows) > 0
 
     def forget(self) -> None:
         """Free the memory."""
