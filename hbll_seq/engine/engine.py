@@ -11,12 +11,12 @@ from hbll_seq.cells import Captures, Cell, in_precision
 from hbll_seq.data.batch import Batch
 from hbll_seq.engine.controller import Controller
 from hbll_seq.engine.cost import Machine
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.layer import run_layer
 from hbll_seq.engine.one_layer import Head, step_one_layer
 from hbll_seq.engine.options import Options
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.schedule import Layer, Schedule, Shape, choose
-from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import InputError
 from hbll_seq.kernels import graphs, machine
 from hbll_seq.tree import auto_block
@@ -120,8 +120,7 @@ class Engine:
         chosen = self.schedule(cell, shape, like)
         execution, block = chosen.execution, chosen.block
         sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
-        n = -(-shape.steps // block)
-        feedback = c.feedback(layer, n) if o.feedback == "auto" else _fixed(o.feedback, c.feedback_within(n))
+        feedback = c.feedback(layer) if o.feedback == "auto" else _fixed(o.feedback, o.feedback_tolerance)
         if execution == "pytorch" and (self._probe or self._keep or inside):  # that gives neither messages nor blocks
             execution = "sequential"
         if self._keep:

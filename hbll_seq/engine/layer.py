@@ -23,9 +23,10 @@ from hbll_seq.cells import Cell, captured, filled, in_precision
 from hbll_seq.engine.block_loss import BlockLoss
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, discounts, from_blocks, to_blocks, valid_boundaries
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
-from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
+from hbll_seq.engine.solve import Feedback, States, solve_feedback, solve_states
 
 TWICE = "this layer's backward pass has no graph: second derivatives need PyTorch's own layer (hs.revert)"
 
