@@ -21,6 +21,7 @@ from hbll_seq.errors import warn
 
 _MEMORY = 8  # updates remembered when the effort is lowered
 PULL_FIRST, PULL_MOST = 0.02, 1.0  # the range in which a pull changed anything
+FEW = 64  # most blocks with the tolerance of the messages as given
 ROUNDING = 30.0  # amplification from which float32 was more than 5 % off in 64 of 66 cases
 SWITCHES = 3  # updates that had to switch before a run starts with the exact schedule
 PAUSE = 100  # updates with the exact schedule, the first time; twice as many every further time
@@ -54,6 +55,7 @@ class Controller:
         self.steps = 0
         self._needed: dict[int, deque[int]] = {}
         self._corrections: dict[int, deque[int]] = {}
+        self._blocks: dict[int, int] = {}  # of each layer in this step
         self._products: dict[int, Tensor] = {}  # (2, M), see Record.statistics
         self._mixed: dict[int, Tensor | float] = {}  # of these products
         self._said_rounding = False
@@ -63,9 +65,18 @@ class Controller:
         """Decide the effort of a layer's consistency sweeps."""
         return Effort(_least(self._needed.get(layer), 1), self.most, self.tolerance)
 
-    def feedback(self, layer: int) -> Effort:
-        """Decide the effort of a layer's feedback corrections."""
-        return Effort(_least(self._corrections.get(layer), 0), self.most, self.feedback_tolerance)
+    def feedback(self, layer: int, blocks: int) -> Effort:
+        """Decide the effort of a layer's feedback corrections over so many blocks."""
+        self._blocks[layer] = blocks
+        return Effort(_least(self._corrections.get(layer), 0), self.most, self.feedback_within(blocks))
+
+    def feedback_within(self, blocks: int) -> float:
+        """Return the residual allowed to messages over so many blocks: errors add up from block to block.
+
+        What the next scan would move shows most of that, but not where the carry is far from the Jacobian
+        (docs/notes/2026-11-29-errors-that-add-up.md).
+        """
+        return self.feedback_tolerance * min(1.0, (FEW / blocks) ** 2)
 
     def avoid(self) -> str:
         """Return the attempts to avoid in this update: "states", "messages" (and with them the states), or ""."""
@@ -107,7 +118,8 @@ class Controller:
             needed = next((i for i, r in enumerate(record.residuals) if r <= self.tolerance), record.sweeps)
             self._needed.setdefault(layer, deque(maxlen=_MEMORY)).append(needed)
         if record.ran not in ("sequential", "pytorch"):
-            fine = [i for i, r in enumerate(record.feedback_residuals) if r <= self.feedback_tolerance]
+            within = self.feedback_within(self._blocks.get(layer, 1))
+            fine = [i for i, r in enumerate(record.feedback_residuals) if r <= within]
             corrections = max(fine[0] - 1, 0) if fine else record.corrections
             self._corrections.setdefault(layer, deque(maxlen=_MEMORY)).append(corrections)
         if record.statistics is not None and bool(record.statistics[0].any()):

@@ -120,7 +120,8 @@ class Engine:
         chosen = self.schedule(cell, shape, like)
         execution, block = chosen.execution, chosen.block
         sweeps = c.sweeps(layer) if o.sweeps == "auto" else _fixed(o.sweeps, o.tolerance)
-        feedback = c.feedback(layer) if o.feedback == "auto" else _fixed(o.feedback, o.feedback_tolerance)
+        n = -(-shape.steps // block)
+        feedback = c.feedback(layer, n) if o.feedback == "auto" else _fixed(o.feedback, c.feedback_within(n))
         if execution == "pytorch" and (self._probe or self._keep or inside):  # that gives neither messages nor blocks
             execution = "sequential"
         if self._keep:

@@ -1,9 +1,8 @@
 """A recurrent layer trained block by block: the autograd node that stands for one layer.
 
-Forward solves the boundary states and rolls all blocks from them; backward solves the feedback
-messages and differentiates every block on its own. No graph ever joins two blocks: a block
-gets two constants from the others, its start state and the message at its end. Block i's objective
-(docs/method.md#the-probabilistic-reading) is
+Forward solves the boundary states and rolls all blocks from them; backward solves the feedback messages and
+differentiates every block on its own. No graph ever joins two blocks: a block gets two constants from the others, its
+start state and the message at its end. Block i's objective (docs/method.md#the-probabilistic-reading) is
 
     l_i + <F_i(h_i), stop(lambda_{i+1})> + pull * |F_i(h_i) - stop(h_{i+1})|^2 / 2
 

@@ -33,7 +33,8 @@ class Options:
             (docs/method.md#solving-for-the-states-consistency-sweeps), and of what the next sweep would change: the
             mean of all, and 0.3 of the worst.
         feedback_tolerance: target of the feedback messages' relative squared residual, and of what the next correction
-            would change (docs/method.md#solving-for-the-messages-feedback-corrections).
+            would change (docs/method.md#solving-for-the-messages-feedback-corrections); with n > 64 blocks, times
+            (64 / n)^2.
         carry: "calibrated" (the cell's own, scaled per unit by earlier sweeps' measurements), "own", or "none" (Jacobi
             sweeps, and no carry in the feedback's scan).
         execution: schedule; the gradient is the same within the tolerances.

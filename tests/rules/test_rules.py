@@ -116,10 +116,10 @@ def test_the_controller_expects_the_sweeps_that_were_needed():
         controller.observe(
             [Record(residuals=[3.0, 0.5, 0.02, 0.001], sweeps=3, feedback_residuals=[1.0, 0.2, 0.01], corrections=1)]
         )
-    assert controller.sweeps(0).least == 3 and controller.feedback(0).least == 1
+    assert controller.sweeps(0).least == 3 and controller.feedback(0, 4).least == 1
     for _ in range(10):
         controller.observe([Record(residuals=[3.0, 0.001], sweeps=1, feedback_residuals=[1.0, 0.01])])
-    assert controller.sweeps(0).least == 1 and controller.feedback(0).least == 0
+    assert controller.sweeps(0).least == 1 and controller.feedback(0, 4).least == 0
 
 
 def test_the_pull_acts_only_while_a_fixed_number_of_sweeps_leaves_boundaries_apart():
