@@ -285,15 +285,15 @@ def test_the_share_of_a_run_rises_and_ends_at_backpropagation():
     assert run.history["gradient_cosine"][0] < run.history["gradient_cosine"][-1] > 0.995
 
 
-@pytest.mark.parametrize("execution", ["sequential", "parallel"])
-def test_a_resumed_run_is_the_whole_one(execution, tmp_path):
-    nets = [networks(6)["mlp"] for _ in range(3)]
+@pytest.mark.parametrize("execution,kind", [("sequential", "mlp"), ("sequential", "normed"), ("parallel", "normed")])
+def test_a_resumed_run_is_the_whole_one(execution, kind, tmp_path):
+    nets = [networks(6)[kind] for _ in range(3)]
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(50, 1, 8, 8, generator=g), torch.randint(0, 4, (50,), generator=g)
-    options = dict(rule="hbll", execution=execution, batch_size=16, lr=1e-2, steps=12, progress=False)
+    options = dict(rule="hbll", execution=execution, batch_size=16, lr=1e-2, steps=7, progress=False)
     whole = hs.fit(nets[0], x, y, **options)
-    stop = type("Stop", (), {"on_step_end": lambda self, run, step: step == 7})()
-    kept = dict(checkpoint=tmp_path / "c", checkpoint_every=5)
+    stop = type("Stop", (), {"on_step_end": lambda self, run, step: step == 4})()
+    kept = dict(checkpoint=tmp_path / "c", checkpoint_every=2)
     hs.fit(nets[1], x, y, callbacks=[stop], **kept, **options)
     resumed = hs.fit(nets[2], x, y, resume=True, **kept, **options)
     assert resumed.history["discount"] == whole.history["discount"]
