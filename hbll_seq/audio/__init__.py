@@ -6,6 +6,9 @@ torchaudio itself is not needed, and never imported here.
 
 from hbll_seq.audio.augment import spec_augment as spec_augment
 from hbll_seq.audio.augment import vary as vary
+from hbll_seq.audio.error_rates import ErrorRate as ErrorRate
+from hbll_seq.audio.error_rates import edit_distance as edit_distance
+from hbll_seq.audio.error_rates import error_rate as error_rate
 from hbll_seq.audio.files import read as read
 from hbll_seq.audio.files import write as write
 from hbll_seq.audio.folder import read_folder as read_folder
@@ -18,9 +21,12 @@ from hbll_seq.audio.mulaw import mu_law_encode as mu_law_encode
 
 __all__ = [
     "MFCC",
+    "ErrorRate",
     "Frames",
     "Front",
     "LogMel",
+    "edit_distance",
+    "error_rate",
     "mu_law_decode",
     "mu_law_encode",
     "read",
