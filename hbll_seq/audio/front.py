@@ -68,17 +68,17 @@ class Front(ABC):
         out = self.steps(samples)
         return out, samples[len(out) * self.hop :]
 
-    def flush(self, waiting: Tensor | None, *, started: bool) -> Tensor:
+    def flush(self, waiting: Tensor | None, steps: int) -> Tensor:
         """Return the last time step of a sound that ends, `(1, D)`, or `(0, D)` if `stream` returned it already.
 
         All time steps of a sound are then those that `__call__` gives.
 
         Args:
             waiting: the samples that `stream` left; None for none.
-            started: whether `stream` returned any time step of this sound.
+            steps: time steps that `stream` returned for this sound so far; 0 or not is all that counts.
         """
         samples = as_samples(torch.zeros(0) if waiting is None else waiting, "waiting", least=0).float()
-        heard = self.window - self.hop if started else 0  # samples that an earlier time step contains
+        heard = self.window - self.hop if steps else 0  # samples that an earlier time step contains
         if len(samples) <= heard:
             return samples.new_zeros(0, self.size)
         return self.steps(functional.pad(samples, (0, self.window - len(samples))))

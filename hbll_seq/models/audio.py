@@ -103,7 +103,7 @@ class _Audio(SequenceModel):
             state = check_state(state, [(1, cell.state_size) for cell in self.cells], self.readout.weight)
         steps, waiting = self.front.stream(chunk, where.waiting)
         if last:
-            end = self.front.flush(waiting, started=state is not None or len(steps) > 0)
+            end = self.front.flush(waiting, len(steps) + (state is not None))
             steps, waiting = torch.cat([steps, end]), waiting[:0]
         if not len(steps):
             return self.readout.weight.new_zeros(0, self.output_size), Listening(waiting, state)
