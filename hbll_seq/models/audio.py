@@ -78,13 +78,13 @@ class _Audio(SequenceModel):
         return {**super().task_settings(), "augment": None if self.augment is None else self.augment.config()}
 
     @torch.no_grad()
-    def listen(self, chunk: Tensor, where: Listening | None = None, *, last: bool = False) -> tuple[Tensor, Listening]:
+    def listen(self, chunk: Tensor, where: Listening | None = None, *, end: bool = False) -> tuple[Tensor, Listening]:
         """Read the next samples `(m,)` of a sound, any number of them, in constant memory.
 
         Args:
             chunk: the samples.
             where: the position that the call before returned; None at a sound's start.
-            last: whether the sound ends with this chunk, which may be empty. The samples that still wait are then
+            end: whether the sound ends with this chunk, which may be empty. The samples that still wait are then
                 filled with zeros to a whole time step, as `prepare` does: all logits are those of the whole sound.
 
         Returns:
@@ -95,16 +95,16 @@ class _Audio(SequenceModel):
                 bidirectional model.
         """
         self.check_causal("listen")
-        where, last = Listening(torch.zeros(0), None) if where is None else where, flag("last", last)
+        where, end = Listening(torch.zeros(0), None) if where is None else where, flag("end", end)
         if not isinstance(where, Listening):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
         state = where.state
         if state is not None:
             state = check_state(state, [(1, cell.state_size) for cell in self.cells], self.readout.weight)
         steps, waiting = self.front.stream(chunk, where.waiting)
-        if last:
-            end = self.front.flush(waiting, len(steps) + (state is not None))
-            steps, waiting = torch.cat([steps, end]), waiting[:0]
+        if end:
+            rest = self.front.flush(waiting, len(steps) + (state is not None))
+            steps, waiting = torch.cat([steps, rest]), waiting[:0]
         if not len(steps):
             return self.readout.weight.new_zeros(0, self.output_size), Listening(waiting, state)
         heard, state = self.advance_all(steps.to(self.readout.weight)[None], state)

@@ -69,7 +69,7 @@ def test_a_sound_that_ends_is_heard_to_its_end(samples, chunk, kind, apart):
     where, heard = None, []
     pieces = [*whole.split(chunk), torch.zeros(0)] if apart else whole.split(chunk)
     for i, piece in enumerate(pieces):
-        logits, where = model.listen(piece, where, last=i == len(pieces) - 1)
+        logits, where = model.listen(piece, where, end=i == len(pieces) - 1)
         heard.append(logits)
     assert len(where.waiting) == 0
     with torch.no_grad():
