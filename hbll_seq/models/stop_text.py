@@ -1,4 +1,4 @@
-"""Stop strings: a text that comes in pieces ends before the first of them."""
+"""Stop strings: a text that comes in pieces ends before the first of them that is complete."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ class StopText:
         if self.done:
             return ""
         self._held += piece
-        places = [self._held.find(stop) for stop in self._stops]
-        found = [place for place in places if place >= 0]
-        if found:
+        starts = [(self._held.find(stop), len(stop)) for stop in self._stops]
+        found = [(start + length, start) for start, length in starts if start >= 0]
+        if found:  # the first that is complete, so that it does not matter how the text is cut
             self.done = True
-            out, self._held = self._held[: min(found)], ""
+            out, self._held = self._held[: min(found)[1]], ""
             return out
         keep = max((_begun(self._held, stop) for stop in self._stops), default=0)
         at = len(self._held) - keep

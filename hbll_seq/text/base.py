@@ -65,6 +65,8 @@ class Tokenizer:
         Raises:
             InputError: see `decode`.
         """
+        if isinstance(symbols, list | tuple) and not symbols:
+            return []
         found = as_tensor(symbols, "numbers")
         if found.dim() != 1 or found.is_floating_point() or found.dtype == torch.bool:
             raise InputError("numbers", f"{found.dtype} of shape {tuple(found.shape)}", "integers of shape (n,)")
