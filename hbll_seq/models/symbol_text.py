@@ -52,8 +52,8 @@ class SymbolText:
 
     def _encode(self, text: str) -> Tensor:
         if self.tokenizer is None:
-            what = "symbols" if not hasattr(self, "generate_stream") else "tokenizer"
-            raise InputError("prompt", f"text, but the model has no {what}", f"a tensor, or a model with {what}=...")
+            expected = "a tensor, or a model with symbols=... or a tokenizer"
+            raise InputError("prompt", "text, but the model has no symbols", expected)
         if isinstance(self.tokenizer, CharTokenizer):
             unknown = sorted(set(text) - set(self.tokenizer.symbols))
             if unknown:

@@ -19,8 +19,8 @@ from hbll_seq.text.byte import BytesTokenizer, utf8
 
 PIECE = 1 << 18  # characters encoded at a time: the package keeps some 100 bytes for each symbol of a call
 LARGEST = 1 << 22
-# where a cut changes nothing: no rule of the pre-tokenizer joins a word to one line end before it
-_CUT = re.compile(r"(?<=\S\n)(?=\S)")
+# where a cut changes nothing: the pre-tokenizer joins a word to one space before it, and to nothing else
+_CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)")
 
 
 def _package() -> Any:

@@ -285,7 +285,7 @@ def test_a_model_around_a_module_of_ones_own_reads_text_but_is_not_saved(tmp_pat
         (lambda net: LanguageModel(5, bidirectional=True), "bidirectional"),
         (lambda net: LanguageModel(5, tie_weights=1), "tie_weights: got 1; expected True or False"),
         (lambda net: LanguageModel(5).generate("a", 3), "prompt: got text, but the model has no symbols"),
-        (lambda net: LanguageModel(5).generate_stream("a", 3), "prompt: got text, but the model has no tokenizer"),
+        (lambda net: LanguageModel(5).generate_stream("a", 3), "prompt: got text, but the model has no symbols"),
         (lambda net: net.generate("z", 3), r"prompt: got characters \['z'\]"),
         (lambda net: net.generate("a", 3, top_k=0), "top_k: got 0"),
         (lambda net: net.generate("a", 3, top_p=1.5), "top_p: got 1.5"),
