@@ -36,6 +36,7 @@ def text(
     Raises:
         InputError: no such file, no file that can be read, shares that leave an empty part, or a tokenizer that
             cannot be made.
+        ImportError: "bpe:..." without the package `tokenizers`.
     """
     skipped: tuple[str, ...] = ()
     if isinstance(source, str) and ("\n" in source or len(source) > SHORT):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
+from hbll_seq.optional import optional
 from hbll_seq.text.base import check_text
 from hbll_seq.text.byte import BytesTokenizer, utf8
 
@@ -24,13 +25,7 @@ _CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)")
 
 
 def _package() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise InputError(
-            "tokenizer", "BPE without the package tokenizers", "it installed: pip install 'hbll_seq[text]'"
-        ) from error
-    return tokenizers
+    return optional("tokenizers", "text", "byte-pair encoding")
 
 
 class BPETokenizer(BytesTokenizer):
@@ -75,7 +70,8 @@ class BPETokenizer(BytesTokenizer):
             vocab_size: number of symbols V, from 257: the 256 bytes and merged pairs. A short text may have fewer.
 
         Raises:
-            InputError: an argument out of range, or the package `tokenizers` is absent.
+            InputError: an argument out of range.
+            ImportError: the package `tokenizers` is absent.
         """
         size = integer("vocab_size", vocab_size, least=257, most=LARGEST)
         utf8(text)
@@ -93,7 +89,8 @@ class BPETokenizer(BytesTokenizer):
         """See `Tokenizer`.
 
         Raises:
-            InputError: no text, a lone surrogate in it, or the package `tokenizers` is absent.
+            InputError: no text, or a lone surrogate in it.
+            ImportError: the package `tokenizers` is absent.
         """
         utf8(text)
         if self._encoder is None:

@@ -268,11 +268,12 @@ def test_models_without_a_tokenizer_and_of_characters_are_saved_as_before(tmp_pa
     assert isinstance(net, LanguageModel) and net.generate("ab", 5)[:2] == "ab"
 
 
-def test_a_model_around_a_module_of_ones_own_reads_text_but_is_not_saved(tmp_path):
-    net = LanguageModel(CharTokenizer("abc"), cell=nn.GRU(8, 8))
-    assert len(net.generate("ab", 5)) == 7
-    with pytest.raises(InputError, match="a module of your own"):
-        hs.save(net, tmp_path / "m")
+def test_a_model_around_a_module_of_ones_own_reads_text_and_is_loaded_into_another(tmp_path):
+    net, other = (LanguageModel(CharTokenizer("abc"), cell=nn.GRU(8, 8), seed=i) for i in range(2))
+    hs.save(net, tmp_path / "m")
+    assert hs.load(tmp_path / "m", into=other).generate("ab", 40) == net.generate("ab", 40)
+    with pytest.raises(InputError, match="tokenizer: got Words beside into="):
+        hs.load(tmp_path / "m", into=other, tokenizer=Words())
 
 
 @pytest.mark.parametrize(
