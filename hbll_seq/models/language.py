@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.data.scalars import integer
+from hbll_seq.data.scalars import check_seed, integer
 from hbll_seq.data.streaming import check_prompt
 from hbll_seq.errors import InputError
 from hbll_seq.models.continuation import continued, continued_together
@@ -94,7 +94,7 @@ class LanguageModel(SymbolText, SequenceModel):
             top_p: choose among the most likely symbols that have this share of the probability together, after
                 `top_k`; None for all.
             stop: strings at which the text ends, before them; of a text prompt.
-            samples: number of continuations, in one batch; sample i has the seed `seed + i`. None for one.
+            samples: number of continuations, made together; sample i has the seed `seed + i`. None for one.
             encode: function from text to tensor, for a model without a tokenizer.
             decode: function from tensor to text, likewise.
 
@@ -113,7 +113,8 @@ class LanguageModel(SymbolText, SequenceModel):
         ids, stops = self.begin(prompt, length, encode), self._stops(stop, prompt)
         if samples is not None or stops:
             count = 1 if samples is None else integer("samples", samples, extra=", or None")
-            samplers = [Sampler(temperature, seed + i, top_k, top_p) for i in range(count)]
+            first = check_seed(seed)
+            samplers = [Sampler(temperature, first + i, top_k, top_p) for i in range(count)]
             several = self._several(ids, length, samplers, stops, prompt, decode)
             return several if samples is not None else several[0]
         sampler = Sampler(temperature, seed, top_k, top_p)
@@ -130,13 +131,10 @@ class LanguageModel(SymbolText, SequenceModel):
             if not stops:
                 out = torch.cat([ids.expand(len(samplers), -1), torch.tensor(list(drawn)).T], 1)
                 return [self.finish(row, prompt, decode) for row in out] if isinstance(prompt, str) else out
-            texts = self._stopped(ids, list(drawn), stops) if len(samplers) > 1 else None
-            if texts is None:
-                texts = ["".join(self._pieces(ids, (one for (one,) in drawn), stops))]
+            # one alone ends where its text does
+            rows: Iterable[Iterable[int]] = zip(*drawn, strict=True) if len(samplers) > 1 else [(i for (i,) in drawn)]
+            texts = ["".join(self._pieces(ids, row, stops)) for row in rows]
         return [f"{prompt}{text}" for text in texts]
-
-    def _stopped(self, ids: Tensor, drawn: list[list[int]], stops: tuple[str, ...]) -> list[str]:
-        return ["".join(self._pieces(ids, row, stops)) for row in zip(*drawn, strict=True)]
 
     def generate_stream(
         self, prompt: str | Tensor, length: int, *, temperature: float = 0.8, seed: int = 0,

@@ -292,6 +292,7 @@ def test_a_model_around_a_module_of_ones_own_reads_text_and_is_loaded_into_anoth
         (lambda net: net.generate("a", 3, top_p=1.5), "top_p: got 1.5"),
         (lambda net: net.generate("a", 3, top_p=0), "top_p: got 0"),
         (lambda net: net.generate("a", 3, samples=0), "samples: got 0; expected an integer >= 1, or None"),
+        (lambda net: net.generate("a", 3, samples=2, seed="x"), "seed: got 'x'"),
         (lambda net: net.generate("a", 3, stop=""), "stop: got ''"),
         (lambda net: net.generate("a", 3, stop=[1]), "stop: got list"),
         (lambda net: net.generate(PROMPT, 3, stop="a"), "stop: got strings for a prompt of symbols"),
