@@ -15,6 +15,7 @@ from hbll_seq import models as models
 from hbll_seq import nn as nn
 from hbll_seq import plot as plot
 from hbll_seq import rules as rules
+from hbll_seq import text as text
 from hbll_seq.attribution.lag import lag_map as lag_map
 from hbll_seq.attribution.node_credit import credit as credit
 from hbll_seq.attribution.result import Credit as Credit
@@ -26,6 +27,7 @@ from hbll_seq.data.batch import Batch as Batch
 from hbll_seq.errors import DivergenceError as DivergenceError
 from hbll_seq.errors import EngineWarning as EngineWarning
 from hbll_seq.errors import InputError as InputError
+from hbll_seq.exporters.entrance import export as export
 from hbll_seq.installation import about as about
 from hbll_seq.models import Layered as Layered
 from hbll_seq.nn.conversion import convert as convert
@@ -63,6 +65,7 @@ __all__ = [
     "draft_and_verify",
     "evaluate",
     "evaluate_paths",
+    "export",
     "fit",
     "gradient",
     "lag_map",
@@ -76,6 +79,8 @@ __all__ = [
     "rules",
     "save",
     "step",
+    "text",
+    "text",
 ]
 
 

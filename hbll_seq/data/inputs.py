@@ -2,7 +2,8 @@
 
 Accepted as x: a tensor or NumPy array `(N, T)` of symbols or `(N, T, D)` of features; one unbatched sequence;
 a list of sequences of different lengths; `(x, lengths)`; a `PackedSequence`; a `Dataset` (read once) or a
-`DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`. Next-step models also take one long
+`DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`. Models of sound take lists of waves
+`(samples,)`, too. Next-step models also take one long
 1-D text, cut into windows. Values after a sequence's length are ignored.
 Models of arrays (images, vectors) take `(N, ...)` with one target each, in the same containers.
 """
@@ -56,6 +57,15 @@ def as_source(
         return LongText(check_values(check_dtype(x, model), model), window)
     x, lengths = _checked(x, lengths, model)
     return Padded(*check_targets(x, lengths, y, mask, model, ignore_index))
+
+
+def is_text(x: Any, model: Expected) -> bool:
+    """Return whether x is one long text: one axis of symbols, for a next-step model."""
+    if model.task != "next" or model.input_kind != "symbols":
+        return False
+    if isinstance(x, list):
+        return bool(x) and isinstance(x[0], numbers.Number)
+    return getattr(x, "ndim", None) == 1
 
 
 def text_window(window: Any, model: Expected) -> int:
@@ -141,6 +151,7 @@ def _cut(x: Tensor, y: Tensor | None, length: Any, i: int, model: Expected) -> t
 
 def _together(x: Any, model: Expected) -> tuple[Tensor, Tensor | None]:
     """Return one tensor, and lengths where they are known."""
+    x = model.prepared(x)
     if isinstance(x, PackedSequence):  # a named tuple: tested before tuple
         try:
             padded, lengths = pad_packed_sequence(x, batch_first=True)
