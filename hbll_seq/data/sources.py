@@ -61,9 +61,13 @@ class Padded:
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`. Each epoch is a permutation; its last batch may be smaller."""
+        return self._take(self.rows(step, batch_size, seed))
+
+    def rows(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """Return which sequences training batch number `step` has."""
         epoch, at = divmod(step, self.steps_per_epoch(batch_size))
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed * MIX + epoch))
-        return self._take(order[at * batch_size : (at + 1) * batch_size])
+        return order[at * batch_size : (at + 1) * batch_size]
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """See `Source`."""

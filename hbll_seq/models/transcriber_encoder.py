@@ -1,0 +1,247 @@
+"""`Encoder`: from the time steps of a front end to those of the recurrent layers of a `Transcriber`.
+
+Three stages, each left out if not asked for: *filters* for raw frames, whose outputs are squared, averaged over some
+time steps and put on a logarithmic scale; *normalisation*, which takes the mean of each feature away; *convolutions*
+with a ReLU, which may take several time steps at a time (stride).
+
+A causal encoder reads no later time step than its output's own, so that a sound in chunks gives the same as the whole
+(`Encoder.stream`). All stages read zeros before the first time step and after the last one.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+FLOOR = 1e-6  # added to a power before its logarithm: -60 dB of a wave in -1..1
+
+
+class Window(NamedTuple):
+    """Time steps that one output reads: `kernel` of them, `stride` after those of the output before."""
+
+    kernel: int
+    stride: int
+    causal: bool
+
+    def left(self) -> int:
+        """Return the zeros before the first time step."""
+        return self.kernel - self.stride if self.causal else (self.kernel - self.stride) // 2
+
+    def steps(self, lengths: Tensor) -> Tensor:
+        """Return the outputs of sequences with these lengths: one for every `stride` time steps that began."""
+        return (lengths + self.stride - 1) // self.stride
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Return `(B, C, T)` with the zeros that its outputs read before and after it."""
+        whole = -(-x.shape[-1] // self.stride) * self.stride
+        left = self.left()
+        return functional.pad(x, (left, self.kernel - self.stride - left + whole - x.shape[-1]))
+
+
+class Filters(nn.Module):
+    """Filters over raw frames: ln(mean square of their outputs over `pool` time steps + 1e-6).
+
+    Args:
+        size: samples per time step D.
+        channels: filters C.
+        kernel: time steps that a filter reads.
+        pool: time steps of the mean.
+        stride: time steps between two outputs.
+        causal: whether no later time step is read.
+    """
+
+    def __init__(self, size: int, channels: int, kernel: int, pool: int, stride: int, causal: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(size, channels, kernel, bias=False)
+        self.windows = Window(kernel, 1, causal), Window(pool, stride, causal)
+
+    def outputs(self, x: Tensor, stage: int) -> Tensor:
+        """Return the first stage's squares, or the logarithms of the second one's means, of padded `(B, C, T)`."""
+        if stage == 0:
+            return self.conv(x).square()
+        return torch.log(functional.avg_pool1d(x, self.windows[1].kernel, self.windows[1].stride) + FLOOR)
+
+
+class Convolution(nn.Module):
+    """A convolution over time with a ReLU; arguments as for `Filters`."""
+
+    def __init__(self, size: int, channels: int, kernel: int, stride: int, causal: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(size, channels, kernel, stride)
+        self.windows = (Window(kernel, stride, causal),)
+
+    def outputs(self, x: Tensor, stage: int) -> Tensor:
+        """See `Filters.outputs`."""
+        return functional.relu(self.conv(x))
+
+
+class Mean(NamedTuple):
+    """The mean `(D,)` of the time steps so far, and how many they were."""
+
+    mean: Tensor
+    count: int
+
+
+class Encoded(NamedTuple):
+    """The position of an encoder between two chunks: time steps that later outputs read, by stage; and the mean."""
+
+    kept: list[Tensor]
+    mean: Mean | None
+
+
+class Encoder(nn.Module):
+    """The stages of the module's docstring.
+
+    Args:
+        size: D of the front end.
+        filters: (channels, kernel, pool, stride), or None.
+        normalise: "utterance" takes away the mean over a recording, "running" the mean over its time steps so far;
+            None nothing.
+        conv: (channels, kernel, stride) of every convolution.
+        causal: whether no later time step is read.
+        hide: in training, widest run of features and of time steps that are set to zero after normalisation; or None.
+        warp: in training, largest change of the scale of the feature axis.
+
+    Attributes:
+        width: features of the outputs.
+        stride: time steps of the front end per output.
+    """
+
+    def __init__(
+        self, size: int, filters: tuple[int, int, int, int] | None, normalise: str | None,
+        conv: tuple[tuple[int, int, int], ...], causal: bool, hide: tuple[int, int] | None = None,
+        warp: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.filters = None if filters is None else Filters(size, *filters, causal)
+        self.normalise, self.hide, self.warp = normalise, hide, warp
+        width = size if filters is None else filters[0]
+        made = []
+        for channels, kernel, stride in conv:
+            made.append(Convolution(width, channels, kernel, stride, causal))
+            width = channels
+        self.convolutions = nn.ModuleList(made)
+        self.width = width
+        self.stride = 1
+        for module in self.modules():
+            for window in getattr(module, "windows", ()):
+                self.stride *= window.stride
+
+    def steps(self, lengths: Tensor) -> Tensor:
+        """Return the outputs of sequences with these lengths."""
+        for module in self.modules():
+            for window in getattr(module, "windows", ()):
+                lengths = window.steps(lengths)
+        return lengths
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs `(B, T', C)`, zero after each length, and their lengths.
+
+        Args:
+            x: `(B, T, D)`, zero after each length.
+            lengths: `(B,)` on the CPU.
+        """
+        if self.filters is not None:
+            x, lengths = self._whole(self.filters, x, lengths)
+        if self.training and self.warp:
+            x = _warped(x, self.warp)
+        x = self._normalised(x, lengths)
+        if self.training and self.hide is not None:
+            x = _hidden(x, lengths, *self.hide)
+        for module in self.convolutions:
+            x, lengths = self._whole(module, x, lengths)
+        return x, lengths
+
+    @staticmethod
+    def _whole(module: nn.Module, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(module, Filters | Convolution)
+        x = x.transpose(1, 2)
+        for stage, window in enumerate(module.windows):
+            x, lengths = module.outputs(window.padded(x), stage), window.steps(lengths)
+            x = _zero_after(x, lengths)
+        return x.transpose(1, 2), lengths
+
+    def _normalised(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.normalise is None:
+            return x
+        if self.normalise == "utterance":
+            mean = x.sum(1, keepdim=True) / lengths.to(x.device)[:, None, None]
+        else:
+            mean = x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)[:, None]
+        return _zero_after((x - mean).transpose(1, 2), lengths).transpose(1, 2)
+
+    @torch.no_grad()
+    def stream(self, x: Tensor, where: Encoded | None, *, end: bool) -> tuple[Tensor, Encoded]:
+        """Return the outputs `(m, C)` that the time steps `(n, D)` complete, m >= 0, and the new position.
+
+        Args:
+            x: the next time steps.
+            where: None at the start.
+            end: whether these were the last ones.
+        """
+        modules = [*([] if self.filters is None else [self.filters]), *self.convolutions]
+        kept = iter([None] * 99 if where is None else where.kept)
+        mean, left = None if where is None else where.mean, list[Tensor]()
+        if self.filters is None:
+            x, mean = self._normalised_on(x, mean)
+        for module in modules:
+            assert isinstance(module, Filters | Convolution)
+            x = x.T[None]  # (1, C, n)
+            for stage, window in enumerate(module.windows):
+                before = next(kept)
+                x = torch.cat([x.new_zeros(1, x.shape[1], window.left()) if before is None else before, x], -1)
+                if end:
+                    x = functional.pad(x, (0, -(x.shape[-1] - window.left()) % window.stride))
+                count = max(0, (x.shape[-1] - window.left()) // window.stride)
+                left.append(x[..., count * window.stride :])
+                x = module.outputs(x[..., : window.left() + count * window.stride], stage) if count else x.new_zeros(
+                    1, module.conv.out_channels, 0
+                )  # fmt: skip
+            x = x[0].T
+            if module is self.filters:
+                x, mean = self._normalised_on(x, mean)
+        return x, Encoded(left, mean)
+
+    def _normalised_on(self, x: Tensor, mean: Mean | None) -> tuple[Tensor, Mean | None]:
+        if self.normalise is None or not len(x):
+            return x, mean
+        before = Mean(x.new_zeros(x.shape[1]), 0) if mean is None else mean
+        counts = torch.arange(before.count + 1, before.count + len(x) + 1, device=x.device, dtype=x.dtype)[:, None]
+        means = before.mean + (x - before.mean).cumsum(0) / counts
+        return x - means, Mean(means[-1], before.count + len(x))
+
+
+def _zero_after(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return `(B, C, T)` with zeros after each length."""
+    if int(lengths.min()) == x.shape[-1]:
+        return x
+    after = torch.arange(x.shape[-1])[None] >= lengths[:, None]
+    return x.masked_fill(after.to(x.device)[:, None], 0)
+
+
+def _hidden(x: Tensor, lengths: Tensor, features: int, steps: int) -> Tensor:
+    """Set a run of features and a run of time steps of every sequence to zero (SpecAugment, Park et al. 2019)."""
+    count, most = len(x), torch.full((len(x),), x.shape[2])
+    bands = _run(most, torch.full((count,), min(features, x.shape[2])), x.shape[2])
+    spans = _run(lengths, (lengths // 4).clamp(max=steps), x.shape[1])
+    return x.masked_fill((bands[:, None, :] | spans[:, :, None]).to(x.device), 0)
+
+
+def _run(ends: Tensor, most: Tensor, size: int) -> Tensor:
+    """Return `(B, size)` bool: True in a run of 0..most places of each row that ends by `ends`."""
+    width = (torch.rand(len(ends)) * (most + 1)).long()
+    first = (torch.rand(len(ends)) * (ends - width + 1)).long()
+    place = torch.arange(size)
+    return (place >= first[:, None]) & (place < (first + width)[:, None])
+
+
+def _warped(x: Tensor, most: float) -> Tensor:
+    """Stretch or squeeze the feature axis of every sequence by up to `most` (vocal tract length perturbation, Jaitly
+    and Hinton 2013): other speakers have their formants at other frequencies.
+    """
+    size = x.shape[2]
+    scale = 1 + most * (2 * torch.rand(len(x)) - 1)
+    place = (torch.arange(size) * scale[:, None]).clamp(max=size - 1)  # (B, D): where each new feature comes from
+    distance = (torch.arange(size)[None, :, None] - place[:, None, :]).abs()
+    return x @ (1 - distance).clamp(min=0).to(x)
