@@ -14,15 +14,12 @@ help:
 	@echo "make slow   the tests that take minutes"
 	@echo "make docs   the documentation as pages in build/site/"
 
-# torch goes first: with its CPU build present nothing pulls the multi-gigabyte CUDA one. The
-# torchaudio wheel is built for CUDA; without its extension it runs in plain Python beside a CPU
-# torch (nothing here imports it but the audio code).
+# torch goes first: with its CPU build present nothing pulls the multi-gigabyte CUDA one. The wheel of
+# torchaudio is built for CUDA; hbll_seq/audio/backend.py imports it beside any torch.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -c "import torch, importlib.util as u, pathlib as p; \
-	[f.unlink() for f in (p.Path(u.find_spec('torchaudio').origin).parent / 'lib').glob('*.so') if torch.version.cuda is None]"
 	touch $(STAMP)
 
 # The GPU kernels run in Triton's interpreter for the tests; a gigabyte that the demo does not need.
