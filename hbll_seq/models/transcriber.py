@@ -42,8 +42,8 @@ class Transcriber(TranscriberUse, TimeModel):
         labels: the characters that transcripts are made of; or a list of names (phonemes, words), which a transcript
             has between spaces or as a list.
         front: a `hbll_seq.audio.Front`, or its `config()`.
-        hidden, layers, cell, timescale, dropout, norm, residual, projection, bidirectional: the recurrent layers, as for
-            `SequenceModel`. A model that is not bidirectional reads no sound later than its output, and can `listen`.
+        hidden, layers, cell, timescale, dropout, norm, residual, projection, bidirectional: the recurrent layers, as
+            for `SequenceModel`. A model that is not bidirectional reads no sound later than its output, and can `listen`.
         conv: (channels, kernel, stride) of every convolution before the recurrent layers; kernel and stride in time
             steps, kernel not below stride. A stride shortens time, which makes training faster and ends the phase in
             which CTC finds nothing but blanks sooner.
@@ -80,7 +80,8 @@ class Transcriber(TranscriberUse, TimeModel):
         filters: Sequence[int] | Literal["auto"] | None = "auto",
         normalise: Literal["utterance", "running", "auto"] | None = "auto", hide: Sequence[int] | None = None,
         timescale: float | None = None, dropout: float = 0.0, norm: Literal["layer"] | None = None,
-        residual: bool = False, projection: int | None = None, vary: Vary | None = None, warp: float = 0.0, seed: int = 0,
+        residual: bool = False, projection: int | None = None, vary: Vary | None = None, warp: float = 0.0,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.alphabet, self.front = Alphabet(labels), front if isinstance(front, Front) else make(front)
@@ -114,8 +115,8 @@ class Transcriber(TranscriberUse, TimeModel):
         self._config = dict(
             labels=labels if isinstance(labels, str) else list(labels), front=self.front.config(), hidden=hidden,
             layers=layers, cell=cell, bidirectional=bidirectional, conv=[list(one) for one in windows],
-            filters=None if bank is None else list(bank), normalise=normalise, hide=None if hide is None else list(hide), warp=warp,
-            timescale=timescale, dropout=dropout, norm=norm, residual=residual, projection=projection, seed=seed,
+            filters=None if bank is None else list(bank), normalise=normalise,
+            hide=None if hide is None else list(hide), warp=warp, timescale=timescale, dropout=dropout, norm=norm, residual=residual, projection=projection, seed=seed,
         )  # fmt: skip
 
     def config(self) -> dict[str, Any]:

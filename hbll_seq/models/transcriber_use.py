@@ -31,7 +31,7 @@ class Hearing(NamedTuple):
 
     Attributes:
         waiting: samples that do not fill a time step yet.
-        begun: whether there was a time step of the front end yet.
+        heard: time steps of the front end so far.
         encoded: see `transcriber_encoder`.
         state: state of every recurrent layer.
         last: the symbol of the latest time step.
@@ -39,7 +39,7 @@ class Hearing(NamedTuple):
     """
 
     waiting: Tensor
-    begun: bool
+    heard: int
     encoded: Encoded | None
     state: list[Tensor] | None
     last: int
@@ -205,25 +205,24 @@ class TranscriberUse(nn.Module):
         """
         self.recurrent.check_causal("listen")
         like = self.recurrent.readout.weight
-        where = Hearing(torch.zeros(0), False, None, None, BLANK, 0) if where is None else where
+        where = Hearing(torch.zeros(0), 0, None, None, BLANK, 0) if where is None else where
         if not isinstance(where, Hearing):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
         state = where.state
         if state is not None:
             state = check_state(state, [(1, cell.state_size) for cell in self.recurrent.cells], like)
         steps, waiting = self.front.stream(as_samples(chunk, "chunk", least=0), where.waiting)
-        begun = where.begun or len(steps) > 0
-        if flag("end", end) and len(waiting) > (self.front.window - self.front.hop if begun else 0):
-            rest = torch.nn.functional.pad(waiting, (0, self.front.window - len(waiting)))
-            steps, waiting = torch.cat([steps, self.front.steps(rest)]), waiting[:0]
+        heard = where.heard + len(steps)
+        if flag("end", end):
+            steps, waiting = torch.cat([steps, self.front.flush(waiting, heard)]), waiting[:0]
         encoded, after = self.encoder.stream(steps.to(like), where.encoded, end=end)
         scores = like.new_zeros(0, self.recurrent.output_size)
         if len(encoded):
-            heard, state = self.recurrent.advance_all(encoded[None], state)
-            scores = heard[0]
+            out, state = self.recurrent.advance_all(encoded[None], state)
+            scores = out[0]
         runs, last = _continued(scores, where.last)
         labels = self._places(runs, where.steps)
-        now = Hearing(waiting, begun, after, state, last, where.steps + len(scores))
+        now = Hearing(waiting, heard, after, state, last, where.steps + len(scores))
         return Heard(self.alphabet.text([run.label for run in runs]), labels, scores), now
 
 
