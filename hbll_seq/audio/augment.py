@@ -44,7 +44,7 @@ def vary(
     speed, colour = number("speed", speed, most=MOST_SPEED), number("colour", colour, most=MOST_COLOUR)
     found = as_waves(waves)
     g = torch.Generator().manual_seed(check_seed(seed))
-    return [_coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in found]
+    return [coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in found]
 
 
 def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
@@ -53,7 +53,8 @@ def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
     return functional.interpolate(wave[None, None], size=size, mode="linear", align_corners=True)[0, 0]
 
 
-def _coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
+def coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
+    """Return a wave `(samples,)` through a random filter with standard deviation `most`; see `vary`."""
     spectrum = torch.fft.rfft(wave)
     mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, like ears and mel filters
     k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
@@ -66,6 +67,8 @@ def spec_augment(
     x: Tensor, lengths: Tensor, *, bands: int = 4, steps: int = 8, masks: int = 1, seed: int = 0
 ) -> Tensor:
     """Set bands and spans to zero, which should be the mean: SpecAugment (Park et al. 2019) without its time warping.
+
+    torchaudio's masks take no generator of their own and no lengths.
 
     Args:
         x: `(n, T, D)` normalised spectra, zero after each length.

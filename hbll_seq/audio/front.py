@@ -110,6 +110,8 @@ class LogMel(Front):
         hop: milliseconds between two time steps, at most `window`.
     """
 
+    _bank: Tensor  # (frequencies, mels)
+
     def __init__(self, rate: int, mels: int = 40, window: int = 32, hop: int = 16) -> None:
         rate, mels = integer("rate", rate), integer("mels", mels)
         window, hop = integer("window", window), integer("hop", hop)
@@ -120,12 +122,13 @@ class LogMel(Front):
         if self.hop > self.window:
             raise InputError("hop", f"{hop} ms", f"at most the window, {window} ms: samples between would be lost")
         self._given: dict[str, int | str] = {"kind": "logmel", "rate": rate, "mels": mels, "window": window, "hop": hop}
-        with torch.device("cpu"), warnings.catch_warnings():  # `load` makes models on the device "meta" first
+        if torch.empty(0).is_meta:  # `load` asks how large it would be
+            self._hann, self._bank = torch.empty(self.window), torch.empty(self.window // 2 + 1, mels)
+            return
+        self._hann = torch.hann_window(self.window)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of silent filters: below, in the words of this class
-            self._hann = torch.hann_window(self.window)
-            self._bank: Tensor = torchaudio().functional.melscale_fbanks(
-                self.window // 2 + 1, 0.0, rate / 2, mels, rate
-            )
+            self._bank = torchaudio().functional.melscale_fbanks(self.window // 2 + 1, 0.0, rate / 2, mels, rate)
         silent = int((self._bank.amax(0) == 0).sum())
         if silent:
             came = f"{silent} of {mels} mel filters hold no frequency of a window of {self.window} samples"
@@ -161,8 +164,7 @@ class MFCC(LogMel):
         coefficients = integer("coefficients", coefficients, most=self.size, extra=", the number of mels")
         self.size = coefficients
         self._given = {**self._given, "kind": "mfcc", "coefficients": coefficients}
-        with torch.device("cpu"):
-            self._dct: Tensor = torchaudio().functional.create_dct(coefficients, mels, "ortho")  # (mels, coefficients)
+        self._dct: Tensor = torchaudio().functional.create_dct(coefficients, mels, "ortho")  # (mels, coefficients)
 
     def steps(self, wave: Tensor) -> Tensor:
         """See `Front.steps`."""

@@ -56,6 +56,10 @@ class Model(nn.Module):
         """Rebuild from `config()`."""
         return cls(**config)
 
+    def prepared(self, x: Any) -> Any:
+        """Return x, in a form of `fit`; a model of sound turns lists of waves into time steps and lengths."""
+        return x
+
     @property
     def inner(self) -> nn.Module:
         """The module that `fit` was given: its names are those of checkpoints."""

@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 BLANK = 0
@@ -103,11 +102,3 @@ def align(log_probs: Tensor, labels: list[int]) -> list[Run]:
         at -= came[t, at]
     steps = [np.flatnonzero(places == 2 * i + 1) for i in range(len(labels))]
     return [Run(label, int(where[0]), int(where[-1])) for label, where in zip(labels, steps, strict=True)]
-
-
-def text_log_probability(log_probs: Tensor, labels: list[int]) -> float:
-    """Return the logarithm of a text's probability: the sum over all its paths."""
-    one = torch.nn.functional.ctc_loss(
-        log_probs[:, None].double(), torch.tensor([labels]), [len(log_probs)], [len(labels)], reduction="sum"
-    )  # fmt: skip
-    return -float(one)

@@ -11,11 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hbll_seq.audio import Front
+from hbll_seq.audio import Augment, Front
+from hbll_seq.audio.augmenter import augment_from
 from hbll_seq.audio.front import Frames, make
+from hbll_seq.audio.samples import as_waves
 from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.read_pairs import read_weight
 from hbll_seq.data.scalars import choice, integer, number
 from hbll_seq.data.sources import Source
@@ -27,7 +30,7 @@ from hbll_seq.models.registry import remember
 from hbll_seq.models.torch_losses import CTC
 from hbll_seq.models.transcriber_encoder import Encoder
 from hbll_seq.models.transcriber_use import TranscriberUse
-from hbll_seq.models.transcripts import Alphabet, Utterances, Vary, read_utterances
+from hbll_seq.models.transcripts import Alphabet, read_utterances
 
 Convolutions = Sequence[Sequence[int]]
 
@@ -43,7 +46,7 @@ class Transcriber(TranscriberUse, TimeModel):
             has between spaces or as a list.
         front: a `hbll_seq.audio.Front`, or its `config()`.
         hidden, layers, cell, timescale, dropout, norm, residual, projection, bidirectional: the recurrent layers, as
-            for `SequenceModel`. A model that is not bidirectional reads no sound later than its output, and can `listen`.
+            for `SequenceModel`. One that is not bidirectional reads no sound later than its output and can `listen`.
         conv: (channels, kernel, stride) of every convolution before the recurrent layers; kernel and stride in time
             steps, kernel not below stride. A stride shortens time, which makes training faster and ends the phase in
             which CTC finds nothing but blanks sooner.
@@ -52,11 +55,10 @@ class Transcriber(TranscriberUse, TimeModel):
         normalise: take away the mean of every feature over the utterance ("utterance"), or over its time steps so far
             ("running"); None for neither; "auto": "utterance" if bidirectional, else "running". Speakers, rooms and
             microphones differ in that mean.
-        hide: in training, widest run of features and of time steps that are set to the mean (SpecAugment), after
-            normalisation; None for no masks.
         warp: in training, largest change of the scale of the feature axis, 0.15 for 0.85 to 1.15: other speakers have
             their formants at other frequencies. For mel bands; 0 for none.
-        vary: in training, a function from a wave and a seed to a variation of it, see `audio`; not saved.
+        augment: a `hbll_seq.audio.Augment`, or its `config()`: fresh copies of the sounds in every epoch of `fit`, from
+            its seed; held-out data, `evaluate` and all use are left alone. None for the sounds as they are.
         seed: seed of the initialisation; the global random state is not touched.
 
     Attributes:
@@ -78,10 +80,10 @@ class Transcriber(TranscriberUse, TimeModel):
         self, labels: str | Sequence[str], front: Front | dict[str, int | str], *, hidden: int = 64, layers: int = 1,
         cell: str = "gru", bidirectional: bool = False, conv: Convolutions = ((64, 5, 2),),
         filters: Sequence[int] | Literal["auto"] | None = "auto",
-        normalise: Literal["utterance", "running", "auto"] | None = "auto", hide: Sequence[int] | None = None,
+        normalise: Literal["utterance", "running", "auto"] | None = "auto",
         timescale: float | None = None, dropout: float = 0.0, norm: Literal["layer"] | None = None,
-        residual: bool = False, projection: int | None = None, vary: Vary | None = None, warp: float = 0.0,
-        seed: int = 0,
+        residual: bool = False, projection: int | None = None, warp: float = 0.0,
+        augment: Augment | dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.alphabet, self.front = Alphabet(labels), front if isinstance(front, Front) else make(front)
@@ -97,13 +99,14 @@ class Transcriber(TranscriberUse, TimeModel):
             raise InputError("normalise", '"utterance" for a model that streams', '"running", or bidirectional=True')
         windows = [_sizes(f"conv[{i}]", one, 3) for i, one in enumerate(_listed("conv", conv))]
         bank = None if filters is None else _sizes("filters", filters, 4)
-        hidden_runs = None if hide is None else _runs(hide)
-        if vary is not None and not callable(vary):
-            raise InputError("vary", type(vary).__name__, "a function (wave, seed) -> wave, or None")
-        self.vary, warp = vary, number("warp", warp, most=0.5)
+        self.augment, warp = augment_from(augment), number("warp", warp, most=0.5)
+        if self.augment is not None and self.augment.bands >= self.front.size:
+            raise InputError(
+                "augment", f"bands={self.augment.bands}", f"bands below {self.front.size}, the front end's"
+            )
         with SeededDraws(seed):
             self.encoder = Encoder(
-                self.front.size, bank, normalise, tuple(windows), causal=not bidirectional, hide=hidden_runs, warp=warp
+                self.front.size, bank, normalise, tuple(windows), causal=not bidirectional, warp=warp
             )
         self.recurrent = SequenceModel(
             self.encoder.width, len(self.alphabet) + 1, task="step", input_kind="features", hidden=hidden, cell=cell,
@@ -116,7 +119,8 @@ class Transcriber(TranscriberUse, TimeModel):
             labels=labels if isinstance(labels, str) else list(labels), front=self.front.config(), hidden=hidden,
             layers=layers, cell=cell, bidirectional=bidirectional, conv=[list(one) for one in windows],
             filters=None if bank is None else list(bank), normalise=normalise,
-            hide=None if hide is None else list(hide), warp=warp, timescale=timescale, dropout=dropout, norm=norm, residual=residual, projection=projection, seed=seed,
+            warp=warp, timescale=timescale, dropout=dropout, norm=norm, residual=residual, projection=projection,
+            augment=None if self.augment is None else self.augment.config(), seed=seed,
         )  # fmt: skip
 
     def config(self) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class Transcriber(TranscriberUse, TimeModel):
     @property
     def drops(self) -> bool:
         """See `TimeModel`."""
-        return self.recurrent.drops or (self.training and (self.encoder.hide is not None or self.encoder.warp > 0))
+        return self.recurrent.drops or (self.training and self.encoder.warp > 0)
 
     @property
     def bidirectional(self) -> bool:
@@ -154,6 +158,16 @@ class Transcriber(TranscriberUse, TimeModel):
         full = torch.full((len(x),), x.shape[1]) if lengths is None else lengths
         encoded, steps = self.encoder(x, full.cpu())
         return self.recurrent(encoded, None if lengths is None else steps, execute=execute)
+
+    def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the front end's time steps `(n, T, D)` in the model's dtype, and lengths `(n,)`."""
+        steps, lengths = self.front(waves)
+        return steps.to(next(self.parameters()).dtype), lengths
+
+    def outputs(self, samples: int) -> int:
+        """Return the time steps of the scores for a wave of so many samples."""
+        steps = max(0, -(-(samples - self.front.window) // self.front.hop)) + 1
+        return int(self.output_lengths(torch.tensor([steps])))
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the time steps of the scores for inputs of these lengths."""
@@ -181,7 +195,8 @@ class Transcriber(TranscriberUse, TimeModel):
 
     def task_settings(self) -> dict[str, Any]:
         """See `Model`."""
-        return {"task": "transcription", "objective": "ctc", "loss": "ctc"}
+        augment = None if self.augment is None else self.augment.config()
+        return {"task": "transcription", "objective": "ctc", "loss": "ctc", "augment": augment}
 
     def make_source(
         self, x: Any, y: Any, *, mask: Any = None, window: int | None = None, ignore_index: int = -100,
@@ -196,10 +211,9 @@ class Transcriber(TranscriberUse, TimeModel):
             raise InputError("mask", "given", "None: a transcript counts whole")
         if y is None:
             raise InputError("y", "None", "transcripts: a list of strings, one for each wave")
-        dtype = next(self.parameters()).dtype
-        found = read_utterances(x, y, self.alphabet, self.front, self.output_lengths, dtype, vary=self.vary)
-        found.weight = read_weight(weight, len(found.x), dtype)
-        return found
+        count = len(y) if hasattr(y, "__len__") else 0
+        weights = read_weight(weight, count, next(self.parameters()).dtype)
+        return read_utterances(x, y, self.alphabet, self.prepare, self.outputs, self.augment, weights)
 
     def check(self, batch: Any) -> Batch:
         """Return a batch made by the user, after a check.
@@ -223,12 +237,11 @@ class Transcriber(TranscriberUse, TimeModel):
 
     def read_inputs(self, x: Any) -> tuple[Tensor, Tensor]:
         """See `Model`: waves become time steps."""
-        steps, lengths = self.front(x)
-        return steps.to(next(self.parameters()).dtype), lengths
+        return self.prepare(as_waves(x))
 
     def figures(self, source: Source, batch_size: int) -> dict[str, float]:
         """See `Model`: the loss, and the error rates of the best path."""
-        assert isinstance(source, Utterances)
+        assert isinstance(source, Pairs)
         return self.score(source, batch_size, next(self.parameters()).device)
 
 
@@ -247,9 +260,3 @@ def _sizes(name: str, given: Any, count: int) -> Any:
     if sizes[-1] > sizes[-2]:
         raise InputError(name, f"stride {sizes[-1]} over {sizes[-2]} time steps", f"{expected}, no time step left out")
     return sizes
-
-
-def _runs(given: Any) -> tuple[int, int]:
-    if not isinstance(given, list | tuple) or len(given) != 2:
-        raise InputError("hide", f"{given!r}"[:80], "(features, time steps), the widest run of each, or None")
-    return integer("hide", given[0], least=0), integer("hide", given[1], least=0)

@@ -79,8 +79,8 @@ class Convolution(nn.Module):
 class Mean(NamedTuple):
     """The mean `(D,)` of the time steps so far, and how many they were."""
 
-    mean: Tensor
-    count: int
+    value: Tensor
+    steps: int
 
 
 class Encoded(NamedTuple):
@@ -100,7 +100,6 @@ class Encoder(nn.Module):
             None nothing.
         conv: (channels, kernel, stride) of every convolution.
         causal: whether no later time step is read.
-        hide: in training, widest run of features and of time steps that are set to zero after normalisation; or None.
         warp: in training, largest change of the scale of the feature axis.
 
     Attributes:
@@ -110,12 +109,11 @@ class Encoder(nn.Module):
 
     def __init__(
         self, size: int, filters: tuple[int, int, int, int] | None, normalise: str | None,
-        conv: tuple[tuple[int, int, int], ...], causal: bool, hide: tuple[int, int] | None = None,
-        warp: float = 0.0,
+        conv: tuple[tuple[int, int, int], ...], causal: bool, warp: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.filters = None if filters is None else Filters(size, *filters, causal)
-        self.normalise, self.hide, self.warp = normalise, hide, warp
+        self.normalise, self.warp = normalise, warp
         width = size if filters is None else filters[0]
         made = []
         for channels, kernel, stride in conv:
@@ -147,8 +145,6 @@ class Encoder(nn.Module):
         if self.training and self.warp:
             x = _warped(x, self.warp)
         x = self._normalised(x, lengths)
-        if self.training and self.hide is not None:
-            x = _hidden(x, lengths, *self.hide)
         for module in self.convolutions:
             x, lengths = self._whole(module, x, lengths)
         return x, lengths
@@ -207,9 +203,9 @@ class Encoder(nn.Module):
         if self.normalise is None or not len(x):
             return x, mean
         before = Mean(x.new_zeros(x.shape[1]), 0) if mean is None else mean
-        counts = torch.arange(before.count + 1, before.count + len(x) + 1, device=x.device, dtype=x.dtype)[:, None]
-        means = before.mean + (x - before.mean).cumsum(0) / counts
-        return x - means, Mean(means[-1], before.count + len(x))
+        counts = torch.arange(before.steps + 1, before.steps + len(x) + 1, device=x.device, dtype=x.dtype)[:, None]
+        means = before.value + (x - before.value).cumsum(0) / counts
+        return x - means, Mean(means[-1], before.steps + len(x))
 
 
 def _zero_after(x: Tensor, lengths: Tensor) -> Tensor:
@@ -218,22 +214,6 @@ def _zero_after(x: Tensor, lengths: Tensor) -> Tensor:
         return x
     after = torch.arange(x.shape[-1])[None] >= lengths[:, None]
     return x.masked_fill(after.to(x.device)[:, None], 0)
-
-
-def _hidden(x: Tensor, lengths: Tensor, features: int, steps: int) -> Tensor:
-    """Set a run of features and a run of time steps of every sequence to zero (SpecAugment, Park et al. 2019)."""
-    count, most = len(x), torch.full((len(x),), x.shape[2])
-    bands = _run(most, torch.full((count,), min(features, x.shape[2])), x.shape[2])
-    spans = _run(lengths, (lengths // 4).clamp(max=steps), x.shape[1])
-    return x.masked_fill((bands[:, None, :] | spans[:, :, None]).to(x.device), 0)
-
-
-def _run(ends: Tensor, most: Tensor, size: int) -> Tensor:
-    """Return `(B, size)` bool: True in a run of 0..most places of each row that ends by `ends`."""
-    width = (torch.rand(len(ends)) * (most + 1)).long()
-    first = (torch.rand(len(ends)) * (ends - width + 1)).long()
-    place = torch.arange(size)
-    return (place >= first[:, None]) & (place < (first + width)[:, None])
 
 
 def _warped(x: Tensor, most: float) -> Tensor:

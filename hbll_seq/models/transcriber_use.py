@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hbll_seq.audio import Front
 from hbll_seq.audio.error_rates import Unit, error_rate
 from hbll_seq.audio.samples import as_samples
+from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.scalars import flag, integer
 from hbll_seq.data.streaming import check_state
 from hbll_seq.errors import InputError
@@ -15,7 +16,7 @@ from hbll_seq.models.ctc_decoding import BLANK, Run, align, beam, best_path
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.torch_losses import needed
 from hbll_seq.models.transcriber_encoder import Encoded, Encoder
-from hbll_seq.models.transcripts import Alphabet, Utterances
+from hbll_seq.models.transcripts import Alphabet
 
 
 class Spoken(NamedTuple):
@@ -162,7 +163,7 @@ class TranscriberUse(nn.Module):
                 module.training = training
         return found
 
-    def score(self, source: Utterances, batch_size: int, device: torch.device) -> dict[str, float]:
+    def score(self, source: Pairs, batch_size: int, device: torch.device) -> dict[str, float]:
         """Return loss and error rates over all utterances; the caller sets modes and gradient."""
         total = size = 0.0
         true, found = list[str](), list[str]()

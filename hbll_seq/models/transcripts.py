@@ -5,23 +5,18 @@ Number 0 is CTC's blank; label i of the alphabet is number i + 1.
 
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hbll_seq.audio.front import Front
+from hbll_seq.audio import Augment
 from hbll_seq.audio.samples import as_waves
-from hbll_seq.data.batch import Batch
+from hbll_seq.audio.training_sounds import Prepare, augmented
 from hbll_seq.data.pairs import Pairs
-from hbll_seq.data.sources import MIX
 from hbll_seq.errors import InputError
 from hbll_seq.models.torch_losses import needed
-
-# a wave (samples,) and a seed -> a variation of it (samples,)
-Vary = Callable[[Tensor, int], Tensor]
 
 
 class Alphabet:
@@ -108,61 +103,20 @@ class Alphabet:
         return [self.numbers(one, f"y[{i}]") for i, one in enumerate(listed)]
 
 
-@dataclass
-class Utterances(Pairs):
-    """Utterances in memory: the front end's time steps `(N, T, D)` and labels `(N, L)`, padded.
-
-    Attributes:
-        waves: the sounds, if `vary` is given.
-        vary: makes a variation of a wave for every training batch, from a seed.
-        front: front end of the variations.
-        fits: returns the outputs of the model for front-end lengths; a variation with too few is not used.
-    """
-
-    waves: list[Tensor] = field(default_factory=list)
-    vary: Vary | None = None
-    front: Front | None = None
-    fits: Callable[[Tensor], Tensor] | None = None
-
-    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """See `Source`; with `vary` of new variations, which depend on the seed and the update alone."""
-        rows = self.rows(step, batch_size, seed)
-        found = self._take(rows)
-        if self.vary is None or self.front is None or self.fits is None:
-            return found
-        drawn = torch.Generator().manual_seed(seed * MIX + step)
-        seeds = torch.randint(1 << 40, (len(rows),), generator=drawn).tolist()
-        varied = [self.vary(self.waves[row], one) for row, one in zip(rows.tolist(), seeds, strict=True)]
-        assert found.target_lengths is not None
-        need = needed(found.y, found.target_lengths)
-        parts = []
-        for i, wave in enumerate(varied):
-            steps = self.front([wave])[0][0]
-            enough = int(self.fits(torch.tensor([len(steps)]))) >= int(need[i])
-            parts.append(steps.to(self.x.dtype) if enough else found.x[i, : int(found.lengths[i])])
-        x, lengths = pad_sequence(parts, batch_first=True), torch.tensor([len(one) for one in parts])
-        return found._replace(x=x, lengths=lengths)
-
-    def _part(self, rows: slice) -> "Utterances":
-        part = super()._part(rows)
-        return Utterances(**vars(part), waves=self.waves[rows], vary=self.vary, front=self.front, fits=self.fits)
-
-
 def read_utterances(
-    waves: Any, transcripts: Any, alphabet: Alphabet, front: Front, fits: Callable[[Tensor], Tensor],
-    dtype: torch.dtype, weight: Tensor | None = None, vary: Vary | None = None,
-) -> Utterances:  # fmt: skip
-    """Return utterances, checked before any work starts.
+    waves: Any, transcripts: Any, alphabet: Alphabet, prepare: Prepare, outputs: Callable[[int], int],
+    augment: Augment | None = None, weight: Tensor | None = None,
+) -> Pairs:  # fmt: skip
+    """Return utterances, checked before any work starts: the front end's time steps `(N, T, D)`, labels `(N, L)`.
 
     Args:
         waves: a list of waves `(samples,)`, or a tensor `(n, samples)`.
         transcripts: see `Alphabet.numbers`.
         alphabet: the labels.
-        front: the front end.
-        fits: see `Utterances`.
-        dtype: of the time steps.
-        weight: `(n,)` weights of the utterances in the loss.
-        vary: see `Utterances`.
+        prepare: the front end, in the model's dtype.
+        outputs: returns the time steps of the model's scores for a wave of so many samples.
+        augment: changes the sounds of training batches; every copy must have room for the labels, too.
+        weight: `(N,)` weights of the utterances in the loss.
 
     Raises:
         InputError: names the utterance: a wave that `as_waves` refuses, or silent; a transcript that `Alphabet`
@@ -173,16 +127,16 @@ def read_utterances(
         if not bool(wave.any()):
             raise InputError(f"waves[{i}]", "silence: every sample is 0", "a sound with its transcript")
     ids = alphabet.all(transcripts, len(sounds))
-    x, lengths = front(sounds)
     y, sizes = pad_sequence(ids, batch_first=True), torch.tensor([len(one) for one in ids])
-    need, have = needed(y, sizes), fits(lengths)
-    if bool((need > have).any()):
-        i = int((need > have).nonzero()[0])
-        raise InputError(
-            f"y[{i}]", f"{int(sizes[i])} labels, which need {int(need[i])} outputs (one each, and one between equal "
-            f"ones), for {len(sounds[i])} samples, which give {int(have[i])}",
-            "a longer sound, a shorter transcript, or a model of smaller hop and strides",
-        )  # fmt: skip
+    for i, (wave, need) in enumerate(zip(sounds, needed(y, sizes).tolist(), strict=True)):
+        shortest = len(wave) if augment is None else augment.shortest(len(wave))
+        if need > outputs(shortest):
+            copy = "" if shortest == len(wave) else f" (the shortest copy that augment= makes of {len(wave)})"
+            raise InputError(
+                f"y[{i}]", f"{int(sizes[i])} labels, which need {need} outputs (one each, and one between equal ones), "
+                f"for {shortest} samples{copy}, which give {outputs(shortest)}",
+                "a longer sound, a shorter transcript, or a model of smaller hop and strides",
+            )  # fmt: skip
+    x, lengths = prepare(sounds)
     unequal = int(lengths.min()) < x.shape[1]
-    kept = sounds if vary is not None else []
-    return Utterances(x.to(dtype), lengths, y, None, sizes, weight, unequal, False, kept, vary, front, fits)
+    return augmented(Pairs(x, lengths, y, None, sizes, weight, unequal, False), sounds, prepare, augment)

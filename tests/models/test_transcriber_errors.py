@@ -44,6 +44,13 @@ def test_bad_utterances_are_named_before_training(waves, transcripts, words):
     assert all(torch.equal(a, b) for a, b in zip(before, one.parameters(), strict=True))
 
 
+def test_every_copy_of_an_utterance_has_room_for_its_labels():
+    tight = "abc" * 5
+    assert hs.evaluate(model(), [SOUND], [tight])["loss"] > 0
+    with pytest.raises(hs.InputError, match=r"y\[0\].*shortest copy that augment= makes of 4000"):
+        hs.fit(model(augment=hs.audio.Augment(speed=0.5)), [SOUND], [tight], steps=1, progress=False)
+
+
 def test_bad_validation_data_are_named_too():
     with pytest.raises(hs.InputError, match=r"validation: y\[0\]"):
         hs.fit(model(), [SOUND], ["ab"], validation=([SOUND], [""]), steps=1, progress=False)
@@ -69,6 +76,7 @@ def test_arguments_of_fit_without_a_meaning_here(options, words):
     (("ab", Frames(16)), {"filters": (8, 3, 4, 8)}, ["filters", "stride 8"]),
     (("ab", MEL), {"normalise": "utterance"}, ["normalise", "bidirectional=True"]),
     (("ab", MEL), {"normalise": "batch"}, ["normalise"]), (("ab", MEL), {"warp": 0.9}, ["warp"]),
+    (("ab", MEL), {"augment": hs.audio.Augment(bands=12)}, ["augment", "12"]), (("ab", MEL), {"augment": 3}, ["augment"]),
 ])  # fmt: skip
 def test_constructor_arguments(arguments, options, words):
     with pytest.raises(hs.InputError) as error:
