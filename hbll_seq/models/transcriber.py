@@ -53,8 +53,8 @@ class Transcriber(TranscriberUse, TimeModel):
         filters: (channels, kernel, pool, stride) of filters over raw frames, see `transcriber_encoder.Filters`; "auto":
             (64, 9, 8, 8) for `audio.Frames`, None for other front ends.
         normalise: take away the mean of every feature over the utterance ("utterance"), or over its time steps so far
-            ("running"); None for neither; "auto": "utterance" if bidirectional, else "running". Speakers, rooms and
-            microphones differ in that mean.
+            ("running", see `transcriber_encoder`); None for neither; "auto": "utterance" if bidirectional, else
+            "running". Speakers, rooms and microphones differ in that mean.
         warp: in training, largest change of the scale of the feature axis, 0.15 for 0.85 to 1.15: other speakers have
             their formants at other frequencies. For mel bands; 0 for none.
         augment: a `hbll_seq.audio.Augment`, or its `config()`: fresh copies of the sounds in every epoch of `fit`, from

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+PRIOR = 25  # time steps that the learned level counts for in a running mean
+LEVEL = -4.0  # where that level starts, a faint sound in nats
 FLOOR = 1e-6  # added to a power before its logarithm: -60 dB of a wave in -1..1
 
 
@@ -96,8 +98,8 @@ class Encoder(nn.Module):
     Args:
         size: D of the front end.
         filters: (channels, kernel, pool, stride), or None.
-        normalise: "utterance" takes away the mean over a recording, "running" the mean over its time steps so far;
-            None nothing.
+        normalise: "utterance" takes away the mean over a recording; "running" the mean over its time steps so far and
+            25 more at a learned level, without which the first ones would be lost; None nothing.
         conv: (channels, kernel, stride) of every convolution.
         causal: whether no later time step is read.
         warp: in training, largest change of the scale of the feature axis.
@@ -115,6 +117,7 @@ class Encoder(nn.Module):
         self.filters = None if filters is None else Filters(size, *filters, causal)
         self.normalise, self.warp = normalise, warp
         width = size if filters is None else filters[0]
+        self.level = nn.Parameter(torch.full((width,), LEVEL)) if normalise == "running" else None
         made = []
         for channels, kernel, stride in conv:
             made.append(Convolution(width, channels, kernel, stride, causal))
@@ -161,10 +164,11 @@ class Encoder(nn.Module):
     def _normalised(self, x: Tensor, lengths: Tensor) -> Tensor:
         if self.normalise is None:
             return x
-        if self.normalise == "utterance":
+        if self.level is None:
             mean = x.sum(1, keepdim=True) / lengths.to(x.device)[:, None, None]
         else:
-            mean = x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)[:, None]
+            counts = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)[:, None] + PRIOR
+            mean = self.level + (x - self.level).cumsum(1) / counts
         return _zero_after((x - mean).transpose(1, 2), lengths).transpose(1, 2)
 
     @torch.no_grad()
@@ -200,9 +204,9 @@ class Encoder(nn.Module):
         return x, Encoded(left, mean)
 
     def _normalised_on(self, x: Tensor, mean: Mean | None) -> tuple[Tensor, Mean | None]:
-        if self.normalise is None or not len(x):
+        if self.level is None or not len(x):
             return x, mean
-        before = Mean(x.new_zeros(x.shape[1]), 0) if mean is None else mean
+        before = Mean(self.level, PRIOR) if mean is None else mean
         counts = torch.arange(before.steps + 1, before.steps + len(x) + 1, device=x.device, dtype=x.dtype)[:, None]
         means = before.value + (x - before.value).cumsum(0) / counts
         return x - means, Mean(means[-1], before.steps + len(x))
