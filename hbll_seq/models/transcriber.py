@@ -20,7 +20,7 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import SeededDraws
 from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.read_pairs import read_weight
-from hbll_seq.data.scalars import choice, integer, number
+from hbll_seq.data.scalars import choice, integer
 from hbll_seq.data.sources import Source
 from hbll_seq.engine.execution import Execute, sequential
 from hbll_seq.errors import InputError
@@ -55,8 +55,6 @@ class Transcriber(TranscriberUse, TimeModel):
         normalise: take away the mean of every feature over the utterance ("utterance"), or over its time steps so far
             ("running", see `transcriber_encoder`); None for neither; "auto": "utterance" if bidirectional, else
             "running". Speakers, rooms and microphones differ in that mean.
-        warp: in training, largest change of the scale of the feature axis, 0.15 for 0.85 to 1.15: other speakers have
-            their formants at other frequencies. For mel bands; 0 for none.
         augment: a `hbll_seq.audio.Augment`, or its `config()`: fresh copies of the sounds in every epoch of `fit`, from
             its seed; held-out data, `evaluate` and all use are left alone. None for the sounds as they are.
         seed: seed of the initialisation; the global random state is not touched.
@@ -82,7 +80,7 @@ class Transcriber(TranscriberUse, TimeModel):
         filters: Sequence[int] | Literal["auto"] | None = "auto",
         normalise: Literal["utterance", "running", "auto"] | None = "auto",
         timescale: float | None = None, dropout: float = 0.0, norm: Literal["layer"] | None = None,
-        residual: bool = False, projection: int | None = None, warp: float = 0.0,
+        residual: bool = False, projection: int | None = None,
         augment: Augment | dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -99,15 +97,13 @@ class Transcriber(TranscriberUse, TimeModel):
             raise InputError("normalise", '"utterance" for a model that streams', '"running", or bidirectional=True')
         windows = [_sizes(f"conv[{i}]", one, 3) for i, one in enumerate(_listed("conv", conv))]
         bank = None if filters is None else _sizes("filters", filters, 4)
-        self.augment, warp = augment_from(augment), number("warp", warp, most=0.5)
+        self.augment = augment_from(augment)
         if self.augment is not None and self.augment.bands >= self.front.size:
             raise InputError(
                 "augment", f"bands={self.augment.bands}", f"bands below {self.front.size}, the front end's"
             )
         with SeededDraws(seed):
-            self.encoder = Encoder(
-                self.front.size, bank, normalise, tuple(windows), causal=not bidirectional, warp=warp
-            )
+            self.encoder = Encoder(self.front.size, bank, normalise, tuple(windows), causal=not bidirectional)
         self.recurrent = SequenceModel(
             self.encoder.width, len(self.alphabet) + 1, task="step", input_kind="features", hidden=hidden, cell=cell,
             layers=layers, timescale=timescale, seed=seed, dropout=dropout, norm=norm, residual=residual,
@@ -119,7 +115,7 @@ class Transcriber(TranscriberUse, TimeModel):
             labels=labels if isinstance(labels, str) else list(labels), front=self.front.config(), hidden=hidden,
             layers=layers, cell=cell, bidirectional=bidirectional, conv=[list(one) for one in windows],
             filters=None if bank is None else list(bank), normalise=normalise,
-            warp=warp, timescale=timescale, dropout=dropout, norm=norm, residual=residual, projection=projection,
+            timescale=timescale, dropout=dropout, norm=norm, residual=residual, projection=projection,
             augment=None if self.augment is None else self.augment.config(), seed=seed,
         )  # fmt: skip
 
@@ -140,7 +136,7 @@ class Transcriber(TranscriberUse, TimeModel):
     @property
     def drops(self) -> bool:
         """See `TimeModel`."""
-        return self.recurrent.drops or (self.training and self.encoder.warp > 0)
+        return self.recurrent.drops
 
     @property
     def bidirectional(self) -> bool:

@@ -102,7 +102,6 @@ class Encoder(nn.Module):
             25 more at a learned level, without which the first ones would be lost; None nothing.
         conv: (channels, kernel, stride) of every convolution.
         causal: whether no later time step is read.
-        warp: in training, largest change of the scale of the feature axis.
 
     Attributes:
         width: features of the outputs.
@@ -111,11 +110,11 @@ class Encoder(nn.Module):
 
     def __init__(
         self, size: int, filters: tuple[int, int, int, int] | None, normalise: str | None,
-        conv: tuple[tuple[int, int, int], ...], causal: bool, warp: float = 0.0,
+        conv: tuple[tuple[int, int, int], ...], causal: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.filters = None if filters is None else Filters(size, *filters, causal)
-        self.normalise, self.warp = normalise, warp
+        self.normalise = normalise
         width = size if filters is None else filters[0]
         self.level = nn.Parameter(torch.full((width,), LEVEL)) if normalise == "running" else None
         made = []
@@ -145,8 +144,6 @@ class Encoder(nn.Module):
         """
         if self.filters is not None:
             x, lengths = self._whole(self.filters, x, lengths)
-        if self.training and self.warp:
-            x = _warped(x, self.warp)
         x = self._normalised(x, lengths)
         for module in self.convolutions:
             x, lengths = self._whole(module, x, lengths)
@@ -218,14 +215,3 @@ def _zero_after(x: Tensor, lengths: Tensor) -> Tensor:
         return x
     after = torch.arange(x.shape[-1])[None] >= lengths[:, None]
     return x.masked_fill(after.to(x.device)[:, None], 0)
-
-
-def _warped(x: Tensor, most: float) -> Tensor:
-    """Stretch or squeeze the feature axis of every sequence by up to `most` (vocal tract length perturbation, Jaitly
-    and Hinton 2013): other speakers have their formants at other frequencies.
-    """
-    size = x.shape[2]
-    scale = 1 + most * (2 * torch.rand(len(x)) - 1)
-    place = (torch.arange(size) * scale[:, None]).clamp(max=size - 1)  # (B, D): where each new feature comes from
-    distance = (torch.arange(size)[None, :, None] - place[:, None, :]).abs()
-    return x @ (1 - distance).clamp(min=0).to(x)

@@ -1,5 +1,7 @@
 """What a trained `Transcriber` does: transcribe, tell where labels are, score, listen."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -145,22 +147,29 @@ class TranscriberUse(nn.Module):
         ]
 
     @torch.no_grad()
+    def encode(self, waves: Any) -> tuple[Tensor, Tensor]:
+        """Return what the recurrent layers read, `(n, T', C)` zero after each length, and the lengths `(n,)`.
+
+        So `hs.credit(model.recurrent, ...)` explains a label of a model with one direction.
+        """
+        like = self.recurrent.readout.weight
+        x, lengths = self.front(waves)
+        with evaluation(self):
+            encoded, steps = self.encoder(x.to(like), lengths)
+        return encoded.cpu(), steps
+
+    @torch.no_grad()
     def _scores(self, waves: Any, batch_size: int) -> list[Tensor]:
         """Return log-probabilities `(T_i, V + 1)` of every wave, on the CPU, by the deployed chain."""
         batch_size = integer("batch_size", batch_size)
         like = self.recurrent.readout.weight
         x, lengths = self.front(waves)
         found: list[Tensor] = []
-        modes = [(module, module.training) for module in self.modules()]
-        try:
-            self.eval()
+        with evaluation(self):
             for part, steps in zip(x.split(batch_size), lengths.split(batch_size), strict=True):
                 out = self(part[:, : int(steps.max())].to(like), steps).log_softmax(-1).cpu()
                 sizes = self.encoder.steps(steps).tolist()
                 found += [one[:n] for one, n in zip(out, sizes, strict=True)]
-        finally:
-            for module, training in modes:
-                module.training = training
         return found
 
     def score(self, source: Pairs, batch_size: int, device: torch.device) -> dict[str, float]:
@@ -225,6 +234,18 @@ class TranscriberUse(nn.Module):
         labels = self._places(runs, where.steps)
         now = Hearing(waiting, heard, after, state, last, where.steps + len(scores))
         return Heard(self.alphabet.text([run.label for run in runs]), labels, scores), now
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode for a while; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _continued(scores: Tensor, last: int) -> tuple[list[Run], int]:

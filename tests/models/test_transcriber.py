@@ -148,7 +148,7 @@ def test_a_saved_model_is_the_same(learned, tmp_path):
 
 def test_a_resumed_run_is_the_whole_run(tmp_path):
     data, options = sounds(24), dict(batch_size=4, lr=1e-2, progress=False, steps=12)
-    varied = dict(dropout=0.2, warp=0.1, augment=hs.audio.Augment(speed=0.1, noise=(5, 30), bands=3, steps=4))
+    varied = dict(dropout=0.2, augment=hs.audio.Augment(speed=0.1, noise=(5, 30), bands=3, steps=4))
     whole, parts = small(**varied), small(**varied)
     hs.fit(whole, *data, **options)
 

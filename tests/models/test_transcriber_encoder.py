@@ -84,23 +84,3 @@ def test_the_first_time_steps_of_a_running_mean_are_not_lost():
     encoder = made({"filters": None, "conv": ()}, "running", True)
     (x,) = sequences(1)
     assert not torch.allclose(encoder(x[None], torch.tensor([1]))[0], torch.zeros(1, 1, 3, dtype=torch.float64))
-
-
-def test_warps_are_drawn_in_training_alone():
-    torch.manual_seed(0)
-    encoder = Encoder(8, None, "utterance", (), False, warp=0.2)
-    x, n = torch.randn(4, 30, 8), torch.tensor([30, 30, 20, 10])
-    first, second = encoder(x, n)[0], encoder(x, n)[0]
-    assert not torch.equal(first, second)
-    assert torch.equal(encoder.eval()(x, n)[0], encoder(x, n)[0])
-
-
-def test_a_warp_moves_a_peak_by_its_share():
-    torch.manual_seed(1)
-    encoder = Encoder(40, None, None, (), False, warp=0.3)
-    x = torch.zeros(64, 1, 40)
-    x[:, :, 20] = 1
-    out = encoder(x, torch.ones(64, dtype=torch.int64))[0]
-    peaks = out[:, 0].argmax(-1)
-    assert int(peaks.min()) >= 15 and int(peaks.max()) <= 29 and len(peaks.unique()) > 6
-    assert float(out.max()) <= 1

@@ -75,7 +75,7 @@ def test_arguments_of_fit_without_a_meaning_here(options, words):
     (("ab", MEL), {"conv": ((8, 2, 3),)}, ["conv[0]", "stride 3"]), (("ab", MEL), {"conv": 8}, ["conv"]),
     (("ab", Frames(16)), {"filters": (8, 3, 4, 8)}, ["filters", "stride 8"]),
     (("ab", MEL), {"normalise": "utterance"}, ["normalise", "bidirectional=True"]),
-    (("ab", MEL), {"normalise": "batch"}, ["normalise"]), (("ab", MEL), {"warp": 0.9}, ["warp"]),
+    (("ab", MEL), {"normalise": "batch"}, ["normalise"]),
     (("ab", MEL), {"augment": hs.audio.Augment(bands=12)}, ["augment", "12"]), (("ab", MEL), {"augment": 3}, ["augment"]),
 ])  # fmt: skip
 def test_constructor_arguments(arguments, options, words):

@@ -1,0 +1,171 @@
+"""Speech-to-text: strings of spoken digits, by rule, by layer, from log-mel and from raw frames; and while it is spoken.
+
+`datasets.load("digitwords")`: 3 to 7 digits with pauses, four speakers. Either all speakers are heard in training and
+takes are held out (`--speakers seen`), or a speaker is (`--speakers jackson theo ...`). Settings were chosen on
+validation strings (`--part validation`; of a speaker who is neither trained on nor tested, where `--inner` names one).
+Sides: hbll, and BPTT by PyTorch's own layers (`nn.GRU`, `nn.LSTM`), with the same initialisation, data order, updates
+and rates. Times are CPU seconds of one thread, from the waves to the trained model. `--report` makes the tables of the
+lines in benchmarks/out/speech.jsonl; `--stream` measures listening.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+import hbll_seq as hs
+
+LOG = pathlib.Path(__file__).parent / "out" / "speech.jsonl"
+SPEAKERS = ["jackson", "nicolas", "theo", "yweweler"]
+SIDES: dict[str, dict[str, Any]] = {
+    "hbll": {"rule": "hbll"},
+    "bptt": {"rule": "bptt"},
+    "torch": {"rule": "bptt", "kernels": "torch"},
+}
+AUGMENT = '{"speed": 0.15, "noise": [5, 30], "bands": 4, "steps": 8}'
+# front end and encoder, rate, updates
+KINDS: dict[str, dict[str, Any]] = {
+    "mel": {"updates": 800, "lr": 3e-3},
+    "raw": {"updates": 800, "lr": 3e-3},
+    "long": {"updates": 30, "lr": 3e-3},  # raw frames, every one of which the recurrent layers read: for speed
+}
+
+
+def make(data: hs.datasets.Speech, a: argparse.Namespace, seed: int) -> hs.models.Transcriber:
+    """An untrained model."""
+    options: dict[str, Any] = dict(hidden=64, cell=a.cell, bidirectional=not a.causal, dropout=a.dropout, seed=seed)
+    if a.augment:
+        options["augment"] = hs.audio.Augment(**json.loads(a.augment))
+    if a.kind == "mel":
+        return hs.models.Transcriber(data.labels, hs.audio.LogMel(data.rate, mels=20), **options)
+    if a.kind == "raw":
+        return hs.models.Transcriber(data.labels, hs.audio.Frames(16), **options)
+    filters = (64, 9, 8, 1)
+    return hs.models.Transcriber(data.labels, hs.audio.Frames(16), filters=filters, conv=(), layers=2, **options)
+
+
+def one(data: hs.datasets.Speech, a: argparse.Namespace, side: str, seed: int, speaker: str) -> dict[str, Any]:
+    """Train and score once; a line of the log."""
+    began = time.process_time()
+    model = make(data, a, seed)
+    run = hs.fit(
+        model, *data.train, steps=a.updates, batch_size=8, lr=a.lr, seed=seed, progress=False, record_every=10**6,
+        **SIDES[side],
+    )  # fmt: skip
+    seconds = time.process_time() - began
+    part = getattr(data, a.part)
+    line = dict(
+        kind=a.kind, cell=a.cell, causal=a.causal, side=side, seed=seed, speaker=speaker, part=a.part, inner=a.inner,
+        updates=a.updates, lr=a.lr, dropout=a.dropout, augment=a.augment,
+        schedule=run.history.get("schedule", [""])[-1], loss=statistics.mean(run.history["loss"][-20:]), seconds=seconds,
+        error=100 * model.error_rate(*part) if a.score else None,
+        beam=100 * model.error_rate(*part, beam_width=8) if a.score and a.beam else None,
+    )  # fmt: skip
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+    return line
+
+
+def report() -> None:
+    """Tables of all lines on record."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for text in LOG.read_text().splitlines():
+        line = json.loads(text)
+        seen = "seen" if line["speaker"] == "seen" else "unseen"
+        key = ("kind", "cell", "causal", "side", "part", "inner", "updates", "lr", "dropout", "augment")
+        found[(seen, *(str(line[k]) for k in key))].append(line)
+    print("| speakers | kind, cell, settings | side | error: mean (by speaker) | least..most of runs | runs | CPU s |")
+    print("|---|---|---|---|---|---|---|")
+    for (seen, kind, cell, causal, side, part, *rest), lines in sorted(found.items()):
+        by = defaultdict(list)
+        for line in lines:
+            by[line["speaker"]].append(line["error"])
+        errors = [line["error"] for line in lines if line["error"] is not None]
+        seconds = statistics.median(line["seconds"] for line in lines)
+        if errors:
+            means = {s: statistics.mean(values) for s, values in sorted(by.items())}
+            each = ", ".join(f"{s} {m:.1f}" for s, m in means.items())
+            what = f"{statistics.mean(means.values()):.1f} ({each}) | {min(errors):.1f}..{max(errors):.1f}"
+        else:
+            what = "not scored | "
+        direction = "one direction" if causal == "True" else "two directions"
+        print(f"| {seen}, {part} | {kind}, {cell}, {direction}; {', '.join(rest)} | {side} | {what} | {len(lines)} | {seconds:.1f} |")  # fmt: skip
+
+
+def stream(a: argparse.Namespace) -> None:
+    """Train a causal model, then let it listen: equality with the whole, CPU seconds a second of sound, latency."""
+    a.causal = True
+    data = hs.datasets.load("digitwords", held_out=None)
+    model = make(data, a, 100)
+    hs.fit(model, *data.train, steps=a.updates, batch_size=8, lr=a.lr, seed=100, progress=False)
+    waves, transcripts = data.test
+    print(f"error rate, unseen takes: {100 * model.error_rate(waves, transcripts):.2f} %")
+    long = torch.cat(waves[:40])
+    whole = hs.predict(model, [long])[0]
+    for chunk in (80, 160, 800, 8000):
+        where, scores, text, slowest, began = None, [], "", 0.0, time.process_time()
+        for piece in long.split(chunk):
+            start = time.process_time()
+            heard, where = model.listen(piece, where)
+            slowest = max(slowest, time.process_time() - start)
+            scores.append(heard.scores)
+            text += heard.text
+        heard, where = model.listen(long[:0], where, end=True)
+        seconds = time.process_time() - began
+        text += heard.text
+        gap = float((torch.cat([*scores, heard.scores]) - whole).abs().max())
+        assert text == model.transcribe([long])[0]
+        print(
+            f"chunks of {chunk / 8:.0f} ms: {seconds / (len(long) / 8000):.4f} CPU s a second of sound, slowest chunk "
+            f"{1000 * slowest:.1f} ms; largest difference of scores to the whole {gap:.1e}; same text",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--kind", choices=list(KINDS), default="mel")
+    p.add_argument("--sides", nargs="+", choices=list(SIDES), default=["hbll"])
+    p.add_argument("--cell", default="gru")
+    p.add_argument("--causal", action="store_true", help="one direction")
+    p.add_argument("--speakers", nargs="+", default=["seen"], metavar="SPEAKER", help='"seen", or speakers to hold out')
+    p.add_argument("--inner", action="store_true", help="validate on the speaker after the one held out")
+    p.add_argument("--part", choices=["validation", "test"], default="test")
+    p.add_argument("--seeds", type=int, nargs="+", default=[100])
+    p.add_argument("--updates", type=int)
+    p.add_argument("--lr", type=float)
+    p.add_argument("--dropout", type=float, default=0.0)
+    p.add_argument("--augment", default=AUGMENT, help="arguments of audio.Augment as JSON; empty for none")
+    p.add_argument("--beam", action="store_true", help="score a beam of 8, too")
+    p.add_argument("--no-score", dest="score", action="store_false", help="time alone")
+    p.add_argument("--report", action="store_true")
+    p.add_argument("--stream", action="store_true")
+    a = p.parse_args()
+    a.updates, a.lr = a.updates or KINDS[a.kind]["updates"], a.lr or KINDS[a.kind]["lr"]
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # denormals slow PyTorch's LSTM three times
+    if a.report:
+        return report()
+    if a.stream:
+        return stream(a)
+    sets = {}
+    for speaker in a.speakers:
+        held_out = None if speaker == "seen" else speaker
+        inner = SPEAKERS[(SPEAKERS.index(speaker) + 1) % 4] if a.inner and held_out else None
+        sets[speaker] = hs.datasets.load("digitwords", held_out=held_out, validation=inner)
+    for seed in a.seeds:
+        for speaker, data in sets.items():
+            for side in a.sides:
+                one(data, a, side, seed, speaker)
+
+
+if __name__ == "__main__":
+    main()
