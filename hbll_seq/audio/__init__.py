@@ -11,6 +11,7 @@ from hbll_seq.audio.error_rates import edit_distance as edit_distance
 from hbll_seq.audio.error_rates import error_rate as error_rate
 from hbll_seq.audio.files import read as read
 from hbll_seq.audio.files import write as write
+from hbll_seq.audio.folder import Recordings as Recordings
 from hbll_seq.audio.folder import read_folder as read_folder
 from hbll_seq.audio.front import MFCC as MFCC
 from hbll_seq.audio.front import Frames as Frames
@@ -26,6 +27,7 @@ __all__ = [
     "Frames",
     "Front",
     "LogMel",
+    "Recordings",
     "edit_distance",
     "error_rate",
     "mu_law_decode",

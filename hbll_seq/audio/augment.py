@@ -53,14 +53,23 @@ def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
     return functional.interpolate(wave[None, None], size=size, mode="linear", align_corners=True)[0, 0]
 
 
-def coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
-    """Return a wave `(samples,)` through a random filter with standard deviation `most`; see `vary`."""
-    spectrum = torch.fft.rfft(wave)
+def coloured(wave: Tensor, most: float, g: torch.Generator, size: int | None = None) -> Tensor:
+    """Return a wave `(samples,)` through a random filter with standard deviation `most`; see `vary`.
+
+    Args:
+        wave: the wave.
+        most: `colour` of `vary`.
+        g: generator of the filter.
+        size: samples of the Fourier transform, at least those of the wave, which is several times as slow where it has
+            large prime factors; None for the wave's.
+    """
+    size = len(wave) if size is None else size
+    spectrum = torch.fft.rfft(wave, n=size)
     mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, like ears and mel filters
     k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
     curves = torch.stack([torch.ones_like(k), k, torch.cos(math.pi * k), torch.sin(math.pi * k)])
     nats = most * torch.randn(4, generator=g) @ curves
-    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=len(wave))
+    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=size)[: len(wave)]
 
 
 def spec_augment(

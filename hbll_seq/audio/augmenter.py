@@ -96,13 +96,15 @@ class Augment:
         Raises:
             InputError: a wave that is empty, not finite or not one-dimensional.
         """
+        from scipy.fft import next_fast_len
+
         out, g = as_samples(wave).float(), draws(seed, epoch, index, 0)
         share, level = torch.rand(2, generator=g).tolist()
         if self.speed:
             percent = round(100 * math.exp((2 * share - 1) * self.speed))
             out = resample(out, percent, 100)
         if self.colour:
-            out = coloured(out, self.colour, g)
+            out = coloured(out, self.colour, g, next_fast_len(len(out), real=True))
         if self.noise is not None:
             ratio = torch.tensor(self.noise[0] + level * (self.noise[1] - self.noise[0]))
             out = torchaudio().functional.add_noise(out, torch.randn(len(out), generator=g), ratio)

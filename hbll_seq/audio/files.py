@@ -39,8 +39,11 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
     file = Path(path)
     if not file.is_file():
         raise InputError("path", f"{file} (no such file)", "a sound file")
-    check_whole(file)
-    samples, own = _decode(file)
+    try:
+        check_whole(file)
+        samples, own = _decode(file)
+    except OSError as error:
+        raise InputError("path", f"{file} ({error.strerror or error})", "a sound file that can be read") from error
     if samples.size == 0:
         raise InputError("path", f"{file} (no samples)", "a sound file with sound in it")
     wave = samples.mean(1) if samples.ndim == 2 else samples

@@ -69,11 +69,13 @@ class Front(ABC):
         return out, samples[len(out) * self.hop :]
 
     def flush(self, waiting: Tensor | None, steps: int) -> Tensor:
-        """Return the last time steps of a sound that ends, none or one `(m, D)`: those that `__call__` gives it.
+        """Return the last time step of a sound that ends, `(1, D)`, or `(0, D)` if `stream` returned it already.
+
+        All time steps of a sound are then those that `__call__` gives.
 
         Args:
             waiting: the samples that `stream` left; None for none.
-            steps: time steps that `stream` returned for this sound so far.
+            steps: time steps that `stream` returned for this sound so far; 0 or not is all that counts.
         """
         samples = as_samples(torch.zeros(0) if waiting is None else waiting, "waiting", least=0).float()
         heard = self.window - self.hop if steps else 0  # samples that an earlier time step contains

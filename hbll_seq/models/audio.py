@@ -12,6 +12,7 @@ from hbll_seq.audio.front import make
 from hbll_seq.audio.samples import as_waves
 from hbll_seq.audio.training_sounds import augmented, waves_in
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.scalars import flag
 from hbll_seq.data.sources import Padded, Source
 from hbll_seq.data.streaming import check_state
 from hbll_seq.errors import InputError
@@ -77,8 +78,14 @@ class _Audio(SequenceModel):
         return {**super().task_settings(), "augment": None if self.augment is None else self.augment.config()}
 
     @torch.no_grad()
-    def listen(self, chunk: Tensor, where: Listening | None = None) -> tuple[Tensor, Listening]:
+    def listen(self, chunk: Tensor, where: Listening | None = None, *, end: bool = False) -> tuple[Tensor, Listening]:
         """Read the next samples `(m,)` of a sound, any number of them, in constant memory.
+
+        Args:
+            chunk: the samples.
+            where: the position that the call before returned; None at a sound's start.
+            end: whether the sound ends with this chunk, which may be empty. The samples that still wait are then
+                filled with zeros to a whole time step, as `prepare` does: all logits are those of the whole sound.
 
         Returns:
             Logits `(steps, V)` after every time step that the chunk completed (maybe none), and the new position.
@@ -88,13 +95,16 @@ class _Audio(SequenceModel):
                 bidirectional model.
         """
         self.check_causal("listen")
-        where = Listening(torch.zeros(0), None) if where is None else where
+        where, end = Listening(torch.zeros(0), None) if where is None else where, flag("end", end)
         if not isinstance(where, Listening):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
         state = where.state
         if state is not None:
             state = check_state(state, [(1, cell.state_size) for cell in self.cells], self.readout.weight)
         steps, waiting = self.front.stream(chunk, where.waiting)
+        if end:
+            rest = self.front.flush(waiting, len(steps) + (state is not None))
+            steps, waiting = torch.cat([steps, rest]), waiting[:0]
         if not len(steps):
             return self.readout.weight.new_zeros(0, self.output_size), Listening(waiting, state)
         heard, state = self.advance_all(steps.to(self.readout.weight)[None], state)
