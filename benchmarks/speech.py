@@ -27,6 +27,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "bptt": {"rule": "bptt"},
     "torch": {"rule": "bptt", "kernels": "torch"},
 }
+STRINGS = 1024
 AUGMENT = '{"speed": 0.15, "noise": [5, 30], "bands": 4, "steps": 8}'
 # front end and encoder, rate, updates
 KINDS: dict[str, dict[str, Any]] = {
@@ -102,7 +103,7 @@ def report() -> None:
 def stream(a: argparse.Namespace) -> None:
     """Train a causal model, then let it listen: equality with the whole, CPU seconds a second of sound, latency."""
     a.causal = True
-    data = hs.datasets.load("digitwords", held_out=None)
+    data = hs.datasets.load("digitwords", held_out=None, n=STRINGS)
     model = make(data, a, 100)
     hs.fit(model, *data.train, steps=a.updates, batch_size=8, lr=a.lr, seed=100, progress=False)
     waves, transcripts = data.test
@@ -156,15 +157,15 @@ def main() -> None:
         return report()
     if a.stream:
         return stream(a)
-    sets = {}
-    for speaker in a.speakers:
-        held_out = None if speaker == "seen" else speaker
-        inner = SPEAKERS[(SPEAKERS.index(speaker) + 1) % 4] if a.inner and held_out else None
-        sets[speaker] = hs.datasets.load("digitwords", held_out=held_out, validation=inner)
+    sets: dict[str, hs.datasets.Speech] = {}
     for seed in a.seeds:
-        for speaker, data in sets.items():
+        for speaker in a.speakers:
+            held_out = None if speaker == "seen" else speaker
+            inner = SPEAKERS[(SPEAKERS.index(speaker) + 1) % 4] if a.inner and held_out else None
+            if speaker not in sets:
+                sets[speaker] = hs.datasets.load("digitwords", held_out=held_out, validation=inner, n=STRINGS)
             for side in a.sides:
-                one(data, a, side, seed, speaker)
+                one(sets[speaker], a, side, seed, speaker)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A causal encoder reads no later time step than its output's own, so that a sound
 (`Encoder.stream`). All stages read zeros before the first time step and after the last one.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,9 @@ class Window(NamedTuple):
 class Filters(nn.Module):
     """Filters over raw frames: ln(mean square of their outputs over `pool` time steps + 1e-6).
 
+    They start as waves of random phase under a Hann window, of norm 1, their frequencies evenly spaced on the mel scale
+    (of 8,000 samples a second), and are trained as all weights.
+
     Args:
         size: samples per time step D.
         channels: filters C.
@@ -56,6 +60,14 @@ class Filters(nn.Module):
     def __init__(self, size: int, channels: int, kernel: int, pool: int, stride: int, causal: bool) -> None:
         super().__init__()
         self.conv = nn.Conv1d(size, channels, kernel, bias=False)
+        with torch.no_grad():
+            t = torch.arange(kernel * size)
+            top = math.log1p(4000 / 700)
+            cycles = 700 / 8000 * torch.expm1(torch.linspace(0.15, 0.97, channels) * top)  # a sample
+            waves = torch.sin(2 * math.pi * (cycles[:, None] * t + torch.rand(channels)[:, None]))
+            waves = waves * torch.hann_window(kernel * size)
+            waves = waves / torch.linalg.vector_norm(waves, dim=1, keepdim=True)
+            self.conv.weight.copy_(waves.view(channels, kernel, size).transpose(1, 2))
         self.windows = Window(kernel, 1, causal), Window(pool, stride, causal)
 
     def outputs(self, x: Tensor, stage: int) -> Tensor:
