@@ -48,8 +48,9 @@ types: $(STAMP)
 # Threads that spin while they wait make the tests many times slower where other work runs beside them.
 test slow: export OMP_WAIT_POLICY ?= passive
 
+# One process a core, at most four: each compiles and holds kernels of its own.
 test: lint types $(TESTS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 slow: $(TESTS)
 	$(BIN)/python -m pytest -m slow
