@@ -5,7 +5,7 @@ takes are held out (`--speakers seen`), or a speaker is (`--speakers jackson the
 validation strings (`--part validation`; of a speaker who is neither trained on nor tested, where `--inner` names one).
 Sides: hbll, and BPTT by PyTorch's own layers (`nn.GRU`, `nn.LSTM`), with the same initialisation, data order, updates
 and rates. Times are CPU seconds of one thread, from the waves to the trained model. `--report` makes the tables of the
-lines in benchmarks/out/speech.jsonl; `--stream` measures listening.
+lines in benchmarks/out/speech.jsonl; `--clock` measures an update, `--stream` listening.
 """
 
 import argparse
@@ -14,9 +14,12 @@ import pathlib
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 import hbll_seq as hs
 
@@ -130,6 +133,53 @@ def stream(a: argparse.Namespace) -> None:
         )
 
 
+def plain_update(model: Any, batch: hs.Batch, optimizer: torch.optim.Optimizer, packed: bool) -> None:
+    """One update as one would write it with PyTorch alone, around the same encoder, layers and read-out.
+
+    Packed, it is the same function; padded, the backward direction reads the padding, which is faster and not the same.
+    """
+    optimizer.zero_grad()
+    x, lengths = model.encoder(batch.x, batch.lengths)
+    if packed:
+        x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    out = model.recurrent.rnn(x)[0]
+    if packed:
+        out = nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0]
+    scores = model.recurrent.readout(out).log_softmax(-1).transpose(0, 1)
+    nn.functional.ctc_loss(scores, batch.y, lengths, batch.target_lengths).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+def clock(a: argparse.Namespace) -> None:
+    """CPU milliseconds of an update, sides in turn on the same batches, after the front end; medians."""
+    data = hs.datasets.load("digitwords", held_out=None, n=64)
+    a.augment = ""
+    model = make(data, a, 100)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    ours = {name: hs.rules.make(SIDES[name]["rule"]) for name in ("hbll", "bptt")}
+    for rule in ours.values():
+        rule.setup(model, torch.Generator())
+    sides: dict[str, Callable[[hs.Batch], Any]] = {
+        name: partial(hs.step, model, rule=rule, optimizer=optimizer) for name, rule in ours.items()
+    }
+    for name, packed in (("PyTorch alone, packed", True), ("padded", False)):
+        sides[name] = partial(plain_update, model, optimizer=optimizer, packed=packed)
+    source = model.make_source(*data.train)
+    taken, steps = defaultdict[str, list[float]](list), list[int]()
+    for i in range(3 + a.updates):
+        batch = source.batch(i % 6, 8, 0)
+        steps += model.encoder.steps(batch.lengths).tolist()
+        for name, update in sides.items():
+            began = time.process_time()
+            update(batch)
+            if i >= 3:
+                taken[name].append(1000 * (time.process_time() - began))
+    figures = ", ".join(f"{name} {statistics.median(ms):.1f}" for name, ms in taken.items())
+    length = f"{statistics.mean(steps):.0f} on average, {max(steps)} at most"
+    print(f"{a.kind}, {a.cell}, batches of 8, time steps of the recurrent layers {length}: {figures} ms", flush=True)
+
+
 def main() -> None:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,6 +199,7 @@ def main() -> None:
     p.add_argument("--no-score", dest="score", action="store_false", help="time alone")
     p.add_argument("--report", action="store_true")
     p.add_argument("--stream", action="store_true")
+    p.add_argument("--clock", action="store_true", help="CPU milliseconds of an update")
     a = p.parse_args()
     a.updates, a.lr = a.updates or KINDS[a.kind]["updates"], a.lr or KINDS[a.kind]["lr"]
     torch.set_num_threads(1)
@@ -157,6 +208,8 @@ def main() -> None:
         return report()
     if a.stream:
         return stream(a)
+    if a.clock:
+        return clock(a)
     sets: dict[str, hs.datasets.Speech] = {}
     for seed in a.seeds:
         for speaker in a.speakers:
