@@ -31,7 +31,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "torch": {"rule": "bptt", "kernels": "torch"},
 }
 STRINGS = 1024
-AUGMENT = '{"speed": 0.15, "noise": [5, 30], "bands": 4, "steps": 8}'
+AUGMENT = '{"noise": [0, 30]}'
 # front end and encoder, rate, updates
 KINDS: dict[str, dict[str, Any]] = {
     "mel": {"updates": 800, "lr": 3e-3},

@@ -88,7 +88,7 @@ def load(name: str, **options: Any) -> Loaded:
               split="speaker"` ("official", or "leave-one-speaker-out": a dictionary by speaker).
             - `"digitstrings"`: `digits=3, delay=9600, samples_per_step=16, n=2048, n_test=512, held_out="jackson",
               noise=0.01, seed=0, path=None`.
-            - `"digitwords"`: `held_out="jackson", validation=None, n=2048, n_validation=128, n_test=256, noise=0.003,
+            - `"digitwords"`: `held_out="jackson", validation=None, n=2048, n_validation=128, n_test=256, noise=0.01,
               seed=0, path=None`.
             - `"melodies"`: `n=512, n_validation=64, n_test=128, noise=0.02, seed=0`.
             - `"speechcommands"`: `words=None, rate=16000, limit=None, path=None, download=False`.
