@@ -28,8 +28,8 @@ def vary(
     Args:
         waves: each `(samples,)`; integers are scaled by their full range (`audio.samples`).
         copies: copies of every wave.
-        speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times. It changes the pitch too; on
-            digits of four unknown speakers that helped one and harmed two.
+        speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times, by linear interpolation (`Augment`
+            resamples). It changes the pitch too; on digits of four unknown speakers that helped one and harmed two.
         colour: standard deviation of each of four smooth curves over log frequency (flat, tilt, one period of cosine
             and of sine) that are added to the log power spectrum, in nats (1 nat is 4.3 dB).
         seed: same seed, same copies; the global random state is not touched.

@@ -17,7 +17,7 @@ from hbll_seq.audio.augment import MOST_COLOUR, coloured
 from hbll_seq.audio.backend import torchaudio
 from hbll_seq.audio.resampling import resample
 from hbll_seq.audio.samples import as_samples
-from hbll_seq.data.scalars import integer, number, shown
+from hbll_seq.data.scalars import check_seed, integer, number, shown
 from hbll_seq.errors import InputError
 
 MOST_SPEED = 1.0  # e times as fast
@@ -151,8 +151,13 @@ def augment_from(given: Any) -> Augment | None:
 
 
 def draws(seed: int, epoch: int, index: int, part: int) -> torch.Generator:
-    """Return a generator for one sound in one epoch; `part` separates what is drawn for different purposes."""
-    mixed = np.random.SeedSequence((seed % 2**64, epoch, index, part)).generate_state(1, np.uint64)
+    """Return a generator for one sound in one epoch; `part` separates what is drawn for different purposes.
+
+    Raises:
+        InputError: a seed, epoch or index that is no integer, or an epoch or index below 0.
+    """
+    parts = check_seed(seed) % 2**64, integer("epoch", epoch, least=0), integer("index", index, least=0), part
+    mixed = np.random.SeedSequence(parts).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]) >> 1)
 
 

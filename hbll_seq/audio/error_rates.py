@@ -5,14 +5,16 @@ into the second. The error rate is the sum of the distances over the sum of the 
 label) error rate, or the word error rate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from hbll_seq.audio.backend import torchaudio
 from hbll_seq.data.scalars import choice
+from hbll_seq.data.tensors import as_tensor
 from hbll_seq.errors import InputError
 
 Unit = Literal["label", "word"]
@@ -106,10 +108,14 @@ def _unit(unit: Any) -> Unit:
 
 
 def _transcripts(given: Any, name: str, unit: Unit) -> list[list[Any]]:
-    if isinstance(given, str | bytes | bytearray | dict | set) or not hasattr(given, "__iter__"):
+    if isinstance(given, Tensor):
+        given = as_tensor(given, name)
+        if given.ndim != 2:
+            raise InputError(name, f"a tensor of shape {tuple(given.shape)}", "a list of transcripts")
+    # a DataLoader would draw from the global random state
+    known = isinstance(given, Iterable) and isinstance(given, Sized) and not isinstance(given, DataLoader)
+    if not known or isinstance(given, str | bytes | bytearray | dict | set):
         raise InputError(name, f"one {type(given).__name__}", "a list of transcripts")
-    if isinstance(given, Tensor) and given.ndim != 2:
-        raise InputError(name, f"a tensor of shape {tuple(given.shape)}", "a list of transcripts")
     return [_items(one, f"{name}[{i}]", unit) for i, one in enumerate(given)]
 
 
@@ -120,14 +126,17 @@ def _items(given: Any, name: str, unit: Unit) -> list[Any]:
     if unit == "word":
         raise InputError(name, type(given).__name__, TRANSCRIPT)
     if isinstance(given, Tensor | np.ndarray):
+        given = as_tensor(given, name) if isinstance(given, Tensor | np.ma.MaskedArray) else given
         if given.ndim != 1:
             raise InputError(name, f"shape {tuple(given.shape)}", TRANSCRIPT)
         return list(given.tolist())
     if not isinstance(given, Sequence):
         raise InputError(name, type(given).__name__, TRANSCRIPT)
-    items = [one.item() if isinstance(one, Tensor) and one.ndim == 0 else one for one in given]
+    items = [as_tensor(one, name).item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in given]
     try:
         hash(tuple(items))
     except TypeError as error:
         raise InputError(name, f"labels that are not hashable ({error})", TRANSCRIPT) from error
+    if any(isinstance(one, Tensor) for one in items):
+        raise InputError(name, "tensors of several numbers as labels", TRANSCRIPT)
     return items

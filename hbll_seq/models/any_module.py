@@ -211,7 +211,7 @@ class AnyModule(TimeModel):
                 raise InputError("sample_weight", "given for a text or a DataLoader", "sequences in memory")
             return join_weight(found, weight, reading.dtype)
         values, lengths, y = as_sequences(x, own, y)
-        return join(values, lengths, y, reading, mask, ignore_index, weight)
+        return own.augmented(join(values, lengths, y, reading, mask, ignore_index, weight), x)
 
     def check(self, batch: Any) -> Batch:
         """See `Model`."""

@@ -63,9 +63,13 @@ class _Audio(SequenceModel):
     ) -> Source:
         """See `Model`; training batches are augmented (`audio.training_sounds`)."""
         found = super().make_source(x, y, mask=mask, window=window, ignore_index=ignore_index, weight=weight)
-        if not isinstance(found, Padded) or self.augment is None:
-            return found
-        return augmented(found, as_waves(x) if waves_in(x) else None, self.prepare, self.augment)
+        return self.augmented(found, x)
+
+    def augmented(self, source: Source, x: Any) -> Source:
+        """See `Model`."""
+        if not isinstance(source, Padded) or self.augment is None:
+            return source
+        return augmented(source, as_waves(x) if waves_in(x) else None, self.prepare, self.augment)
 
     def rehearse(self, batch: Batch, sources: list[Source]) -> None:
         """See `Model`; only sounds in memory can be augmented."""

@@ -75,6 +75,10 @@ class Model(nn.Module):
         """
         return as_source(x, y, self, mask=mask, window=window, ignore_index=ignore_index)
 
+    def augmented(self, source: Source, x: Any) -> Source:
+        """Return the source of x, a form of `fit`; a model of sound makes its training batches anew."""
+        return source
+
     def check(self, batch: Any) -> Batch:
         """Return a batch made by the user, after a check.
 

@@ -110,6 +110,11 @@ def test_weights_of_sequences_and_other_losses_keep_the_augmentation():
         model = classifier(ALL)
         runs.append(hs.fit(model, waves(), LABELS, steps=3, **TRAIN, **extra).history["loss"])
         assert runs[-1] == pytest.approx(runs[0], rel=1e-5)
+    plain = classifier()
+    for model in (classifier(ALL), plain):  # targets of another kind than the model's own
+        shares = torch.nn.functional.one_hot(LABELS).float()
+        runs.append(hs.fit(model, waves(), shares, steps=3, loss="mse", **TRAIN).history["loss"])
+    assert runs[-2] != pytest.approx(runs[-1], rel=1e-3)
     assert runs[0] != pytest.approx(hs.fit(classifier(), waves(), LABELS, steps=3, **TRAIN).history["loss"], rel=1e-3)
 
 
