@@ -26,7 +26,7 @@ from hbll_seq.data.batch import Batch as Batch
 from hbll_seq.errors import DivergenceError as DivergenceError
 from hbll_seq.errors import EngineWarning as EngineWarning
 from hbll_seq.errors import InputError as InputError
-from hbll_seq.export.entrance import export as export
+from hbll_seq.exporters.entrance import export as export
 from hbll_seq.installation import about as about
 from hbll_seq.models import Layered as Layered
 from hbll_seq.nn.conversion import convert as convert

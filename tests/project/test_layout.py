@@ -14,7 +14,7 @@ PACKAGE, TESTS = pathlib.Path(hs.__file__).parent, pathlib.Path(__file__).parent
 # from the lowest up; a module may import from its own part and from parts before it
 ORDER = (
     "errors", "optional", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "audio", "datasets", "models",
-    "checkpoint", "export", "rules", "plot", "training", "paths", "attribution", "installation", "bibliography", "",
+    "checkpoint", "exporters", "rules", "plot", "training", "paths", "attribution", "installation", "bibliography", "",
 )  # fmt: skip
 FILES, TEST_FILES = files(), sorted(TESTS.rglob("test_*.py"))
 GRAPH = graph()

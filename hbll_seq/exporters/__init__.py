@@ -5,4 +5,4 @@ makes a program of PyTorch whose loop over time has any length; `check` runs wha
 model is, and how it is saved for this package, is not in here (`checkpoint`).
 """
 
-from hbll_seq.export.entrance import export as export
+from hbll_seq.exporters.entrance import export as export

@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 
 from hbll_seq.cells import Cell
 from hbll_seq.cells.user import UserCell
-from hbll_seq.export.parts import Part, needs_lengths
+from hbll_seq.exporters.parts import Part, needs_lengths
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.nn.stack import reverse
 

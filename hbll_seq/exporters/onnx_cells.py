@@ -18,7 +18,7 @@ from hbll_seq.cells.gru import GRUCell
 from hbll_seq.cells.lstm import LSTMCell
 from hbll_seq.cells.mingru import MinGRUCell
 from hbll_seq.errors import InputError
-from hbll_seq.export.onnx_graph import Graph
+from hbll_seq.exporters.onnx_graph import Graph
 
 ORDER: dict[type[Cell], tuple[str, tuple[int, ...]]] = {
     GRUCell: ("GRU", (1, 0, 2)),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.cells import MinGRU
-from hbll_seq.export.parts import Part, is_model, needs_lengths
+from hbll_seq.exporters.parts import Part, is_model, needs_lengths
 from hbll_seq.models.recurrent import SequenceModel
 
 SHAPES = ((1, 1), (3, 7))  # batch, time steps

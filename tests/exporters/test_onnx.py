@@ -197,7 +197,7 @@ def test_names_and_missing_packages(tmp_path, monkeypatch):
 
 
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
-    from hbll_seq.export import onnx_cells
+    from hbll_seq.exporters import onnx_cells
 
     file = pathlib.Path(tmp_path / "m.onnx")
     file.write_bytes(b"before")

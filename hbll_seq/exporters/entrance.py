@@ -14,10 +14,10 @@ from torch import nn
 from hbll_seq.checkpoint.replace import replace_file
 from hbll_seq.data.scalars import flag
 from hbll_seq.errors import InputError
-from hbll_seq.export.check import check_onnx, check_program
-from hbll_seq.export.onnx_model import layer_graph, model_graph
-from hbll_seq.export.parts import check_part, check_whole, is_layer, is_model
-from hbll_seq.export.program import program
+from hbll_seq.exporters.check import check_onnx, check_program
+from hbll_seq.exporters.onnx_model import layer_graph, model_graph
+from hbll_seq.exporters.parts import check_part, check_whole, is_layer, is_model
+from hbll_seq.exporters.program import program
 
 KINDS = (".onnx", ".pt2")
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from hbll_seq.cells import MinGRU, adopt_layers
 from hbll_seq.errors import InputError
-from hbll_seq.export.onnx_cells import run_cell
-from hbll_seq.export.onnx_graph import Graph
-from hbll_seq.export.parts import Part, needs_lengths
+from hbll_seq.exporters.onnx_cells import run_cell
+from hbll_seq.exporters.onnx_graph import Graph
+from hbll_seq.exporters.parts import Part, needs_lengths
 from hbll_seq.models.interlayer import Interlayer
 from hbll_seq.models.recurrent import SequenceModel
 
