@@ -4,6 +4,7 @@ Nothing is downloaded unless the call requests it. Text in "pydoc" and "stdlib" 
 machine; the rest is read from a folder (see `location.py`). Each loader has a file; this one maps names to loaders.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, overload
@@ -16,18 +17,20 @@ from hbll_seq.datasets.fsdd import load_fsdd
 from hbll_seq.datasets.melodies import load_melodies
 from hbll_seq.datasets.mnist import load_mnist10k
 from hbll_seq.datasets.python_text import load_pydoc, load_stdlib
+from hbll_seq.datasets.read_text import text
 from hbll_seq.datasets.sequences import Sequences
 from hbll_seq.datasets.shakespeare import load_tinyshakespeare
 from hbll_seq.datasets.speech import Speech
 from hbll_seq.datasets.speech_commands import load_speechcommands
+from hbll_seq.datasets.split_text import Text
+from hbll_seq.datasets.standard_text import STANDARD, load_standard
 from hbll_seq.datasets.synthetic_sets import load_adding, load_copy, load_parity, load_recall
-from hbll_seq.datasets.text import Text
 from hbll_seq.datasets.tones import load_tones
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.datasets.waves import Waves
 from hbll_seq.errors import InputError
 
-__all__ = ["DownloadError", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names", "synthetic"]
+__all__ = ["DownloadError", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names", "synthetic", "text"]
 
 Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech
 _LOADERS: dict[str, Callable[..., Loaded]] = {
@@ -45,6 +48,7 @@ _LOADERS: dict[str, Callable[..., Loaded]] = {
     "stdlib": load_stdlib,
     "tinyshakespeare": load_tinyshakespeare,
     "tones": load_tones,
+    **{name: functools.partial(load_standard, name) for name in STANDARD},
 }
 
 
@@ -54,7 +58,13 @@ def names() -> tuple[str, ...]:
 
 
 @overload
-def load(name: Literal["pydoc", "stdlib", "tinyshakespeare"], **options: Any) -> Text: ...
+def load(
+    name: Literal[
+        "pydoc", "stdlib", "tinyshakespeare", "enwik8", "penntreebank", "text8", "tinystories", "wikitext103",
+        "wikitext2",
+    ],
+    **options: Any,
+) -> Text: ...  # fmt: skip
 @overload
 def load(name: Literal["adding", "copy", "parity", "recall", "tones"], **options: Any) -> Sequences: ...
 @overload
@@ -76,8 +86,11 @@ def load(name: str, **options: Any) -> Loaded:
         name: one of `names()`.
         options: options of the set:
 
-            - `"pydoc"`: none. `"stdlib"`: `limit_characters=4_000_000`.
-            - `"tinyshakespeare"`: `path=None, download=False`.
+            - `"pydoc"`: `tokenizer="char"` (see `hbll_seq.datasets.text`). `"stdlib"`:
+              `limit_characters=4_000_000, tokenizer="char"`.
+            - `"tinyshakespeare"`: `path=None, download=False, tokenizer="char"`.
+            - `"enwik8"`, `"penntreebank"`, `"text8"`, `"tinystories"`, `"wikitext103"`, `"wikitext2"`:
+              `path=None, download=False, tokenizer=None` (`hbll_seq.datasets.standard_text`).
             - `"recall"`: `steps=128, symbols=8, n=2048, seed=0`.
             - `"adding"`: `steps=128, n=2048, seed=0`.
             - `"copy"`: `steps=128, length=8, symbols=8, n=2048, seed=0`.
