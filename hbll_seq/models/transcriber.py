@@ -48,8 +48,7 @@ class Transcriber(TranscriberUse, TimeModel):
         hidden, layers, cell, timescale, dropout, norm, residual, projection, bidirectional: the recurrent layers, as
             for `SequenceModel`. One that is not bidirectional reads no sound later than its output and can `listen`.
         conv: (channels, kernel, stride) of every convolution before the recurrent layers; kernel and stride in time
-            steps, kernel not below stride. A stride shortens time, which makes training faster and ends the phase in
-            which CTC finds nothing but blanks sooner.
+            steps, kernel not below stride. A stride shortens time, which makes training faster; labels need time steps.
         filters: (channels, kernel, pool, stride) of filters over raw frames, see `transcriber_encoder.Filters`; "auto":
             (64, 9, 8, 8) for `audio.Frames`, None for other front ends.
         normalise: take away the mean of every feature over the utterance ("utterance"), or over its time steps so far
