@@ -5,11 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo demo-audio test slow lint types docs clean help
+.PHONY: demo demo-audio demo-speech test slow lint types docs clean help
 
 help:
 	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
 	@echo "make demo-audio   the same on sound: which tone came first?"
+	@echo "make demo-speech   from sounds to text: which notes are these?"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make slow   the tests that take minutes"
 	@echo "make docs   the documentation as pages in build/site/"
@@ -33,6 +34,9 @@ demo: $(STAMP)
 
 demo-audio: $(STAMP)
 	$(BIN)/python -m benchmarks.demo_audio
+
+demo-speech: $(STAMP)
+	$(BIN)/python -m benchmarks.demo_speech
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -80,7 +80,6 @@ __all__ = [
     "save",
     "step",
     "text",
-    "text",
 ]
 
 

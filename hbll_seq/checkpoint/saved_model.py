@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hbll_seq.checkpoint.container import read, refused, write
 from hbll_seq.errors import InputError, warn
+from hbll_seq.models.base import Model
 from hbll_seq.models.registry import CLASSES
 from hbll_seq.text import OutsideTokenizer, Tokenizer, from_config
 
@@ -35,6 +36,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", type(model).__name__, "a module")
+    model = model.inner if isinstance(model, Model) else model  # of an `AnyModule` what is in it
     tensors = dict(model.state_dict())
     if not _rebuilds(model):
         odd = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
@@ -134,6 +136,7 @@ def _load_into(
     """Load the file's tensors into a module, all or none."""
     if not isinstance(into, nn.Module):
         raise InputError("into", type(into).__name__, "a module, or None")
+    given, into = into, into.inner if isinstance(into, Model) else into
     wanted = {k: tuple(v.shape) for k, v in into.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     for k in sorted(wanted.keys() | found.keys()):
@@ -143,7 +146,7 @@ def _load_into(
     into.load_state_dict(tensors)
     if "trained_for" in facts and hasattr(into, "trained_for"):
         into.trained_for = facts["trained_for"]
-    return into
+    return given
 
 
 def _build(

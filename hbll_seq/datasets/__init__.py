@@ -11,13 +11,16 @@ from typing import Any, Literal, overload
 
 from hbll_seq.datasets import synthetic
 from hbll_seq.datasets.digit_strings import load_digitstrings
+from hbll_seq.datasets.digit_words import load_digitwords
 from hbll_seq.datasets.download import DownloadError
 from hbll_seq.datasets.fsdd import load_fsdd
+from hbll_seq.datasets.melodies import load_melodies
 from hbll_seq.datasets.mnist import load_mnist10k
 from hbll_seq.datasets.python_text import load_pydoc, load_stdlib
 from hbll_seq.datasets.read_text import text
 from hbll_seq.datasets.sequences import Sequences
 from hbll_seq.datasets.shakespeare import load_tinyshakespeare
+from hbll_seq.datasets.speech import Speech
 from hbll_seq.datasets.speech_commands import load_speechcommands
 from hbll_seq.datasets.split_text import Text
 from hbll_seq.datasets.standard_text import STANDARD, load_standard
@@ -27,14 +30,16 @@ from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.datasets.waves import Waves
 from hbll_seq.errors import InputError
 
-__all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "Waves", "names", "synthetic", "text"]
+__all__ = ["DownloadError", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names", "synthetic", "text"]
 
-Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves
+Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech
 _LOADERS: dict[str, Callable[..., Loaded]] = {
     "adding": load_adding,
     "copy": load_copy,
     "digitstrings": load_digitstrings,
+    "digitwords": load_digitwords,
     "fsdd": load_fsdd,
+    "melodies": load_melodies,
     "mnist10k": load_mnist10k,
     "parity": load_parity,
     "pydoc": load_pydoc,
@@ -67,6 +72,8 @@ def load(name: Literal["fsdd"], *, split: Literal["leave-one-speaker-out"], **op
 @overload
 def load(name: Literal["digitstrings", "fsdd", "mnist10k"], **options: Any) -> TrainTest: ...
 @overload
+def load(name: Literal["digitwords", "melodies"], **options: Any) -> Speech: ...
+@overload
 def load(name: Literal["speechcommands"], **options: Any) -> Waves: ...
 @overload
 def load(name: str, **options: Any) -> Loaded: ...
@@ -94,11 +101,14 @@ def load(name: str, **options: Any) -> Loaded:
               split="speaker"` ("official", or "leave-one-speaker-out": a dictionary by speaker).
             - `"digitstrings"`: `digits=3, delay=9600, samples_per_step=16, n=2048, n_test=512, held_out="jackson",
               noise=0.01, seed=0, path=None`.
+            - `"digitwords"`: `held_out="jackson", validation=None, n=2048, n_validation=128, n_test=256, noise=0.01,
+              seed=0, path=None`.
+            - `"melodies"`: `n=512, n_validation=64, n_test=128, noise=0.02, seed=0`.
             - `"speechcommands"`: `words=None, rate=16000, limit=None, path=None, download=False`.
 
     Returns:
         `Text` for text, `Sequences` for the synthetic tasks, `TrainTest` for images and sound, `Waves` for
-        recordings of unequal lengths.
+        recordings of unequal lengths, `Speech` for utterances with transcripts.
 
     Raises:
         InputError: an unknown name or option, an option out of range, or missing files.

@@ -12,5 +12,6 @@ from hbll_seq.models.language import LanguageModel as LanguageModel
 from hbll_seq.models.layered import Layered as Layered
 from hbll_seq.models.mlp import MLP as MLP
 from hbll_seq.models.recurrent import SequenceModel as SequenceModel
+from hbll_seq.models.transcriber import Transcriber as Transcriber
 from hbll_seq.models.vit import ViT as ViT
 from hbll_seq.models.wave import WaveModel as WaveModel

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.inputs import as_sequences, is_text
+from hbll_seq.data.inputs import is_text
 from hbll_seq.data.scalars import flag, integer, shown
 from hbll_seq.data.series import Series, as_series
 from hbll_seq.data.sources import LongText, Source
@@ -102,6 +102,9 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     if isinstance(model, AnyModule):
         with _deployed(model):
             return evaluate_module(model, source, batch_size)
+    if model.own_loss is not None:
+        with _deployed(model):
+            return model.figures(source, batch_size)
     total = 0.0
     targets = right = answers = 0
     tokenizer = model.tokenizer if isinstance(model, SymbolText) else None
@@ -199,7 +202,7 @@ def predict(
         return _predict_carried(model, as_series(x, model), batch_size, window, probabilities)
     if window is not None:
         raise InputError("window", shown(window), "None, or stateful=True: a sequence is read whole otherwise")
-    padded, lengths, _ = as_sequences(x, model)
+    padded, lengths = model.read_inputs(x)
     outs: list[Tensor] = []
     with _deployed(model):
         for part, steps in zip(padded.split(batch_size), lengths.split(batch_size), strict=True):
@@ -208,8 +211,9 @@ def predict(
             outs += list(torch.softmax(out, -1) if probabilities else out)
     if model.task == "sequence":
         return torch.stack(outs)
-    parts = [o[:n] for o, n in zip(outs, lengths.tolist(), strict=True)]
-    return torch.stack(parts) if len(lengths.unique()) == 1 else parts
+    steps = model.output_lengths(lengths)
+    parts = [o[:n] for o, n in zip(outs, steps.tolist(), strict=True)]
+    return torch.stack(parts) if len(steps.unique()) == 1 else parts
 
 
 def _predict_carried(
