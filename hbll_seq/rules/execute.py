@@ -11,6 +11,7 @@ from torch import Tensor
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
 from hbll_seq.engine import Engine, Execute
+from hbll_seq.engine.execution import told
 from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.errors import InputError, warn
@@ -107,7 +108,7 @@ def train(
             return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
         lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)
-        loss, per_step, state = forward_backward_state(model, batch, execute, lookup=lookup)
+        loss, per_step, state = forward_backward_state(model, batch, told(execute, engine), lookup=lookup)
         losses = per_block(per_step, batch.mask, credit)
     engine.end()
     return loss, losses if losses is not None or math.isfinite(loss) else broken(engine), state
