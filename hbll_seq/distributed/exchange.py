@@ -2,7 +2,7 @@
 
 A chain of P spans has the equations of a chain of blocks (docs/method.md#blocks-boundaries-two-unknowns), with spans in
 the place of blocks: s_{r+1} = F_r(s_r), and l_{r-1} = m_r(l_r), where m_r is the message that span r passes on. Each
-rank knows its own F and m. One gather shows all ranks the ends (messages) of all spans, and every rank folds them alike:
+rank knows its own F and m. One gather shows the ends (messages) of all spans to all ranks, which fold them alike:
 
     s'_{r+1} = e_r + A_r (s'_r - s_r)              l'_{r-1} = m_r + A_r (l'_r - l_r)
 
@@ -187,9 +187,6 @@ def solve_messages(
         back.add(None, _some((messages[chain.place] - mine) * factor))
         mine = messages[chain.place]
     return Messages(passing[0], back.gradients, back.passes, residual)
-
-
-
 
 
 def _fold_messages(passing: Tensor, before: Tensor, last: Tensor, carry: Tensor, link: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """`Group`: the processes that exchange tensors, by two collectives that are counted: gather, and sum.
 
-All traffic of this package goes through it. A *rank* is a process of the group, by its number. Every rank makes the same
-calls in the same order; whatever decides how many there are is computed from values that all ranks hold.
+All traffic of this package goes through it. A *rank* is a process of the group, by its number. Every rank makes the
+same calls in the same order; whatever decides how many there are is computed from values that all ranks hold.
 """
 
 import time

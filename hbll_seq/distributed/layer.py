@@ -58,7 +58,7 @@ class _Spread(torch.autograd.Function):
         return solved.outputs.detach(), solved.last
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's is untyped
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dlast: Tensor | None) -> Any:
         chain, span, solved, gamma, tolerance, wanted = ctx.given
         back = Back(solved.outputs, solved.own_end, solved.start, wanted)

@@ -49,9 +49,7 @@ class Span:
         execute: runs the cell.
     """
 
-    def __init__(
-        self, number: int, cell: Cell | Projected, x: Tensor, counts: Tensor | None, execute: Execute
-    ) -> None:
+    def __init__(self, number: int, cell: Cell | Projected, x: Tensor, counts: Tensor | None, execute: Execute) -> None:
         self.number, self.cell, self.x, self.execute = number, cell, x, execute
         self.steps = x.shape[1]
         full = counts is None or int(counts.min()) == self.steps

@@ -12,6 +12,7 @@ from torch import nn
 
 from hbll_seq import rules
 from hbll_seq.data.scalars import flag
+from hbll_seq.distributed.ranks import make_ranks
 from hbll_seq.models.any_module import as_model
 from hbll_seq.training.history import History
 from hbll_seq.training.loop import train
@@ -27,7 +28,7 @@ def fit(
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
     resume: bool | Literal["changed"] = False, record_every: int = 50, measure_cosine: int | None = None,
-    rule_options: dict[str, Any] | None = None, stateful: bool = False, **options: Any,
+    rule_options: dict[str, Any] | None = None, stateful: bool = False, parallel: Any = None, **options: Any,
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
@@ -74,6 +75,12 @@ def fit(
         record_every: updates between records of every block's loss.
         measure_cosine: updates between comparisons with the exact gradient (one exact gradient each).
 
+    Several processes:
+        parallel: `{"data": 2, "time": 2}` under `torchrun --nproc-per-node 4`, or a `DeviceMesh` with axes of these
+            names: shares of the batch, and spans of time (docs/howto/distributed.md). All processes make the same call.
+            `"timeout"`: seconds that a rank waits for another, 600. The first rank shows the bar and writes the
+            checkpoint; every rank returns a history.
+
     Checkpoints:
         checkpoint, checkpoint_every: file for the state of the run (one run at a time writes it); updates between.
         resume: continue from the checkpoint if the file exists; a resumed run equals an uninterrupted one. True refuses
@@ -86,7 +93,9 @@ def fit(
     Raises:
         InputError: before any weight changes.
         DivergenceError: loss or gradient is not finite. The model holds the weights of its last finite loss.
+        LostRankError: another process failed. The model holds the weights of its last update.
     """
+    ranks = make_ranks(parallel)
     trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
     with trained.in_run(flag("convert", convert)):
         return train(prepare(
@@ -96,5 +105,5 @@ def fit(
             weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
             callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
             measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-            resume=resume, stateful=stateful,
+            resume=resume, stateful=stateful, ranks=ranks,
         ))  # fmt: skip

@@ -13,8 +13,8 @@ from benchmarks.architecture import PICTURE, arrows, between, files, graph, part
 PACKAGE, TESTS = pathlib.Path(hs.__file__).parent, pathlib.Path(__file__).parents[1]
 # from the lowest up; a module may import from its own part and from parts before it
 ORDER = (
-    "errors", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "audio", "datasets", "models", "checkpoint",
-    "rules", "plot", "training", "paths", "attribution", "installation", "bibliography", "",
+    "errors", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "distributed", "audio", "datasets", "models",
+    "checkpoint", "rules", "plot", "training", "paths", "attribution", "installation", "bibliography", "",
 )  # fmt: skip
 FILES, TEST_FILES = files(), sorted(TESTS.rglob("test_*.py"))
 GRAPH = graph()
