@@ -16,6 +16,7 @@ from hbll_seq.datasets.mnist import load_mnist10k
 from hbll_seq.datasets.python_text import load_pydoc, load_stdlib
 from hbll_seq.datasets.sequences import Sequences
 from hbll_seq.datasets.shakespeare import load_tinyshakespeare
+from hbll_seq.datasets.span_files import OpenSpan, open_span
 from hbll_seq.datasets.speech_commands import load_speechcommands
 from hbll_seq.datasets.synthetic_sets import load_adding, load_copy, load_parity, load_recall
 from hbll_seq.datasets.text import Text
@@ -24,7 +25,9 @@ from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.datasets.waves import Waves
 from hbll_seq.errors import InputError
 
-__all__ = ["DownloadError", "Sequences", "Text", "TrainTest", "load", "Waves", "names", "synthetic"]
+__all__ = [
+    "DownloadError", "OpenSpan", "Sequences", "Text", "TrainTest", "load", "Waves", "names", "open_span", "synthetic",
+]  # fmt: skip
 
 Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves
 _LOADERS: dict[str, Callable[..., Loaded]] = {

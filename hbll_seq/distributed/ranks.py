@@ -221,15 +221,46 @@ def make_ranks(parallel: Any) -> Ranks | None:
     return Ranks(world, groups.get("data", alone), groups.get("time", alone))
 
 
+def initialise(timeout: float = TIMEOUT) -> None:
+    """Make the process group of a process under torchrun: NCCL if every process has a GPU, else gloo.
+
+    `fit(..., parallel=...)` does it by itself.
+
+    Args:
+        timeout: seconds that a process waits for another.
+
+    Raises:
+        InputError: no torchrun.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        came = "one process, started without torchrun"
+        raise InputError("parallel", came, "torchrun --nproc-per-node 2 your_script.py")
+    _start(datetime.timedelta(seconds=positive("timeout", timeout)))
+
+
+def _start(limit: datetime.timedelta) -> None:
+    """Make the process group of a process under torchrun.
+
+    A restarted process must not read the addresses that processes of its earlier life left in torchrun's store: each
+    life has a part of the store of its own.
+    """
+    gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    backend = "nccl" if gpus else "gloo"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend, timeout=limit)
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"life {life}", dist.TCPStore(host, port, is_master=False, timeout=limit))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+
+
 def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
     data, time = (integer(f"parallel[{name!r}]", sizes.get(name, 1)) for name in AXES)
     limit = datetime.timedelta(seconds=positive("parallel['timeout']", timeout))
     if not initialised():
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            came = "one process, started without torchrun"
-            raise InputError("parallel", came, f"torchrun --nproc-per-node {data * time} your_script.py")
-        gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        dist.init_process_group("nccl" if gpus else "gloo", timeout=limit)
+        initialise(limit.total_seconds())
     count = dist.get_world_size()
     if data * time != count:
         raise InputError("parallel", f"{data} x {time} ranks", f"a product of {count}, the number of processes")

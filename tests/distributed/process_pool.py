@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-SECONDS = 120
+SECONDS = 600
 
 
 class Pool:
@@ -39,6 +39,11 @@ class Pool:
             assert ok, f"rank {rank}:\n{value}"
             found.append(value)
         return found
+
+    def kill(self) -> None:
+        for one in self._processes:
+            one.kill()
+        self._folder.cleanup()
 
     def close(self) -> None:
         for end in self._ends:
