@@ -5,11 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo demo-audio test slow lint types docs clean help
+.PHONY: demo demo-audio demo-distributed test slow lint types docs clean help
 
 help:
 	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
 	@echo "make demo-audio   the same on sound: which tone came first?"
+	@echo "make demo-distributed   two processes on one sequence of 65,536 time steps, beside one"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make slow   the tests that take minutes"
 	@echo "make docs   the documentation as pages in build/site/"
@@ -36,6 +37,9 @@ demo: $(STAMP)
 
 demo-audio: $(STAMP)
 	$(BIN)/python -m benchmarks.demo_audio
+
+demo-distributed: $(STAMP)
+	$(BIN)/python -m benchmarks.demo_distributed
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 
 import spread_runs
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 UPDATE, STEPS = 7, 40
@@ -37,10 +38,8 @@ class Late(nn.Module):
 
 
 def main(folder: str, moment: str) -> None:
-    import hbll_seq as hs
-
     torch.set_num_threads(1)
-    model, data, arguments = spread_runs.task("module")
+    model, data, _ = spread_runs.task("module")
     first_life = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     whole: Any = Late(model)
     if not (first_life and os.environ["RANK"] == "1" and moment != "never"):
@@ -48,14 +47,29 @@ def main(folder: str, moment: str) -> None:
     elif moment != "update":
         whole.calls = -(10**9)
         threading.Timer(float(moment), die).start()
-    hs.fit(
-        whole, *data, rule="hbll", progress=False, steps=STEPS, seed=4, batch_size=8,
-        loss="cross_entropy", checkpoint=os.path.join(folder, "run.ckpt"), checkpoint_every=2, resume=True,
-        parallel={"data": int(os.environ["WORLD_SIZE"]), "timeout": 60},
-    )  # fmt: skip
+    train(folder, whole, data)
     if os.environ["RANK"] == "0":
         torch.save([p.detach() for p in model.parameters()], os.path.join(folder, "weights.pt"))
         torch.save(os.environ["TORCHELASTIC_RESTART_COUNT"], os.path.join(folder, "lives.pt"))
+
+
+def train(folder: str, model: nn.Module, data: Any) -> None:
+    import hbll_seq as hs
+
+    hs.fit(
+        model, *data, rule="hbll", progress=False, steps=STEPS, seed=4, batch_size=8,
+        loss="cross_entropy", checkpoint=os.path.join(folder, "run.ckpt"), checkpoint_every=2, resume=True,
+        parallel={"data": dist.get_world_size() if dist.is_initialized() else int(os.environ["WORLD_SIZE"])},
+    )  # fmt: skip
+
+
+def whole(group: Any, folder: str) -> list[Tensor]:
+    """Make the same run without a torchrun and a death; return the weights."""
+    model, data, _ = spread_runs.task("module")
+    late = Late(model)
+    late.calls = -(10**9)
+    train(folder, late, data)
+    return [p.detach() for p in model.parameters()]
 
 
 if __name__ == "__main__":
