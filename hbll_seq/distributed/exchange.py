@@ -18,31 +18,26 @@ from torch import Tensor
 
 from hbll_seq.cells import Cell
 from hbll_seq.distributed.group import Chain
-from hbll_seq.distributed.spans import Affine, Span
+from hbll_seq.distributed.spans import Affine, Span, no_link
+from hbll_seq.distributed.trace import Back, Trace
 
-ROUNDING = {torch.float32: 1e-12, torch.float64: 1e-22}  # relative squares that rounding may leave
+ROUNDING = {torch.float32: 1e-11, torch.float64: 1e-22}  # relative squares that rounding may leave
 
 
 class Solved(NamedTuple):
     """A solved chain of states.
 
     Attributes:
-        outputs: `(B, T, d)` of this rank's span, with the caller's graph.
-        own_end: `(B, S)` end of the span, with the graph.
-        start: `(B, S)` its start.
+        trace: the run of this rank's span.
         last: `(B, S)` end of the chain, the same on all ranks.
         carry, link: `(P, B, S)` and `(P, B, d)` or None: how a change passes each span.
-        rounds: rolls of the span with outputs.
         residual: relative square of the worst gap that is left.
     """
 
-    outputs: Tensor
-    own_end: Tensor
-    start: Tensor
+    trace: Trace
     last: Tensor
     carry: Tensor
     link: Tensor | None
-    rounds: int
     residual: float
 
 
@@ -55,28 +50,29 @@ def solve_states(chain: Chain, span: Span, start: Tensor, given: float | None) -
         start: `(B, S)` start of the chain, the same on all ranks; without a graph.
         given: tolerance, or None for that of rounding.
     """
-    tolerance = ROUNDING.get(start.dtype, 1e-12) if given is None else given
+    tolerance = ROUNDING.get(start.dtype, 1e-11) if given is None else given
     begin = start if chain.place == 0 else torch.zeros_like(start)
+    trace: Trace | None = None
     own = span.summary(begin, tolerance, 2.0 ** (100 / chain.size))
+    if own is None:
+        trace = Trace(span, begin, tolerance)
+        own = Affine(trace.end, torch.zeros_like(start), no_link(span.cell, trace.end))
     ends, carry, link = _unpacked(chain.gather(_packed(own)), start.shape[1])
     starts = torch.cat([start[None], torch.zeros_like(ends[1:])])
     starts = _fold_states(span, ends, starts, carry, link)
-    found: tuple[Tensor, Tensor] | None = None
-    used, rounds = start, 0
     for last in range(chain.size + 1):
         mine = starts[chain.place]
-        if found is None or not torch.equal(mine, used):
-            found = None  # activations of the run before it go first
-            used = mine.detach().clone()
-            found = span.run(used.requires_grad_(torch.is_grad_enabled()))
-            rounds += 1
-        ends, floor = _with_floor(chain, found[1], span.left("boundaries"))
+        if trace is None:
+            trace = Trace(span, mine, tolerance)
+        elif not torch.equal(mine, trace.start):
+            trace.run(mine)
+        ends, floor = _with_floor(chain, trace.end, trace.left("boundaries"))
         residual = _worst(ends[:-1] - starts[1:], ends.square().mean().expand(ends.shape[1]))
         if residual <= max(tolerance, floor) or last == chain.size:
             break
         starts = _fold_states(span, ends, starts, carry, link)
-    assert found is not None
-    return Solved(*found, used, ends[-1], carry, link, rounds, residual)
+    assert trace is not None
+    return Solved(trace, ends[-1], carry, link, residual)
 
 
 def _fold_states(span: Span, ends: Tensor, starts: Tensor, carry: Tensor, link: Tensor | None) -> Tensor:
@@ -99,45 +95,11 @@ class Messages(NamedTuple):
 
     Attributes:
         start: `(B, S)` gradient on the chain's start, the same on all ranks.
-        gradients: gradients on what `pull_back` differentiates by, after the span's start; None where there is none.
-        rounds: passes back over the span.
         residual: relative square of the worst gap that is left.
     """
 
     start: Tensor
-    gradients: list[Tensor | None]
-    rounds: int
     residual: float
-
-
-class Back:
-    """Passes back over one span: gradients on outputs and end in, gradients on start and `wanted` out, summed up.
-
-    Args:
-        outputs, end: with a graph from `start` and `wanted`.
-        start: `(B, S)`.
-        wanted: further tensors to differentiate by.
-    """
-
-    def __init__(self, outputs: Tensor, end: Tensor, start: Tensor, wanted: list[Tensor]) -> None:
-        self._heads, self._by = (outputs, end), [start, *wanted]
-        self.start = torch.zeros_like(start)
-        self.gradients: list[Tensor | None] = [None] * len(wanted)
-        self.passes = 0
-
-    def add(self, dout: Tensor | None, dend: Tensor | None) -> None:
-        """Add the gradients from `dout` `(B, T, d)` and `dend` `(B, S)`; None stands for zero."""
-        pairs = [(h, g) for h, g in zip(self._heads, (dout, dend), strict=True) if g is not None and h.requires_grad]
-        if not pairs:
-            return
-        self.passes += 1
-        heads, given = zip(*pairs, strict=True)
-        found = torch.autograd.grad(heads, self._by, given, retain_graph=True, allow_unused=True)
-        if found[0] is not None:
-            self.start = self.start + found[0]
-        for i, one in enumerate(found[1:]):
-            before = self.gradients[i]
-            self.gradients[i] = one if before is None else before if one is None else before + one
 
 
 def solve_messages(
@@ -156,8 +118,8 @@ def solve_messages(
         gamma: `(B, 1)` discount of the message that enters this span at its end from the next one, or None for 1.
         given: tolerance, or None for that of rounding.
     """
-    start = solved.start.detach()
-    tolerance, size = ROUNDING.get(start.dtype, 1e-12) if given is None else given, start.shape[1]
+    start = solved.trace.start
+    tolerance, size = ROUNDING.get(start.dtype, 1e-11) if given is None else given, start.shape[1]
     scale = start.new_zeros(len(start), 1)
     if dout is not None:
         scale = torch.linalg.vector_norm(dout, math.inf, dim=(1, 2))[:, None].to(start)
@@ -178,15 +140,15 @@ def solve_messages(
     mine = messages[chain.place]
     back.add(dout, _some(mine * factor))
     for i in range(chain.size + 1):
-        passing, floor = _with_floor(chain, back.start, span.left("messages"))
+        passing, floor = _with_floor(chain, back.start, solved.trace.left("messages"))
         squares = torch.maximum(squares, passing.square().mean(-1).amax(0))
         residual = _worst(passing[1:] - messages[:-1], squares)
         if residual <= max(tolerance, floor) or i == chain.size:
             break
         messages = _fold_messages(passing, messages, last, carry, solved.link)
-        back.add(None, _some((messages[chain.place] - mine) * factor))
+        back.add(None, _some((messages[chain.place] - mine) * factor), tolerance * squares)
         mine = messages[chain.place]
-    return Messages(passing[0], back.gradients, back.passes, residual)
+    return Messages(passing[0], residual)
 
 
 def _fold_messages(passing: Tensor, before: Tensor, last: Tensor, carry: Tensor, link: Tensor | None) -> Tensor:

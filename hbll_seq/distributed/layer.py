@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hbll_seq.cells import Cell, own_precision
-from hbll_seq.distributed.exchange import Back, solve_messages, solve_states
+from hbll_seq.distributed.exchange import solve_messages, solve_states
 from hbll_seq.distributed.group import Chain
 from hbll_seq.distributed.spans import Span
+from hbll_seq.distributed.trace import Back
 
 
 def run_span(
@@ -33,9 +34,10 @@ def run_span(
     Returns:
         Outputs `(B, T, d)` of the span; and the end `(B, S)` of the chain, the same on all ranks.
     """
+    span.divisible = gamma is None  # messages are discounted between credit blocks, which pieces would cut
     if not torch.is_grad_enabled():
         solved = solve_states(chain, span, start, tolerance)
-        return solved.outputs, solved.last
+        return solved.trace.outputs(), solved.last
     weights = [one for one in span.cell.parameters() if one.requires_grad]
     outputs, last = _Spread.apply(start, span.x, chain, span, gamma, tolerance, *weights)
     return outputs, last
@@ -53,22 +55,19 @@ class _Spread(torch.autograd.Function):
         span.x = x.detach().requires_grad_(x.requires_grad)
         with torch.enable_grad():
             solved = solve_states(chain, span, start.detach(), tolerance)
-        wanted = [span.x] if x.requires_grad else []
-        ctx.given = chain, span, solved, gamma, tolerance, [*wanted, *weights]
-        return solved.outputs.detach(), solved.last
+        ctx.given = chain, span, solved, gamma, tolerance, list(weights)
+        return solved.trace.outputs(), solved.last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dlast: Tensor | None) -> Any:
-        chain, span, solved, gamma, tolerance, wanted = ctx.given
-        back = Back(solved.outputs, solved.own_end, solved.start, wanted)
-        with own_precision(solved.start):
+        chain, span, solved, gamma, tolerance, weights = ctx.given
+        back = Back(solved.trace, weights, ctx.needs_input_grad[1])
+        with own_precision(solved.trace.start):
             messages = solve_messages(chain, span, solved, back, dout, dlast, gamma, tolerance)
-        found = messages.gradients
-        dx = found.pop(0) if ctx.needs_input_grad[1] else None
         # every rank has the start: each has its share of the gradient, as of a weight
         dstart = messages.start / chain.size if ctx.needs_input_grad[0] else None
-        return dstart, dx, None, None, None, None, *found
+        return dstart, back.inputs(), None, None, None, None, *back.weights
 
 
 def zero_start(cell: Any, rows: int, like: Tensor) -> Tensor:

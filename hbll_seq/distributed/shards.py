@@ -165,7 +165,7 @@ def time_sharded(
         spans: time steps of every rank's span, in place of `steps`. Without either the inputs tell.
         lengths: `(B,)` time steps of every whole sequence, on all ranks the same; None for all. Needs steps or spans.
         tolerance: largest mean square of the gap between a span's start and the end of the span before it, relative to
-            that of the states, and likewise for messages. None: what rounding leaves, 1e-12 in float32 and 1e-22 in
+            that of the states, and likewise for messages. None: what rounding leaves, 1e-11 in float32 and 1e-22 in
             float64, and not less than what a layer's own engine leaves inside spans.
 
     Yields:

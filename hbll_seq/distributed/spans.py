@@ -47,6 +47,10 @@ class Span:
         x: `(B, T, D)` its inputs, in the order of the chain.
         counts: `(B,)` time steps that count, 0 to T, on the CPU; None for all.
         execute: runs the cell.
+
+    Attributes:
+        steps: T.
+        divisible: whether pieces of the span may be run one after the other.
     """
 
     def __init__(self, number: int, cell: Cell | Projected, x: Tensor, counts: Tensor | None, execute: Execute) -> None:
@@ -54,7 +58,14 @@ class Span:
         self.steps = x.shape[1]
         full = counts is None or int(counts.min()) == self.steps
         self.counts = None if full else counts
+        self.divisible = True
         self._record: Record | None = None
+
+    def part(self, first: int, stop: int) -> "Span":
+        """Return some time steps of this span as a span; its inputs are a leaf that requires a gradient as these do."""
+        x = self.x[:, first:stop].detach().requires_grad_(self.x.requires_grad)
+        counts = None if self.counts is None else (self.counts - first).clamp(0, stop - first)
+        return Span(self.number, self.cell, x, counts, self.execute)
 
     def left(self, what: str) -> float:
         """Return the relative square that the engine may leave in the latest run's "boundaries" or "messages"."""
@@ -78,8 +89,10 @@ class Span:
         return outputs, end
 
     @torch.no_grad()
-    def summary(self, start: Tensor, tolerance: float, limit: float) -> Affine:
+    def summary(self, start: Tensor, tolerance: float, limit: float) -> Affine | None:
         """Return the end from `start`, without outputs, the shortest way: see `forgotten`; else by a roll of the span.
+
+        None for a span that forgets only within all of its time steps: then its outputs are no more work than its end.
 
         Args:
             start: `(B, S)`.
@@ -92,38 +105,42 @@ class Span:
             _, end = self.run(start, sequential)
             carry = torch.zeros_like(end)
         else:
-            found = self.forgotten(start, tolerance) if counts is None else None
+            found, within = self.forgotten(start, tolerance) if counts is None else (None, False)
             if found is not None:
-                return Affine(found, torch.zeros_like(found), _no_link(cell, found))
+                return Affine(found, torch.zeros_like(found), no_link(cell, found))
+            if within:
+                return None
             end, memory, link = self._rolled(cell, start, 0)
             carry = torch.zeros_like(end)
             carry[:, : cell.memory_size] = memory.nan_to_num(0.0, limit, -limit).clamp(-limit, limit)
             if counts is None:
                 return Affine(end, carry, link)
-        link = _no_link(cell, end)
+        link = no_link(cell, end)
         if counts is not None:
             empty = (counts == 0).to(end.device)[:, None]
             end, carry = torch.where(empty, start, end), torch.where(empty, 1.0, carry)
         return Affine(end, carry, link)
 
-    def forgotten(self, start: Tensor, tolerance: float) -> Tensor | None:
+    def forgotten(self, start: Tensor, tolerance: float) -> tuple[Tensor | None, bool]:
         """Return the end of the span from its last time steps alone, begun at zero; None if it remembers more.
+        Return also whether at least all its time steps seem to be enough.
 
         More and more time steps are tried. Two attempts show how fast the difference of their states fades, and so
         whether a longer one is worth while. The caller compares the result with the true end.
         """
         assert isinstance(self.cell, Cell)
-        zero, before, tried = torch.zeros_like(start), None, FIRST
+        zero, before, tried, within = torch.zeros_like(start), None, FIRST, False
         while 2 * tried <= self.steps:
             end, _, _ = self._rolled(self.cell, zero, self.steps - tried)
             if before is not None:
                 r = distance(end - before, end)
-                if r * r <= tolerance:
-                    return end
+                if r**3 <= tolerance:  # over four times as many time steps it would be r ** 4, were all units alike
+                    return end, True
+                within = fades(r, tried // GROWTH, self.steps, tolerance)
                 if not fades(r, tried // GROWTH, self.steps // 2, tolerance):
-                    return None
+                    break
             before, tried = end, GROWTH * tried
-        return None
+        return None, within
 
     def _rolled(self, cell: Cell, start: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Roll from time step `first` on; return end, product of the carries `(B, M)`, and the last link."""
@@ -181,7 +198,7 @@ def fades(left: float, steps: int, most: int, tolerance: float) -> bool:
     return left == 0 or math.log(left) * most / steps <= math.log(tolerance)
 
 
-def _no_link(cell: Cell | Projected, end: Tensor) -> Tensor | None:
+def no_link(cell: Cell | Projected, end: Tensor) -> Tensor | None:
     """Return a link of zeros for a cell with a visible part of its own, None for others."""
     if not isinstance(cell, Cell) or cell.memory_size == cell.state_size:
         return None

@@ -106,7 +106,8 @@ def train(
             layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
             # a layer inside a user's module may see other steps or sequences than the batch has
-            block = credit if model.whole_layers or current() is not None else engine.credit_block(x.shape[1], len(x))
+            whole = model.whole_layers or current() is not None
+            block = min(credit, x.shape[1]) if whole else engine.credit_block(x.shape[1], len(x))
             return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
         lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)

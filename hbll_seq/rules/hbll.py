@@ -92,7 +92,9 @@ class HBLL(Rule[TimeModel]):
         credit = engine.credit_block(*shape_of(batch))
         discount = self.discount(model, batch, credit, progress)
         shards = current()
-        if shards is not None:  # gamma of the span's last block is for the message from the next span
+        if shards is not None and isinstance(discount, float) and discount == 1:
+            shards.discount = None
+        elif shards is not None:  # gamma of the span's last block is for the message from the next span
             gamma = torch.as_tensor(discount, device=batch.x.device)
             shards.discount = (gamma if gamma.ndim else gamma.view(1, 1, 1)).expand(-1, len(batch.x), 1)[-1]
         else:

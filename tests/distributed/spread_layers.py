@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import hbll_seq as hs
 from hbll_seq import distributed as hd
+from hbll_seq.distributed import trace
 
 EXACT = {"execution": "sequential"}
 
@@ -90,9 +91,10 @@ def gradients(loss: Tensor, net: nn.Module, head: nn.Module, out: Tensor, x: Ten
 
 
 def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: int = 3, ragged: bool = False,
-         bidirectional: bool = False, tolerance: float | None = None, scale: float = 1.0,
+         bidirectional: bool = False, tolerance: float | None = None, scale: float = 1.0, least: int = 2048,
          **options: Any) -> dict[str, Any]:  # fmt: skip
     """Return the largest difference of any value or gradient on this rank, what differs most, and the traffic."""
+    trace.LEAST = least
     net = layer(kind, bidirectional, **options)
     head = nn.Linear(net(torch.zeros(1, 2, 4, dtype=torch.float64))[0].shape[2], 2, dtype=torch.float64)
     with torch.no_grad():

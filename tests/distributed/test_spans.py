@@ -42,6 +42,19 @@ def test_long_spans_that_forget_take_one_round(pool: Pool, kind: str):
     assert [one["collectives"] for one in found] == [9] * 4
 
 
+@pytest.mark.parametrize("kind, bidirectional", (("LSTM", True), ("relu", False), ("own", False), ("projected", False)))
+def test_spans_in_pieces(pool: Pool, kind: str, bidirectional: bool):
+    options = {"least": 8, "rows": 2, "bidirectional": bidirectional} if bidirectional else {"least": 8, "rows": 2}
+    check(pool.run(3, _both, kind, 61, [20, 33, 8], options))
+
+
+def test_a_memory_shorter_than_a_span_takes_one_correction(pool: Pool):
+    found = pool.run(2, _both, "own", 600, None, {"least": 200, "rows": 1, "tolerance": 1e-17})
+    check(found)
+    # one layer: guess and check of states; guess, check and check again of messages; and the mean of the loss
+    assert found[0]["collectives"] <= 6
+
+
 @pytest.mark.parametrize("kind", ("RNN", "LSTM"))
 def test_dynamics_that_do_not_forget_are_exact_all_the_same(pool: Pool, kind: str):
     found = pool.run(4, _both, kind, 44, None, {"scale": 4.0})
