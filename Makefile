@@ -15,15 +15,12 @@ help:
 	@echo "make slow   the tests that take minutes"
 	@echo "make docs   the documentation as pages in build/site/"
 
-# torch goes first: with its CPU build present nothing pulls the multi-gigabyte CUDA one. The
-# torchaudio wheel is built for CUDA; without its extension it runs in plain Python beside a CPU
-# torch (nothing here imports it but the audio code).
+# torch goes first: with its CPU build present nothing pulls the multi-gigabyte CUDA one. The wheel of
+# torchaudio is built for CUDA; hbll_seq/audio/backend.py imports it beside any torch.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -c "import torch, importlib.util as u, pathlib as p; \
-	[f.unlink() for f in (p.Path(u.find_spec('torchaudio').origin).parent / 'lib').glob('*.so') if torch.version.cuda is None]"
 	touch $(STAMP)
 
 # The GPU kernels run in Triton's interpreter for the tests; a gigabyte that the demo does not need.
@@ -51,8 +48,9 @@ types: $(STAMP)
 # Threads that spin while they wait make the tests many times slower where other work runs beside them.
 test slow: export OMP_WAIT_POLICY ?= passive
 
+# One process a core, at most four: each compiles and holds kernels of its own.
 test: lint types $(TESTS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 slow: $(TESTS)
 	$(BIN)/python -m pytest -m slow

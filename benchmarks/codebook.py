@@ -25,8 +25,9 @@ from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.sequential import exact_starts
-from hbll_seq.engine.solve import Effort, solve_states
+from hbll_seq.engine.solve import solve_states
 from hbll_seq.models import SequenceModel
 
 TOLERANCE = 3e-4

@@ -28,6 +28,7 @@ from hbll_seq.errors import DivergenceError as DivergenceError
 from hbll_seq.errors import EngineWarning as EngineWarning
 from hbll_seq.errors import InputError as InputError
 from hbll_seq.errors import LostRankError as LostRankError
+from hbll_seq.exporters.entrance import export as export
 from hbll_seq.installation import about as about
 from hbll_seq.models import Layered as Layered
 from hbll_seq.nn.conversion import convert as convert
@@ -43,3 +44,45 @@ from hbll_seq.training.fit import fit as fit
 from hbll_seq.training.gradient import gradient as gradient
 from hbll_seq.training.history import History as History
 from hbll_seq.training.step import step as step
+
+__all__ = [
+    "Batch",
+    "Credit",
+    "DivergenceError",
+    "EngineWarning",
+    "History",
+    "InputError",
+    "LagMap",
+    "Layered",
+    "Rule",
+    "about",
+    "audio",
+    "callbacks",
+    "cells",
+    "citation",
+    "convert",
+    "credit",
+    "datasets",
+    "draft_and_verify",
+    "evaluate",
+    "evaluate_paths",
+    "export",
+    "fit",
+    "gradient",
+    "lag_map",
+    "load",
+    "models",
+    "nn",
+    "plot",
+    "predict",
+    "predict_anytime",
+    "revert",
+    "rules",
+    "save",
+    "step",
+]
+
+
+def __dir__() -> list[str]:
+    """Return the public names: what else a tab key would show here is not for users."""
+    return __all__

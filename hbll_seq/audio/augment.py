@@ -28,8 +28,8 @@ def vary(
     Args:
         waves: each `(samples,)`; integers are scaled by their full range (`audio.samples`).
         copies: copies of every wave.
-        speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times. It changes the pitch too; on
-            digits of four unknown speakers that helped one and harmed two.
+        speed: logarithm of the largest factor of speed, 0.22 for 0.8 to 1.25 times, by linear interpolation (`Augment`
+            resamples). It changes the pitch too; on digits of four unknown speakers that helped one and harmed two.
         colour: standard deviation of each of four smooth curves over log frequency (flat, tilt, one period of cosine
             and of sine) that are added to the log power spectrum, in nats (1 nat is 4.3 dB).
         seed: same seed, same copies; the global random state is not touched.
@@ -44,7 +44,7 @@ def vary(
     speed, colour = number("speed", speed, most=MOST_SPEED), number("colour", colour, most=MOST_COLOUR)
     found = as_waves(waves)
     g = torch.Generator().manual_seed(check_seed(seed))
-    return [_coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in found]
+    return [coloured(_faster(w.float(), speed, g), colour, g) for _ in range(copies) for w in found]
 
 
 def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
@@ -53,19 +53,31 @@ def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
     return functional.interpolate(wave[None, None], size=size, mode="linear", align_corners=True)[0, 0]
 
 
-def _coloured(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
-    spectrum = torch.fft.rfft(wave)
+def coloured(wave: Tensor, most: float, g: torch.Generator, size: int | None = None) -> Tensor:
+    """Return a wave `(samples,)` through a random filter with standard deviation `most`; see `vary`.
+
+    Args:
+        wave: the wave.
+        most: `colour` of `vary`.
+        g: generator of the filter.
+        size: samples of the Fourier transform, at least those of the wave, which is several times as slow where it has
+            large prime factors; None for the wave's.
+    """
+    size = len(wave) if size is None else size
+    spectrum = torch.fft.rfft(wave, n=size)
     mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, like ears and mel filters
     k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
     curves = torch.stack([torch.ones_like(k), k, torch.cos(math.pi * k), torch.sin(math.pi * k)])
     nats = most * torch.randn(4, generator=g) @ curves
-    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=len(wave))
+    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=size)[: len(wave)]
 
 
 def spec_augment(
     x: Tensor, lengths: Tensor, *, bands: int = 4, steps: int = 8, masks: int = 1, seed: int = 0
 ) -> Tensor:
     """Set bands and spans to zero, which should be the mean: SpecAugment (Park et al. 2019) without its time warping.
+
+    torchaudio's masks take no generator of their own and no lengths.
 
     Args:
         x: `(n, T, D)` normalised spectra, zero after each length.

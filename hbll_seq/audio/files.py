@@ -1,14 +1,17 @@
-"""Sound files, read by soundfile if it is installed, else by SciPy (PCM and float WAV)."""
+"""Sound files, read by soundfile if it is installed, else by SciPy (PCM and float WAV); resampled by torchaudio.
+
+`torchaudio.load` is of no use here: it needs torchcodec and FFmpeg.
+"""
 
 import os
 import struct
-from math import gcd
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hbll_seq.audio.resampling import resample
 from hbll_seq.audio.samples import as_samples
 from hbll_seq.audio.whole import check_whole
 from hbll_seq.data.scalars import integer
@@ -22,7 +25,7 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
 
     Args:
         path: the file. Channels are averaged; integers of any width become -1..1.
-        rate: samples per second to resample to, by a polyphase filter (SciPy); None for the file's own.
+        rate: samples per second to resample to, by torchaudio's windowed sinc; None for the file's own.
 
     Returns:
         `(samples,)` float32 and the rate.
@@ -36,20 +39,21 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Tensor,
     file = Path(path)
     if not file.is_file():
         raise InputError("path", f"{file} (no such file)", "a sound file")
-    check_whole(file)
-    samples, own = _decode(file)
+    try:
+        check_whole(file)
+        samples, own = _decode(file)
+    except OSError as error:
+        raise InputError("path", f"{file} ({error.strerror or error})", "a sound file that can be read") from error
     if samples.size == 0:
         raise InputError("path", f"{file} (no samples)", "a sound file with sound in it")
     wave = samples.mean(1) if samples.ndim == 2 else samples
     if not np.isfinite(wave).all():
         at = int(np.flatnonzero(~np.isfinite(wave))[0])
         raise InputError("path", f"{file} (sample {at} is {wave[at]})", "finite samples")
+    found = torch.from_numpy(np.ascontiguousarray(wave, np.float32))
     if rate is not None and rate != own:
-        from scipy.signal import resample_poly
-
-        common = gcd(rate, own)
-        wave, own = resample_poly(wave.astype(np.float64), rate // common, own // common), rate
-    return torch.from_numpy(np.ascontiguousarray(wave, np.float32)), own
+        found, own = resample(found.double(), own, rate).float(), rate
+    return found, own
 
 
 def _decode(file: Path) -> tuple[np.ndarray, int]:

@@ -1,11 +1,12 @@
 """Front ends: a wave `(samples,)` becomes a network's time steps `(T, D)`.
 
 All are causal. A sound in chunks gives the same time steps as the whole (`Front.stream`); left-over samples wait for
-the next chunk.
+the next chunk (`Front.flush` at the end of the sound). Spectra, mel filters and cosines are torchaudio's.
 """
 
 import inspect
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hbll_seq.audio.backend import torchaudio
 from hbll_seq.audio.samples import as_samples, as_waves
 from hbll_seq.data.scalars import integer
-from hbll_seq.errors import InputError
+from hbll_seq.errors import InputError, warn
 
 
 class Front(ABC):
@@ -66,6 +68,21 @@ class Front(ABC):
         out = self.steps(samples)
         return out, samples[len(out) * self.hop :]
 
+    def flush(self, waiting: Tensor | None, steps: int) -> Tensor:
+        """Return the last time step of a sound that ends, `(1, D)`, or `(0, D)` if `stream` returned it already.
+
+        All time steps of a sound are then those that `__call__` gives.
+
+        Args:
+            waiting: the samples that `stream` left; None for none.
+            steps: time steps that `stream` returned for this sound so far; 0 or not is all that counts.
+        """
+        samples = as_samples(torch.zeros(0) if waiting is None else waiting, "waiting", least=0).float()
+        heard = self.window - self.hop if steps else 0  # samples that an earlier time step contains
+        if len(samples) <= heard:
+            return samples.new_zeros(0, self.size)
+        return self.steps(functional.pad(samples, (0, self.window - len(samples))))
+
 
 class Frames(Front):
     """A front end of raw samples, `samples` per time step."""
@@ -85,12 +102,17 @@ class Frames(Front):
 class LogMel(Front):
     """A front end of ln(mel spectrogram + 1e-6): Hann window, power, triangular filters on the HTK mel scale.
 
+    Time steps are those of `torchaudio.transforms.MelSpectrogram(rate, window, hop_length=hop, center=False)`, window
+    and hop in samples.
+
     Args:
         rate: samples per second.
-        mels: D.
+        mels: D. Filters too narrow to hold any frequency of the window are always silent, and warned of.
         window: milliseconds per time step.
-        hop: milliseconds between two time steps.
+        hop: milliseconds between two time steps, at most `window`.
     """
+
+    _bank: Tensor  # (frequencies, mels)
 
     def __init__(self, rate: int, mels: int = 40, window: int = 32, hop: int = 16) -> None:
         rate, mels = integer("rate", rate), integer("mels", mels)
@@ -99,17 +121,29 @@ class LogMel(Front):
         self.window, self.hop = rate * window // 1000, rate * hop // 1000
         if self.hop < 1 or self.window < 2:
             raise InputError("hop", f"{hop} ms at {rate} samples a second", "at least one sample, window at least two")
+        if self.hop > self.window:
+            raise InputError("hop", f"{hop} ms", f"at most the window, {window} ms: samples between would be lost")
         self._given: dict[str, int | str] = {"kind": "logmel", "rate": rate, "mels": mels, "window": window, "hop": hop}
+        if torch.empty(0).is_meta:  # `load` asks how large it would be
+            self._hann, self._bank = torch.empty(self.window), torch.empty(self.window // 2 + 1, mels)
+            return
         self._hann = torch.hann_window(self.window)
-        self._bank = mel_filters(self.window // 2 + 1, mels, rate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of silent filters: below, in the words of this class
+            self._bank = torchaudio().functional.melscale_fbanks(self.window // 2 + 1, 0.0, rate / 2, mels, rate)
+        silent = int((self._bank.amax(0) == 0).sum())
+        if silent:
+            came = f"{silent} of {mels} mel filters hold no frequency of a window of {self.window} samples"
+            warn(f"{came}: fewer mels, or a longer window", UserWarning)
 
     def steps(self, wave: Tensor) -> Tensor:
         """See `Front.steps`."""
         if len(wave) < self.window:
             return wave.new_zeros(0, self.size)
-        pieces = wave.unfold(0, self.window, self.hop) * self._hann.to(wave)
-        power = torch.fft.rfft(pieces).abs().square()
-        return torch.log(power @ self._bank.to(wave) + 1e-6)
+        power: Tensor = torchaudio().functional.spectrogram(
+            wave, 0, self._hann.to(wave), self.window, self.hop, self.window, 2.0, False, center=False
+        )  # (frequencies, T)
+        return torch.log(power.T @ self._bank.to(wave) + 1e-6)
 
     def config(self) -> dict[str, int | str]:
         """See `Front.config`."""
@@ -132,26 +166,13 @@ class MFCC(LogMel):
         coefficients = integer("coefficients", coefficients, most=self.size, extra=", the number of mels")
         self.size = coefficients
         self._given = {**self._given, "kind": "mfcc", "coefficients": coefficients}
-        k, m = torch.arange(coefficients), torch.arange(mels)
-        dct = torch.cos(math.pi / mels * (m[:, None] + 0.5) * k) * math.sqrt(2 / mels)  # (mels, coefficients)
-        dct[:, 0] /= math.sqrt(2)
-        self._dct = dct
+        self._dct: Tensor = torchaudio().functional.create_dct(coefficients, mels, "ortho")  # (mels, coefficients)
 
     def steps(self, wave: Tensor) -> Tensor:
         """See `Front.steps`."""
         if len(wave) < self.window:
             return wave.new_zeros(0, self.size)
         return super().steps(wave) @ self._dct.to(wave)
-
-
-def mel_filters(bins: int, mels: int, rate: int) -> Tensor:
-    """Return `(bins, mels)` triangles from 0 to rate/2, evenly spaced in 2595 log10(1 + f / 700)."""
-    top = 2595 * math.log10(1 + rate / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, mels + 2) / 2595) - 1)
-    f = torch.linspace(0, rate // 2, bins)
-    up = (f[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
-    down = (edges[None, 2:] - f[:, None]) / (edges[2:] - edges[1:-1])
-    return torch.minimum(up, down).clamp(min=0)
 
 
 def make(config: dict[str, int | str]) -> Front:

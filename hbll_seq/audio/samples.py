@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from hbll_seq.data.tensors import as_tensor, plain
 from hbll_seq.errors import InputError
@@ -54,7 +55,9 @@ def as_waves(waves: Any) -> list[Tensor]:
     elif hasattr(waves, "__array__") and not isinstance(waves, list | tuple):
         waves = waves if isinstance(waves, np.ma.MaskedArray) else as_tensor(waves, "waves")
     single = isinstance(waves, Tensor | np.ndarray) and waves.ndim != 2
-    if single or isinstance(waves, str | bytes | bytearray | dict) or not isinstance(waves, Iterable):
+    # a DataLoader would draw from the global random state
+    other = isinstance(waves, str | bytes | bytearray | dict | DataLoader) or not isinstance(waves, Iterable)
+    if single or other:
         came = f"shape {tuple(waves.shape)}" if single else type(waves).__name__
         raise InputError("waves", came, "a list of waves, each (samples,)")
     found = [as_samples(wave, f"waves[{i}]") for i, wave in enumerate(waves)]

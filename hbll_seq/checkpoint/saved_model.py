@@ -1,4 +1,8 @@
-"""`save` and `load`: a model's weights, with everything needed to rebuild it."""
+"""`save` and `load`: a model's weights, with everything needed to rebuild it.
+
+A module that this package cannot rebuild (one of your own) is saved as its `state_dict` alone, and loaded into another
+of its kind.
+"""
 
 import os
 from typing import Any
@@ -15,41 +19,67 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a model of this package, with its configuration and a checksum of the file.
+    """Write a model with a checksum of the file.
+
+    A model of this package comes with its configuration. Of a module of your own, or a model around one, the file has
+    the `state_dict` alone: `load(path, into=...)` puts it into a module that you built.
 
     Raises:
-        InputError: not a model of this package, one around a module of your own (save its `state_dict` yourself), or
-            one whose weights are of several types.
+        InputError: no module; a model of this package whose weights are of several types; a `state_dict` with more
+            than tensors.
         OSError: the file could not be written; an older file of that name is unchanged.
     """
-    config = getattr(model, "config", None)
-    if not callable(config):
-        raise InputError("model", type(model).__name__, "a model of hbll_seq.models")
-    facts = {"class": type(model).__name__, "config": config()}
+    if not isinstance(model, nn.Module):
+        raise InputError("model", type(model).__name__, "a module")
+    tensors = dict(model.state_dict())
+    if not _rebuilds(model):
+        odd = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
+        if odd:
+            raise InputError("model", f"a state_dict with {odd[0]!r} of {type(tensors[odd[0]]).__name__}", "tensors")
+        write(path, tensors, {"module": type(model).__name__})
+        return
+    facts = {"class": type(model).__name__, "config": model.config()}  # type: ignore[operator]
     if getattr(model, "trained_for", None) is not None:
         facts["trained_for"] = model.trained_for
-    tensors = dict(model.state_dict())
     dtypes = sorted({str(v.dtype) for v in tensors.values()})
     if len(dtypes) != 1 or not {v.dtype for v in tensors.values()} <= set(_FLOATS):
         raise InputError("model", f"tensors of {', '.join(dtypes)}", "one float type for all: model.to(dtype)")
     write(path, tensors, facts)
 
 
-def load(path: str | os.PathLike[str]) -> nn.Module:
-    """Rebuild a model from a file of `save`, on the CPU.
+def _rebuilds(model: nn.Module) -> bool:
+    """Whether a file can say how to build the model: a class of this package, all of whose parts are named."""
+    if CLASSES.get(type(model).__name__) is not type(model):
+        return False
+    return not hasattr(model, "_config") or model._config is not None
+
+
+def load(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.Module:
+    """Rebuild a model from a file of `save`, on the CPU, or load its weights into a module.
 
     The sizes in the file's configuration are compared with its tensors before memory of these sizes is allocated.
 
+    Args:
+        path: the file.
+        into: a module with the file's parameters and buffers, names and shapes alike; it is changed and returned. It
+            keeps its devices and types. None: a model of this package is built from the file.
+
     Raises:
-        InputError: not a file from `save`, a model of an unknown class, or a damaged file.
+        InputError: not a file from `save`, a model of an unknown class, a damaged file, or one of another module.
     """
     tensors, facts = read(path)
-    if "class" not in facts and "tree" in facts:
+    if ("class" not in facts and "module" not in facts) and "tree" in facts:
         raise refused(
             path, "which is a training checkpoint", "path",
             "a file from hs.save; build the model again and call fit(model, ..., checkpoint=..., resume=True) to have "
             "the checkpoint's weights in it, then hs.save(model, another file)",
         )  # fmt: skip
+    if into is not None:
+        return _load_into(path, into, tensors, facts)
+    if "module" in facts:
+        raise InputError(
+            "into", f"None, and {os.fspath(path)!r} has the weights of a {facts['module']}", "such a module of yours"
+        )
     name, config = facts.get("class"), facts.get("config")
     if not isinstance(name, str) or name not in CLASSES:
         raise refused(path, f"of class {name!r}", "path", f"one of {sorted(CLASSES)}")
@@ -72,6 +102,24 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
             raise refused(path, f"whose model was trained for {facts['trained_for']!r}")
         model.trained_for = facts["trained_for"]
     return model
+
+
+def _load_into(
+    path: str | os.PathLike[str], into: nn.Module, tensors: dict[str, Tensor], facts: dict[str, Any]
+) -> nn.Module:
+    """Load the file's tensors into a module, all or none."""
+    if not isinstance(into, nn.Module):
+        raise InputError("into", type(into).__name__, "a module, or None")
+    wanted = {k: tuple(v.shape) for k, v in into.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in tensors.items()}
+    for k in sorted(wanted.keys() | found.keys()):
+        if wanted.get(k) != found.get(k):
+            have, want = (f"shape {one[k]}" if k in one else "absent" for one in (found, wanted))
+            raise refused(path, f"whose tensor {k!r} is {have}", "path", f"{want}, as in the module")
+    into.load_state_dict(tensors)
+    if "trained_for" in facts and hasattr(into, "trained_for"):
+        into.trained_for = facts["trained_for"]
+    return into
 
 
 def _build(path: str | os.PathLike[str], name: str, config: dict[str, Any]) -> nn.Module:

@@ -1,7 +1,7 @@
 """The part of a model that inputs and targets are checked against."""
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -23,4 +23,8 @@ class Expected(Protocol):
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Iterate over the weights; inputs get their dtype."""
+        ...
+
+    def prepared(self, x: Any) -> Any:
+        """Return x, where the model turns raw inputs into time steps with these in their place."""
         ...

@@ -2,7 +2,8 @@
 
 Accepted as x: a tensor or NumPy array `(N, T)` of symbols or `(N, T, D)` of features; one unbatched sequence;
 a list of sequences of different lengths; `(x, lengths)`; a `PackedSequence`; a `Dataset` (read once) or a
-`DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`. Next-step models also take one long
+`DataLoader` (read anew each epoch) that yield x, `(x, y)` or `(x, y, lengths)`. Models of sound take lists of waves
+`(samples,)`, too. Next-step models also take one long
 1-D text, cut into windows. Values after a sequence's length are ignored.
 Models of arrays (images, vectors) take `(N, ...)` with one target each, in the same containers.
 """
@@ -141,6 +142,7 @@ def _cut(x: Tensor, y: Tensor | None, length: Any, i: int, model: Expected) -> t
 
 def _together(x: Any, model: Expected) -> tuple[Tensor, Tensor | None]:
     """Return one tensor, and lengths where they are known."""
+    x = model.prepared(x)
     if isinstance(x, PackedSequence):  # a named tuple: tested before tuple
         try:
             padded, lengths = pad_packed_sequence(x, batch_first=True)

@@ -3,8 +3,8 @@
 Batch number i is a function of (seed, i) alone. So a resumed run needs no saved iterator: it asks for batch i.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -42,14 +42,32 @@ class Source(Protocol):
         ...
 
 
+class Renew(Protocol):
+    """A function that makes training batches anew, for augmentation."""
+
+    def __call__(self, batch: Batch, rows: Sequence[int], epoch: int, seed: int) -> Batch:
+        """Return what takes the place of `batch`, these rows of the source: a function of the arguments alone."""
+        ...
+
+    def longest(self, steps: int) -> int:
+        """Return the most time steps that a sequence of `steps` may get."""
+        ...
+
+
 @dataclass
 class Padded:
-    """Sequences in memory, padded to the longest."""
+    """Sequences in memory, padded to the longest.
+
+    Attributes:
+        x, lengths, y, mask: as in `Batch`, of all sequences.
+        renew: makes training batches anew; None for the data as they are. `in_order` and the held-out tail never are.
+    """
 
     x: Tensor
     lengths: Tensor
     y: Tensor
     mask: Tensor | None
+    renew: Renew | None = field(default=None, kw_only=True)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """See `Source`."""
@@ -57,13 +75,16 @@ class Padded:
 
     def longest(self) -> int | None:
         """See `Source`."""
-        return int(self.lengths.max())
+        steps = int(self.lengths.max())
+        return steps if self.renew is None else self.renew.longest(steps)
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`. Each epoch is a permutation; its last batch may be smaller."""
         epoch, at = divmod(step, self.steps_per_epoch(batch_size))
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed * MIX + epoch))
-        return self._take(order[at * batch_size : (at + 1) * batch_size])
+        rows = order[at * batch_size : (at + 1) * batch_size]
+        batch = self._take(rows)
+        return batch if self.renew is None else self.renew(batch, rows.tolist(), epoch, seed)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """See `Source`."""
@@ -86,6 +107,7 @@ class Padded:
                 "a fraction that leaves some to train on",
             )
         before, after = self._part(slice(0, cut)), self._part(slice(cut, None))
+        before.renew = self.renew
         for part, which in ((before, "first"), (after, "last")):
             if part.mask is not None and not part.mask.any():
                 came = f"{fraction}, and no step that counts in the {which} {len(part.x)} sequences"

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.plan import Record
-from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import warn
 
 _MEMORY = 8  # updates remembered when the effort is lowered
@@ -73,7 +73,8 @@ class Controller:
     def feedback_within(self, blocks: int) -> float:
         """Return the residual allowed to messages over so many blocks: errors add up from block to block.
 
-        Measured in docs/notes/2026-11-28-dynamics-that-do-not-forget.md.
+        What the next scan would move shows most of that, but not where the carry is far from the Jacobian
+        (docs/notes/2026-11-29-errors-that-add-up.md).
         """
         return self.feedback_tolerance * min(1.0, (FEW / blocks) ** 2)
 

@@ -11,12 +11,12 @@ from hbll_seq.cells import Captures, Cell, in_precision
 from hbll_seq.data.batch import Batch
 from hbll_seq.engine.controller import Controller
 from hbll_seq.engine.cost import Machine
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.layer import run_layer
 from hbll_seq.engine.one_layer import Head, step_one_layer
 from hbll_seq.engine.options import Options
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.schedule import Layer, Schedule, Shape, choose
-from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import InputError
 from hbll_seq.kernels import graphs, machine
 from hbll_seq.tree import auto_block

@@ -1,9 +1,8 @@
 """A recurrent layer trained block by block: the autograd node that stands for one layer.
 
-Forward solves the boundary states and rolls all blocks from them; backward solves the feedback
-messages and differentiates every block on its own. No graph ever joins two blocks: a block
-gets two constants from the others, its start state and the message at its end. Block i's objective
-(docs/method.md#the-probabilistic-reading) is
+Forward solves the boundary states and rolls all blocks from them; backward solves the feedback messages and
+differentiates every block on its own. No graph ever joins two blocks: a block gets two constants from the others, its
+start state and the message at its end. Block i's objective (docs/method.md#the-probabilistic-reading) is
 
     l_i + <F_i(h_i), stop(lambda_{i+1})> + pull * |F_i(h_i) - stop(h_{i+1})|^2 / 2
 
@@ -23,9 +22,10 @@ from hbll_seq.cells import Cell, captured, filled, in_precision
 from hbll_seq.engine.block_loss import BlockLoss
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, discounts, from_blocks, to_blocks, valid_boundaries
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import Amplification, InOrder, exact_starts
-from hbll_seq.engine.solve import Effort, Feedback, States, solve_feedback, solve_states
+from hbll_seq.engine.solve import Feedback, States, solve_feedback, solve_states
 
 TWICE = "this layer's backward pass has no graph: second derivatives need PyTorch's own layer (hs.revert)"
 

@@ -30,9 +30,11 @@ class Options:
         pull: weight of the pull to the posterior (docs/method.md#the-probabilistic-reading), or "auto": above 0 only
             while a fixed number of sweeps leaves gaps.
         tolerance: target of the boundaries' relative inconsistency
-            (docs/method.md#solving-for-the-states-consistency-sweeps): the mean of all, and 0.3 of the worst.
-        feedback_tolerance: target of the feedback messages' relative squared residual
-            (docs/method.md#solving-for-the-messages-feedback-corrections); with n > 64 blocks, times (64 / n)^2.
+            (docs/method.md#solving-for-the-states-consistency-sweeps), and of what the next sweep would change: the
+            mean of all, and 0.3 of the worst.
+        feedback_tolerance: target of the feedback messages' relative squared residual, and of what the next correction
+            would change (docs/method.md#solving-for-the-messages-feedback-corrections); with n > 64 blocks, times
+            (64 / n)^2.
         carry: "calibrated" (the cell's own, scaled per unit by earlier sweeps' measurements), "own", or "none" (Jacobi
             sweeps, and no carry in the feedback's scan).
         execution: schedule; the gradient is the same within the tolerances.

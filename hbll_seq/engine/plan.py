@@ -7,7 +7,8 @@ from torch import Tensor
 
 from hbll_seq.cells import Captures
 from hbll_seq.engine.blocks import Depth
-from hbll_seq.engine.solve import Effort, Feedback, States
+from hbll_seq.engine.effort import Effort
+from hbll_seq.engine.solve import Feedback, States
 
 
 @dataclass

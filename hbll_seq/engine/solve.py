@@ -21,14 +21,15 @@ by a reverse scan. The first pass from l = 0 gives l_i = g_i + G_i l_{i+1}; each
 correction, block-local, and the fixed point is the exact gradient of backpropagation through time.
 With a discount gamma_i < 1 the message that enters block i is gamma_i l_{i+1}, here and in the scan.
 
-The residuals e_i - h_{i+1} and q_i - l_i cost nothing extra. Like the step-size control of an ODE
-solver, both loops continue until the residual meets a tolerance. A block whose residual grew in a
+The gaps e_i - h_{i+1} and q_i - l_i cost nothing extra. Like the step-size control of an ODE solver,
+both loops continue until the residual meets a tolerance: the size of the gaps, or of what the next scan
+would move, if that is more. Where dynamics do not forget, many small gaps in a row add up to a large
+error, and the scan is what adds them up. A block whose residual grew in a
 sweep falls back to Jacobi for the next one. If residuals fall too slowly to meet the tolerance in the
 allowed iterations, a loop stops with `converged` False, and the caller goes through the sequence in
 order. A fixed effort never stops early, nor do so few blocks that the allowed iterations are exact.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,44 +40,12 @@ from hbll_seq.cells import Cell
 from hbll_seq.engine.block_loss import BlockLoss, LossPass
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth
+from hbll_seq.engine.effort import Effort
 from hbll_seq.kernels.scan import prefix_scan, reverse_scan
 
 WORST = 0.3  # weight of the worst boundary's gap beside the mean of all
 MakeRoll = Callable[[Tensor, bool], BlockRoll]  # start (n, B, S), keep -> all blocks, rolled from there
 Observe = Callable[[Tensor, Tensor, Tensor], None]
-
-
-class Effort(NamedTuple):
-    """The limits of a loop.
-
-    Attributes:
-        least: iterations without a test (rolled without keeping activations).
-        most: iterations after which it stops with any residual.
-        tolerance: relative residual at which it stops.
-        fixed: the user fixed the count: `most` iterations are made and used, with any residual.
-    """
-
-    least: int
-    most: int
-    tolerance: float
-    fixed: bool = False
-
-    def hopeless(self, residuals: list[float], most: int) -> bool:
-        """Predict from the residuals so far, one per iteration, that `most` iterations will not meet the tolerance.
-
-        The prediction continues a geometric series at the better rate of the last iteration and the last two. It starts
-        at the second iteration (docs/notes/2026-11-28-dynamics-that-do-not-forget.md compares rules): the first one
-        says little, since its guess was zero.
-        """
-        if self.fixed or len(residuals) <= 2:
-            return False
-        *_, first, before, last = residuals
-        if not math.isfinite(last):
-            return True
-        if last <= self.tolerance:
-            return False
-        rate = min(last / before, math.sqrt(last / first))
-        return last * rate ** (most + 1 - len(residuals)) > self.tolerance
 
 
 class States(NamedTuple):
@@ -86,7 +55,7 @@ class States(NamedTuple):
         roll: the last roll of all blocks, with activations, from `start`.
         start: `(n, B, S)` state at each block's start.
         gap: `(n-1, B, S)` F_i(h_i) - h_{i+1}, zero after a sequence's end.
-        residuals: relative inconsistency before each sweep and at the end.
+        residuals: relative squared size of the gaps, or of the next change of starts, before each sweep and at the end.
         sweeps: sweeps done.
         carry: `(n, B, M)` the cells' own, for the feedback: a carry calibrated on sweeps costs it corrections.
         fallbacks: fraction of blocks that fell back to Jacobi in the last sweep.
@@ -112,7 +81,7 @@ class Feedback(NamedTuple):
         start: `(B, S)` gradient on the initial state.
         dx: `(K, n, B, D)` gradient on the inputs, or None.
         parameters: gradients of the cell's parameters.
-        residuals: relative residual of each pass.
+        residuals: relative squared size of the gaps, or of the next correction, in each pass.
         corrections: passes beyond the two of every update.
         converged: within the tolerance, or exact after as many passes as there are boundaries.
         scored: the last pass over the loss, if it was computed group by group; None if its gradient was given.
@@ -128,7 +97,7 @@ class Feedback(NamedTuple):
     scored: LossPass | None
 
 
-def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
+def _inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
     """Return the mean square of the gaps, or `WORST` times the worst boundary's, relative to the variance of the
     states.
 
@@ -140,6 +109,8 @@ def inconsistency(gap: Tensor, end: Tensor, valid: Tensor | None) -> float:
         end: `(n-1, B, S)` block ends.
         valid: `(n-1, B, 1)` 1.0 where the boundary lies inside its sequence; None if all do.
     """
+    if not len(gap):
+        return 0.0
     each = gap.square().mean(-1)  # (n-1, B)
     if valid is None:
         variance, mean = end.flatten(0, 1).var(0, correction=0).mean(), each.mean()
@@ -176,8 +147,8 @@ def solve_states(
         observe: called after every sweep with the change of starts, the resulting change of ends,
             and the cells' own carry before it, all without block 0; it measures the carry.
     """
-    m = cell.memory_size
-    h, sweeps, residuals = guess, 0, []
+    h, sweeps = guess, 0
+    residuals: list[float] = []
     before: Tensor | None = None  # each block's squared gap one sweep ago
     fallbacks = 0.0
     enough = h.shape[0] - 1  # sweeps after which every boundary is exact
@@ -202,22 +173,31 @@ def solve_states(
         else:
             used = carry
         before = size
-        r = inconsistency(gap, roll.end[:-1], valid) if h.shape[0] > 1 else 0.0
-        residuals.append(r)
-        converged = r <= effort.tolerance or sweeps >= enough
+        new_start = _next_start(cell, h, roll, gap, used)
+        move = new_start[1:] - h[1:] if valid is None else (new_start[1:] - h[1:]) * valid
+        residuals.append(max(_inconsistency(one, roll.end[:-1], valid) for one in (gap, move)))
+        converged = residuals[-1] <= effort.tolerance or sweeps >= enough
         if (roll.kept and (sweeps >= most or converged)) or (most < enough and effort.hopeless(residuals, most)):
             return States(roll, h, gap, residuals, sweeps, own, fallbacks, converged)
         depth.levels += max(h.shape[0] - 1, 1).bit_length()
-        moved = prefix_scan(used[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
-        new_end = roll.end[:-1].clone()
-        change = used[:-1] * moved[:-1]  # change of the end by the moved start
-        new_end[..., :m] += change
-        if roll.link is not None:
-            new_end[..., m:] += roll.link[:-1] * change
         roll.let_go()
         last, last_start, last_own = roll, h, own
-        h = torch.cat([h[:1], cell.clamp(new_end, h[0])])
+        h = new_start
         sweeps += 1
+
+
+def _next_start(cell: Cell, start: Tensor, roll: BlockRoll, gap: Tensor, carry: Tensor) -> Tensor:
+    """Return the starts `(n, B, S)` of the next sweep: every block's end, changed by its moved start."""
+    if not len(gap):
+        return start
+    m = cell.memory_size
+    moved = prefix_scan(carry[:-1], gap[..., :m], torch.zeros_like(gap[0, :, :m]))  # (n, B, M)
+    new_end = roll.end[:-1].clone()
+    change = carry[:-1] * moved[:-1]
+    new_end[..., :m] += change
+    if roll.link is not None:
+        new_end[..., m:] += roll.link[:-1] * change
+    return torch.cat([start[:1], cell.clamp(new_end, start[0])])
 
 
 def solve_feedback(
@@ -261,20 +241,26 @@ def solve_feedback(
         else:
             q, dx, parameters = roll.backward(dout, dend, gradients=final, inputs=inputs)
         gap = q[1:] - lam[1:n]
-        r = float(gap.square().sum() / q[1:].square().sum().clamp(min=1e-30)) if n > 1 else 0.0
-        residuals.append(r)
+        moved = _next_correction(gap, factor, roll.link, m)
+        total = q[1:].square().sum().clamp(min=1e-30)
+        residuals.append(max(float(one.square().sum() / total) for one in (gap, moved)))
         most = min(effort.most, n - 2) + 1
-        converged = n == 1 or local or r <= effort.tolerance or passes >= n - 1
+        converged = n == 1 or local or residuals[-1] <= effort.tolerance or passes >= n - 1
         if (final and (converged or passes >= most)) or (most < n - 1 and effort.hopeless(residuals, most)):
             return Feedback(lam, q[0], dx, parameters, residuals, max(passes - 1, 0), converged, scored)
         depth.levels += max(n - 1, 1).bit_length()
         lam = lam.clone()
         if n > 1:
-            b = gap[..., :m]
             if roll.link is not None:
                 lam[1:n, :, m:] = q[1:, :, m:]
-                b = b.clone()
-                b[:-1] += factor[1:-1] * roll.link[1:-1] * gap[1:, :, m:]
-            moved = reverse_scan(factor[1:-1], b[:-1], b[-1]) if n > 2 else b  # (n-1, B, M): boundaries 1..n-1
             lam[1:n, :, :m] += moved
         passes += 1
+
+
+def _next_correction(gap: Tensor, factor: Tensor, link: Tensor | None, m: int) -> Tensor:
+    """Return what the gaps `(n-1, B, S)` of the messages move their first M values: `(n-1, B, M)`."""
+    b = gap[..., :m]
+    if link is not None:
+        b = b.clone()
+        b[:-1] += factor[1:-1] * link[1:-1] * gap[1:, :, m:]
+    return reverse_scan(factor[1:-1], b[:-1], b[-1]) if len(gap) > 1 else b  # boundaries 1..n-1

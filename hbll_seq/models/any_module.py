@@ -180,8 +180,8 @@ class AnyModule(TimeModel):
 
     def task_settings(self) -> dict[str, Any]:
         """See `Model`."""
-        task = self.own.task if self.own is not None else None
-        return {"task": task, "objective": self.loss.named(), "loss": self.loss.described()}
+        own = {"task": None} if self.own is None else self.own.task_settings()
+        return {**own, "objective": self.loss.named(), "loss": self.loss.described()}
 
     def config(self) -> dict[str, Any]:
         """Refuse: a module of the user's cannot be rebuilt.
@@ -211,7 +211,7 @@ class AnyModule(TimeModel):
                 raise InputError("sample_weight", "given for a text or a DataLoader", "sequences in memory")
             return join_weight(found, weight, reading.dtype)
         values, lengths, y = as_sequences(x, own, y)
-        return join(values, lengths, y, reading, mask, ignore_index, weight)
+        return own.augmented(join(values, lengths, y, reading, mask, ignore_index, weight), x)
 
     def check(self, batch: Any) -> Batch:
         """See `Model`."""
@@ -219,6 +219,8 @@ class AnyModule(TimeModel):
 
     def rehearse(self, batch: Batch, sources: list[Source]) -> None:
         """Call module and loss once on the first batch; see `check_module.rehearse`."""
+        if self.own is not None:
+            self.own.rehearse(batch, sources)
         rehearse(self, batch, sources)
 
     @contextmanager
@@ -248,7 +250,7 @@ def join_weight(found: Padded, weight: Any, dtype: torch.dtype) -> Pairs:
     """Return the same data with a weight for every sequence."""
     weights, unequal = read_weight(weight, len(found.x), dtype), int(found.lengths.min()) < found.x.shape[1]
     aligned = found.mask is not None
-    return Pairs(found.x, found.lengths, found.y, found.mask, None, weights, unequal, aligned)
+    return Pairs(found.x, found.lengths, found.y, found.mask, None, weights, unequal, aligned, renew=found.renew)
 
 
 def as_model(

@@ -54,6 +54,10 @@ class Model(nn.Module):
         """Rebuild from `config()`."""
         return cls(**config)
 
+    def prepared(self, x: Any) -> Any:
+        """Return x, in a form of `fit`; a model of sound turns lists of waves into time steps and lengths."""
+        return x
+
     @property
     def inner(self) -> nn.Module:
         """The module that `fit` was given: its names are those of checkpoints."""
@@ -68,6 +72,10 @@ class Model(nn.Module):
             InputError: names the argument, the value given and the value expected.
         """
         return as_source(x, y, self, mask=mask, window=window, ignore_index=ignore_index)
+
+    def augmented(self, source: Source, x: Any) -> Source:
+        """Return the source of x, a form of `fit`; a model of sound makes its training batches anew."""
+        return source
 
     def check(self, batch: Any) -> Batch:
         """Return a batch made by the user, after a check.

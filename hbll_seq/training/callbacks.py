@@ -1,4 +1,4 @@
-"""Four hooks, and early stopping.
+"""Four hooks, early stopping, and what else a run can call: `CSVLogger`, `TensorBoard`, `BestCheckpoint`.
 
 A callback is an object with any of `on_fit_begin(run)`, `on_step_end(run, step)`, `on_validation(run, step)`,
 `on_fit_end(run)`, where `run` is the `History` so far. A plain callable serves as `on_validation`.
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from hbll_seq.errors import InputError
 from hbll_seq.training.history import History
+from hbll_seq.training.loggers import BestCheckpoint as BestCheckpoint
+from hbll_seq.training.loggers import CSVLogger as CSVLogger
+from hbll_seq.training.loggers import TensorBoard as TensorBoard
 
 HOOKS = ("on_fit_begin", "on_step_end", "on_validation", "on_fit_end")
 
@@ -101,7 +104,7 @@ class Callbacks:
             raise InputError("callbacks", type(callbacks).__name__, "a list of callbacks")
         self._all = list(callbacks)
         self._hooks: dict[str, list[Callable[..., Any]]] = {name: [] for name in HOOKS}
-        self.needs_validation = any(isinstance(one, EarlyStopping) for one in self._all)
+        self.needs_validation = any(isinstance(one, EarlyStopping | BestCheckpoint) for one in self._all)
         for one in self._all:
             found = [(name, getattr(one, name)) for name in HOOKS if callable(getattr(one, name, None))]
             if not found and callable(one):

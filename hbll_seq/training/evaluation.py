@@ -134,6 +134,8 @@ def predict(
     """
     batch_size = integer("batch_size", batch_size)
     model = model.inner if isinstance(model, AnyModule) else model
+    if not isinstance(model, nn.Module):
+        raise InputError("model", shown(model), "a model of this package, or any torch.nn.Module")
     if not isinstance(model, Model):
         if flag("probabilities", probabilities):
             raise InputError("probabilities", "True for a module whose outputs may be anything", "False")

@@ -5,18 +5,36 @@ import json
 import math
 import pathlib
 import platform
+from collections.abc import Iterator, KeysView
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
+
+from hbll_seq.optional import optional
+from hbll_seq.training.columns import Columns, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+class Best(NamedTuple):
+    """The validation with the lowest loss.
+
+    Attributes:
+        step: its update, from 1.
+        metrics: the figures of that validation by name, `val_loss` among them.
+    """
+
+    step: int
+    metrics: dict[str, float]
+
+
 class History:
     """Result of `fit`.
+
+    `run["loss"]` is `run.history["loss"]`; `"loss" in run` and `run.keys()` are as for that dictionary.
 
     Attributes:
         model: the trained model (the object that was given to `fit`).
@@ -49,6 +67,50 @@ class History:
         """Append one value to each named list."""
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """Return the list of a figure. A KeyError names those that there are."""
+        if name not in self.history:
+            raise KeyError(f"{name!r}: not in this history, which has {sorted(self.history)}")
+        return self.history[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether the history has a figure of this name."""
+        return name in self.history
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names of the figures."""
+        return iter(self.history)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the figures."""
+        return self.history.keys()
+
+    @property
+    def best(self) -> Best | None:
+        """The validation with the lowest `val_loss`, the first of equals; None if there was none."""
+        losses = [(math.inf if math.isnan(one) else one) for one in self.history.get("val_loss", [])]
+        if not losses:
+            return None
+        at = losses.index(min(losses))
+        count, names = len(losses), (n for n in self.history if n.startswith("val_") and n != "val_step")
+        values = {name: self.history[name][at] for name in names if len(self.history[name]) == count}
+        return Best(self.history["val_step"][at], values)
+
+    def to_frame(self) -> Any:
+        """Return a `pandas.DataFrame`: one row an update, with `step` as index, NaN where a figure was not measured.
+
+        The losses of blocks and the numbers of skipped updates are not in it.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        pandas = optional("pandas", "frames", "History.to_frame")
+        return pandas.DataFrame(Columns(self.history).as_dict()).set_index("step")
+
+    def to_csv(self, path: str | pathlib.Path) -> None:
+        """Write the table of `to_frame` as CSV, empty where a figure was not measured. It needs no pandas."""
+        write_csv(path, Columns(self.history))
 
     def to_json(self, path: str | pathlib.Path | None = None) -> str:
         """Return everything but the model as JSON; also write it to `path` if given."""

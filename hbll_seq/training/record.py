@@ -1,5 +1,8 @@
 """The figures of one update, added to the history."""
 
+import math
+from typing import Any
+
 from hbll_seq.training.history import History
 from hbll_seq.training.step import StepInfo
 
@@ -19,8 +22,18 @@ def record(run: History, info: StepInfo, number: int, lr: float, seconds: float,
     """
     metrics = {name: v if isinstance(v, str) else float(v) for name, v in info.result.metrics.items()}
     checked = {name: metrics.pop(name) for name in CHECKED if name in metrics}
+    _pad(run, metrics)
     run.add(step=number, loss=info.result.loss, lr=lr, grad_norm=info.grad_norm, seconds=seconds, **metrics)
     for name, value in checked.items():
         run.add(**{name: value, f"{CHECKED[name]}_step": number})
     if blocks and info.result.block_loss is not None:
         run.add(block_loss=info.result.block_loss.tolist(), block_step=number)
+
+
+def _pad(run: History, metrics: dict[str, Any]) -> None:
+    """Keep one value an update in every list: a run that was resumed with another rule has other figures."""
+    before, history = len(run.history["step"]), run.history
+    for name, value in metrics.items():
+        if len(history.get(name, [])) < before:
+            missing = "" if isinstance(value, str) else math.nan
+            history.setdefault(name, []).extend([missing] * (before - len(history.get(name, []))))

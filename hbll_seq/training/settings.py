@@ -18,7 +18,7 @@ from hbll_seq.rules import Rule
 
 FROM_CONFIG = (
     "rule", "steps", "batch_size", "seed", "lr", "weight_decay", "clip", "window", "optimizer", "schedule", "warmup",
-    "task", "objective", "loss", "accumulate", "stateful",
+    "task", "objective", "loss", "accumulate", "stateful", "augment",
 )  # fmt: skip
 NOTED = ("device", "python", "torch", "hbll_seq", "threads")
 GROUPS = "settings of the optimizer"

@@ -11,10 +11,10 @@ from hbll_seq.cells import mixed as mixed_cells
 from hbll_seq.cells.fused import CellRoll
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.controller import Controller
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.layer import run_layer
 from hbll_seq.engine.options import FINEST_BF16
 from hbll_seq.engine.plan import Plan, Record
-from hbll_seq.engine.solve import Effort
 from hbll_seq.kernels import machine
 from hbll_seq.kernels.roll import rounds
 from hbll_seq.rules.execute import train

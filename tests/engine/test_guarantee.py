@@ -1,5 +1,6 @@
 """No update comes from boundaries or messages outside the tolerance, unless the user fixed the effort: then it is said."""
 
+import copy
 import math
 import warnings
 
@@ -13,9 +14,9 @@ from torch import nn
 import hbll_seq as hs
 from hbll_seq.engine import Schedule
 from hbll_seq.engine.controller import PAUSE, SWITCHES, Controller
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.engine import shape_name
 from hbll_seq.engine.plan import Record
-from hbll_seq.engine.solve import Effort
 from hbll_seq.errors import EngineWarning
 from hbll_seq.kernels import buffers
 
@@ -66,6 +67,30 @@ def test_never_silent(cell, strength, block, execution, seed):
     assert cosine(ours, exact) > 0.99
     if metrics["messages"] == metrics["boundaries"] == "exact":
         torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-7 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("execution", ["parallel", "exact-forward"])
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_small_gaps_that_add_up_are_not_within_the_tolerance(kind, execution):
+    """Where credit fades over thousands of steps, each block's gap is small and their sum was a fifth of the gradient."""
+    torch.manual_seed(0)
+    plain = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](8, 32, batch_first=True).double()
+    with torch.no_grad():  # time scales up to 1,000 steps
+        keep = torch.log(torch.rand(32) * 1000 + 1)
+        plain.bias_ih_l0[32:64] = keep
+        if kind == "lstm":
+            plain.bias_ih_l0[:32] = -keep
+    x, w = torch.randn(2, 2048, 8).double(), torch.randn(2, 1, 32).double()
+    within = 3e-4
+    ours = hs.convert(
+        copy.deepcopy(plain), execution=execution, block_size=32, tolerance=within, feedback_tolerance=within
+    )
+    gradients = []
+    for layer in (plain, ours):
+        (layer(x)[0] * w).sin().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in layer.parameters()]))
+    exact, found = gradients
+    assert float((found - exact).norm() / exact.norm()) < math.sqrt(within)
 
 
 def test_what_the_user_fixed_is_done_and_said():

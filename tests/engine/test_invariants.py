@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.layer import run_layer, solve_layer_states
 from hbll_seq.engine.plan import Plan, Record
-from hbll_seq.engine.solve import Effort
 from hbll_seq.losses import objective
 from hbll_seq.rules.base import make
 from hbll_seq.rules.execute import train

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import hbll_seq as hs
 
 SHORT, LONG = 300, 10_000
+AUGMENT = hs.audio.Augment(speed=0.1, colour=1.0, noise=(5, 30), bands=1, steps=2)
 N, T = 3, 8
 
 
@@ -213,7 +214,9 @@ def calls(g, name, model, x, y):
     if name == "sound":
         every += [
             ("prepare", model.prepare, dict(waves=[wave, wave[:20]])),
-            ("listen", model.listen, dict(chunk=wave, where=model.listen(wave)[1])),
+            ("listen", model.listen, dict(chunk=wave, where=model.listen(wave)[1], end=False)),
+            ("fit waves", hs.fit, dict(model=model, x=[wave, wave[:20], wave[:9]], y=y, **train)),
+            ("predict waves", hs.predict, dict(model=model, x=[wave, wave[:20], wave[:9]])),
         ]
     if name == "wave":
         every += [
@@ -226,6 +229,10 @@ def calls(g, name, model, x, y):
             ("decode", hs.audio.mu_law_decode, dict(codes=torch.tensor([0, 3]), levels=16)),
             ("vary", hs.audio.vary, dict(waves=[wave, wave[:9]], copies=1, speed=0.1, colour=1.0, seed=0)),
             ("spec_augment", hs.audio.spec_augment, dict(x=x, lengths=torch.tensor([T, 2, 3]), bands=1, steps=2, masks=1, seed=0)),
+            ("Augment", hs.audio.Augment, dict(speed=0.1, colour=1.0, noise=(5, 30), bands=2, steps=3, masks=1)),
+            ("copy", AUGMENT.wave, dict(wave=wave, seed=0, epoch=1, index=2)),
+            ("edit_distance", hs.audio.edit_distance, dict(reference="ab", hypothesis=[1, 2], unit="label")),
+            ("error_rate", hs.audio.error_rate, dict(references=["a b", "c"], hypotheses=["a", "c"], unit="word")),
             ("write", hs.audio.write, dict(path=os.devnull, wave=wave, rate=100)),
             ("Frames", hs.audio.Frames, dict(samples=4)),
             ("LogMel", hs.audio.LogMel, dict(rate=1000, mels=5, window=32, hop=16)),

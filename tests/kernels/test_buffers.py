@@ -13,10 +13,10 @@ from hbll_seq.cells import AutogradRoll, MixedCell, SymbolCell, gru_roll
 from hbll_seq.engine import block_loss
 from hbll_seq.engine.block_roll import BlockRoll
 from hbll_seq.engine.blocks import Depth, to_blocks
+from hbll_seq.engine.effort import Effort
 from hbll_seq.engine.layer import run_layer
 from hbll_seq.engine.plan import Plan, Record
 from hbll_seq.engine.sequential import InOrder
-from hbll_seq.engine.solve import Effort
 from hbll_seq.kernels import buffers, cross_entropy
 from hbll_seq.kernels.gru_reference import ReferenceGRURoll
 

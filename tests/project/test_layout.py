@@ -13,8 +13,9 @@ from benchmarks.architecture import PICTURE, arrows, between, files, graph, part
 PACKAGE, TESTS = pathlib.Path(hs.__file__).parent, pathlib.Path(__file__).parents[1]
 # from the lowest up; a module may import from its own part and from parts before it
 ORDER = (
-    "errors", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "distributed", "audio", "datasets", "models",
-    "checkpoint", "rules", "plot", "training", "paths", "attribution", "installation", "bibliography", "",
+    "errors", "optional", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "distributed", "audio",
+    "datasets", "models", "checkpoint", "exporters", "rules", "plot", "training", "paths", "attribution",
+    "installation", "bibliography", "",
 )  # fmt: skip
 FILES, TEST_FILES = files(), sorted(TESTS.rglob("test_*.py"))
 GRAPH = graph()
@@ -79,6 +80,17 @@ def test_no_public_function_hides_its_module():
                 assert full.removeprefix("hbll_seq.") not in MODULES, f"{full} is no longer the module of that name"
 
     look(hs, set())
+
+
+def test_a_tab_key_shows_the_public_names():
+    imported = {
+        name.asname or name.name
+        for node in ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert dir(hs) == sorted(imported) and {"fit", "nn", "convert"} <= set(dir(hs)) and "kernels" not in dir(hs)
+    assert all(hasattr(hs, name) for name in dir(hs))
 
 
 def functions(file: pathlib.Path) -> list[tuple[str, int]]:

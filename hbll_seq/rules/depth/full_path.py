@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.engine.solve import Effort
+from hbll_seq.engine.effort import Effort
 from hbll_seq.losses import objective
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.base import StepResult

@@ -9,7 +9,7 @@ import torch
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.scalars import number
-from hbll_seq.engine.solve import Effort
+from hbll_seq.engine.effort import Effort
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.base import Rule, StepResult, register

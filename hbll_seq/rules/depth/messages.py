@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hbll_seq.engine.solve import WORST, Effort
+from hbll_seq.engine.effort import Effort
+from hbll_seq.engine.solve import WORST
 from hbll_seq.rules.depth.bank import Bank
 from hbll_seq.rules.depth.mixing import Mixing
 from hbll_seq.rules.depth.rolled import Rolled, at_once
