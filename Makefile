@@ -5,11 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo demo-audio demo-distributed test slow lint types docs clean help
+.PHONY: demo demo-audio demo-speech demo-distributed test slow lint types docs clean help
 
 help:
 	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
 	@echo "make demo-audio   the same on sound: which tone came first?"
+	@echo "make demo-speech   from sounds to text: which notes are these?"
 	@echo "make demo-distributed   two processes on one sequence of 65,536 time steps, beside one"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make slow   the tests that take minutes"
@@ -34,6 +35,9 @@ demo: $(STAMP)
 
 demo-audio: $(STAMP)
 	$(BIN)/python -m benchmarks.demo_audio
+
+demo-speech: $(STAMP)
+	$(BIN)/python -m benchmarks.demo_speech
 
 demo-distributed: $(STAMP)
 	$(BIN)/python -m benchmarks.demo_distributed

@@ -16,6 +16,7 @@ from hbll_seq import models as models
 from hbll_seq import nn as nn
 from hbll_seq import plot as plot
 from hbll_seq import rules as rules
+from hbll_seq import text as text
 from hbll_seq.attribution.lag import lag_map as lag_map
 from hbll_seq.attribution.node_credit import credit as credit
 from hbll_seq.attribution.result import Credit as Credit
@@ -82,6 +83,7 @@ __all__ = [
     "rules",
     "save",
     "step",
+    "text",
 ]
 
 

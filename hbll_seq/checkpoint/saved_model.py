@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.checkpoint.container import read, refused, write
-from hbll_seq.errors import InputError
+from hbll_seq.errors import InputError, warn
+from hbll_seq.models.base import Model
 from hbll_seq.models.registry import CLASSES
+from hbll_seq.text import OutsideTokenizer, Tokenizer, from_config
 
 _LARGEST_FRONT = 1 << 24  # numbers of windows and filters, which the configuration alone determines
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -24,6 +26,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     A model of this package comes with its configuration. Of a module of your own, or a model around one, the file has
     the `state_dict` alone: `load(path, into=...)` puts it into a module that you built.
 
+    A language model's tokenizer is in the file; one of another package only by name, which a warning says: then give
+    it to `load`.
+
     Raises:
         InputError: no module; a model of this package whose weights are of several types; a `state_dict` with more
             than tensors.
@@ -31,6 +36,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", type(model).__name__, "a module")
+    model = model.inner if isinstance(model, Model) else model  # of an `AnyModule` what is in it
     tensors = dict(model.state_dict())
     if not _rebuilds(model):
         odd = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
@@ -41,10 +47,14 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     facts = {"class": type(model).__name__, "config": model.config()}  # type: ignore[operator]
     if getattr(model, "trained_for", None) is not None:
         facts["trained_for"] = model.trained_for
+    tokenizer = getattr(model, "tokenizer", None)
     dtypes = sorted({str(v.dtype) for v in tensors.values()})
     if len(dtypes) != 1 or not {v.dtype for v in tensors.values()} <= set(_FLOATS):
         raise InputError("model", f"tensors of {', '.join(dtypes)}", "one float type for all: model.to(dtype)")
     write(path, tensors, facts)
+    if isinstance(tokenizer, Tokenizer) and not tokenizer.portable:
+        name = tokenizer.config().get("name")
+        warn(f"the file holds no {name}, the tokenizer of another package: hs.load(path, tokenizer=...)", UserWarning)
 
 
 def _rebuilds(model: nn.Module) -> bool:
@@ -54,7 +64,7 @@ def _rebuilds(model: nn.Module) -> bool:
     return not hasattr(model, "_config") or model._config is not None
 
 
-def load(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.Module:
+def load(path: str | os.PathLike[str], *, into: nn.Module | None = None, tokenizer: Any = None) -> nn.Module:
     """Rebuild a model from a file of `save`, on the CPU, or load its weights into a module.
 
     The sizes in the file's configuration are compared with its tensors before memory of these sizes is allocated.
@@ -63,9 +73,11 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.M
         path: the file.
         into: a module with the file's parameters and buffers, names and shapes alike; it is changed and returned. It
             keeps its devices and types. None: a model of this package is built from the file.
+        tokenizer: the object of another package with which a language model was made; else None.
 
     Raises:
-        InputError: not a file from `save`, a model of an unknown class, a damaged file, or one of another module.
+        InputError: not a file from `save`, a model of an unknown class, a damaged file, or one of another module; a
+            tokenizer that is needed and not given, or that does not fit.
     """
     tensors, facts = read(path)
     if ("class" not in facts and "module" not in facts) and "tree" in facts:
@@ -75,6 +87,8 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.M
             "the checkpoint's weights in it, then hs.save(model, another file)",
         )  # fmt: skip
     if into is not None:
+        if tokenizer is not None:
+            raise InputError("tokenizer", f"{type(tokenizer).__name__} beside into=", "None: the module has its own")
         return _load_into(path, into, tensors, facts)
     if "module" in facts:
         raise InputError(
@@ -88,14 +102,15 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.M
     layers = config.get("layers", 1)
     if not isinstance(layers, int) or layers > len(tensors):  # layers are built one by one, also on the meta device
         raise refused(path, f"of {layers!r} layers and {len(tensors)} tensors")
+    given = _given(tokenizer, config)
     with torch.device("meta"):  # shapes without memory
-        outline = _build(path, name, config)
+        outline = _build(path, name, config, given)
     dtype = _compare(path, outline, tensors)
     beside = sum(v.numel() for v in vars(getattr(outline, "front", None) or object).values() if isinstance(v, Tensor))
     if beside > _LARGEST_FRONT:
         raise refused(path, f"whose configuration asks for a front end of {beside:,} numbers")
     with torch.device("cpu"):
-        model = _build(path, name, config).to(dtype)
+        model = _build(path, name, config, given).to(dtype)
     model.load_state_dict(tensors)
     if "trained_for" in facts:
         if not hasattr(model, "trained_for") or facts["trained_for"] not in ("full", "any"):
@@ -104,12 +119,24 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.M
     return model
 
 
+def _given(tokenizer: Any, config: dict[str, Any]) -> dict[str, Tokenizer]:
+    """Return the tokenizer that a configuration only names, as an argument of `from_config`."""
+    saved = config.get("tokenizer")
+    if isinstance(saved, dict) and saved.get("kind") == OutsideTokenizer.kind:
+        return {"tokenizer": from_config(saved, tokenizer)}
+    if tokenizer is not None:
+        came = f"{type(tokenizer).__name__}, for a file that needs none"
+        raise InputError("tokenizer", came, "None: the model has its own, or reads no text")
+    return {}
+
+
 def _load_into(
     path: str | os.PathLike[str], into: nn.Module, tensors: dict[str, Tensor], facts: dict[str, Any]
 ) -> nn.Module:
     """Load the file's tensors into a module, all or none."""
     if not isinstance(into, nn.Module):
         raise InputError("into", type(into).__name__, "a module, or None")
+    given, into = into, into.inner if isinstance(into, Model) else into
     wanted = {k: tuple(v.shape) for k, v in into.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     for k in sorted(wanted.keys() | found.keys()):
@@ -119,12 +146,14 @@ def _load_into(
     into.load_state_dict(tensors)
     if "trained_for" in facts and hasattr(into, "trained_for"):
         into.trained_for = facts["trained_for"]
-    return into
+    return given
 
 
-def _build(path: str | os.PathLike[str], name: str, config: dict[str, Any]) -> nn.Module:
+def _build(
+    path: str | os.PathLike[str], name: str, config: dict[str, Any], given: dict[str, Tokenizer]
+) -> nn.Module:  # fmt: skip
     try:
-        model: nn.Module = CLASSES[name].from_config(config)  # type: ignore[attr-defined]  # every registered class has it
+        model: nn.Module = CLASSES[name].from_config(config, **given)  # type: ignore[attr-defined]  # every registered class has it
     except Exception as error:  # a constructor may fail in any way
         raise refused(path, f"whose configuration no {name} has ({type(error).__name__}: {error})") from error
     return model

@@ -59,6 +59,15 @@ def as_source(
     return Padded(*check_targets(x, lengths, y, mask, model, ignore_index))
 
 
+def is_text(x: Any, model: Expected) -> bool:
+    """Return whether x is one long text: one axis of symbols, for a next-step model."""
+    if model.task != "next" or model.input_kind != "symbols":
+        return False
+    if isinstance(x, list):
+        return bool(x) and isinstance(x[0], numbers.Number)
+    return getattr(x, "ndim", None) == 1
+
+
 def text_window(window: Any, model: Expected) -> int:
     """Return the time steps per window of a long text: `window`, or 256, or the model's context if that is less."""
     if window is None:

@@ -11,22 +11,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hbll_seq.text import Tokenizer
 
-def bits_per_character(train: Tensor, valid: Tensor, symbols: list[str]) -> dict[str, float]:
-    """Return the values that `Text.bits_per_character` describes, for `(characters,)` int64 `train` and `valid`."""
-    before, held_out = _utf8(train, symbols), _utf8(valid, symbols)
-    values = {"unigram": _unigram(train, valid, len(symbols))}
+
+def bits_per_character(train: Tensor, valid: Tensor, tokenizer: Tokenizer) -> dict[str, float]:
+    """Return the values that `Text.bits_per_character` describes, for symbols `(n,)` of `train` and `valid`."""
+    held_out = tokenizer.decode(valid)
+    before, after = (one.encode("utf-8", "surrogatepass") for one in (tokenizer.decode(train), held_out))
+    values = {"unigram": _unigram(train.long(), valid.long(), tokenizer.vocab_size) / len(held_out)}
     for name, size in (("gzip", _gzip_size), ("xz", _xz_size)):
-        values[name] = _given(size, before, held_out) * 8 / len(valid)
-        values[name + "_alone"] = size(held_out) * 8 / len(valid)
+        values[name] = _given(size, before, after) * 8 / len(held_out)
+        values[name + "_alone"] = size(after) * 8 / len(held_out)
     return values
 
 
 def _unigram(train: Tensor, valid: Tensor, n_symbols: int) -> float:
-    """Return the cross-entropy of `valid` under the add-one frequencies of `train`, in bits."""
+    """Return the bits of `valid` under the add-one frequencies of `train`."""
     counts = torch.bincount(train, minlength=n_symbols).double() + 1  # (V,)
     bits = (counts.sum() / counts).log() / math.log(2)  # (V,)
-    return float(bits[valid].mean())
+    return float(bits[valid].sum())
 
 
 def _given(size: Callable[[bytes], int], before: bytes, held_out: bytes) -> int:
@@ -40,7 +43,3 @@ def _gzip_size(data: bytes) -> int:
 
 def _xz_size(data: bytes) -> int:
     return len(lzma.compress(data))
-
-
-def _utf8(numbers: Tensor, symbols: list[str]) -> bytes:
-    return "".join([symbols[i] for i in numbers.tolist()]).encode("utf-8", "surrogatepass")

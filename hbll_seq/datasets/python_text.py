@@ -12,8 +12,9 @@ import tokenize
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from hbll_seq.datasets.text import Text
+from hbll_seq.datasets.split_text import Text
 from hbll_seq.errors import InputError
 
 # Typographic signs with an obvious ASCII spelling. Some twenty signs used once each would only
@@ -37,10 +38,11 @@ _SKIPPED_FOLDERS = {
 }
 
 
-def load_pydoc() -> Text:
+def load_pydoc(tokenizer: Any = "char") -> Text:
     """Load CPython's `pydoc_data.topics`: the language reference, prose and code, some 0.47 million characters.
 
-    Topics sorted by key, a blank line between them, non-ASCII mapped out; 90 / 5 / 5 % contiguous.
+    Topics sorted by key, a blank line between them, non-ASCII mapped out; 90 / 5 / 5 % contiguous. `tokenizer`: see
+    `hbll_seq.datasets.text`.
 
     Raises:
         InputError: this Python was stripped of `pydoc_data`.
@@ -52,14 +54,15 @@ def load_pydoc() -> Text:
             "name", "'pydoc' on a Python without pydoc_data", "a full CPython, or load('stdlib')"
         ) from error
     text = "\n\n".join(topics[key] for key in sorted(topics))
-    return Text.from_string(ascii_only(text), f"pydoc_data.topics of {_python()}")
+    return Text.from_string(ascii_only(text), f"pydoc_data.topics of {_python()}", tokenizer=tokenizer)
 
 
-def load_stdlib(limit_characters: int = 4_000_000) -> Text:
+def load_stdlib(limit_characters: int = 4_000_000, tokenizer: Any = "char") -> Text:
     """Load the standard library's source without its tests, whole files in a fixed shuffled order.
 
     Non-ASCII mapped out; the first `limit_characters`, split 90 / 5 / 5 % contiguous. Files are sorted
-    by the hash of their path: sorted by path, `valid` would be a package absent from `train`.
+    by the hash of their path: sorted by path, `valid` would be a package absent from `train`. `tokenizer`: see
+    `hbll_seq.datasets.text`.
 
     Raises:
         InputError: `limit_characters` is below 1,000, or this Python came without readable source.
@@ -76,7 +79,8 @@ def load_stdlib(limit_characters: int = 4_000_000) -> Text:
             break
     if characters < 1000:
         raise InputError("name", f"'stdlib', with no source under {folder}", "a Python with its .py files")
-    return Text.from_string("".join(parts)[:limit_characters], f"standard library source of {_python()}")
+    source = f"standard library source of {_python()}"
+    return Text.from_string("".join(parts)[:limit_characters], source, tokenizer=tokenizer)
 
 
 def ascii_only(text: str) -> str:

@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hbll_seq.datasets.download import digest, fetch
 from hbll_seq.datasets.location import cache_folder, from_environment
-from hbll_seq.datasets.text import Text
+from hbll_seq.datasets.split_text import Text
 from hbll_seq.errors import InputError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -14,7 +15,9 @@ SIZE = 1_115_394  # bytes
 TRAIN_CHARACTERS = 1_000_000
 
 
-def load_tinyshakespeare(path: str | os.PathLike[str] | None = None, download: bool = False) -> Text:
+def load_tinyshakespeare(
+    path: str | os.PathLike[str] | None = None, download: bool = False, tokenizer: Any = "char"
+) -> Text:
     """Load Tiny Shakespeare, 1,115,394 characters, 65 symbols, public domain.
 
     The first 1,000,000 characters are `train`, the rest is `valid`; `test` is empty, because the
@@ -24,6 +27,7 @@ def load_tinyshakespeare(path: str | os.PathLike[str] | None = None, download: b
         path: the file, or the folder with its `input.txt`. When None:
             `$HBLL_SEQ_DATA/tinyshakespeare/input.txt`, then an earlier download.
         download: fetch it (1.1 MB) if it is in none of these places. With `path`, nothing is fetched.
+        tokenizer: see `hbll_seq.datasets.text`.
 
     Raises:
         InputError: no such file, or a text too short to split; the message names a remedy.
@@ -34,7 +38,7 @@ def load_tinyshakespeare(path: str | os.PathLike[str] | None = None, download: b
     text = file.read_bytes().decode("utf-8")
     if len(text) <= TRAIN_CHARACTERS:
         raise InputError("path", f"{len(text):,} characters in {file}", f"more than {TRAIN_CHARACTERS:,}")
-    return Text.from_string(text, f"tiny Shakespeare, {file}", TRAIN_CHARACTERS, len(text))
+    return Text.from_string(text, f"tiny Shakespeare, {file}", TRAIN_CHARACTERS, len(text), tokenizer)
 
 
 def _find(path: str | os.PathLike[str] | None, download: bool) -> Path:

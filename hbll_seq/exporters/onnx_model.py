@@ -56,11 +56,11 @@ def _stack(
             out, end = run_cell(g, cell, in_time, start, counts if directions > 1 else None, backward=bool(backward))
             outs.append(g.one("Transpose", out, perm=TURN))
             ends.append(end)
-        x = _between(g, model.interlayer, layer, x, outs)
+        x = _between(g, model.interlayer, layer, len(model.directions) - 1, x, outs)
     return x, ends
 
 
-def _between(g: Graph, between: Interlayer | None, layer: int, x: str, outs: list[str]) -> str:
+def _between(g: Graph, between: Interlayer | None, layer: int, last: int, x: str, outs: list[str]) -> str:
     """Add projection, normalisation and residual connection, as `Interlayer.forward` does."""
     if between is not None and between.projections:
         maps: Any = between.projections[layer]
@@ -73,6 +73,8 @@ def _between(g: Graph, between: Interlayer | None, layer: int, x: str, outs: lis
     if between is not None and between.skips:
         skip = between.skips[layer]
         h = g.one("Add", h, x if isinstance(skip, nn.Identity) else g.linear(x, skip.weight, None))  # type: ignore[arg-type]
+    if between is not None and between.out is not None and layer == last:
+        h = g.linear(h, between.out.weight, None)
     return h
 
 

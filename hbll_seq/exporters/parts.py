@@ -12,6 +12,7 @@ from torch import nn
 from hbll_seq import nn as layers
 from hbll_seq.cells import MinGRU
 from hbll_seq.errors import InputError
+from hbll_seq.models.interlayer import Interlayer
 from hbll_seq.models.recurrent import SequenceModel
 
 Part = Literal["whole", "step"]
@@ -22,6 +23,10 @@ RECURRENT = (nn.GRU, nn.LSTM, nn.RNN, layers.GRU, layers.LSTM, layers.RNN, layer
 def is_model(model: nn.Module) -> TypeGuard[SequenceModel]:
     """Return whether it is a recurrent model whose every part does what its class says."""
     if not isinstance(model, SequenceModel):
+        return False
+    if type(model.readout) is not nn.Linear or type(model.interlayer) not in (type(None), Interlayer):
+        return False
+    if model.embedding is not None and (type(model.embedding) is not nn.Embedding or model.embedding.max_norm):
         return False
     return all(getattr(type(model), name) is getattr(SequenceModel, name) and name not in vars(model) for name in PLAIN)
 

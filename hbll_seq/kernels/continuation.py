@@ -36,12 +36,14 @@ class Continuation:
         readout: `(V, d)`.
         offsets: `(V,)` bias of the read-out, or None.
         temperature: 0 for the first largest logit.
+        keep: the choice is among so many largest logits; None for all.
+        share: the choice is among the largest logits that make this share of the probability; None for all.
     """
 
     @torch.no_grad()
     def __init__(
         self, recipe: Recipe, table: Tensor, layers: list[Layer], states: list[Tensor], readout: Tensor,
-        offsets: Tensor | None, temperature: float,
+        offsets: Tensor | None, temperature: float, keep: int | None = None, share: float | None = None,
     ) -> None:  # fmt: skip
         w, d = machine.target().width, states[0].shape[1] // recipe.parts
         units = -(-d // w) * w
@@ -63,8 +65,11 @@ class Continuation:
             table.new_empty(rows),
         ]
         self._numbers = (len(layers), units, self._count)
-        self._scale = math.log2(math.e) / (temperature or 1.0)
-        self._run = machine.continuation(recipe, temperature == 0)
+        self._floats = [math.log2(math.e) / (temperature or 1.0)]
+        narrowed = temperature > 0 and (keep is not None or share is not None)
+        if narrowed:
+            self._floats += [min(keep or self._count, self._count), 2.0 if share is None else share]
+        self._run = machine.continuation(recipe, temperature == 0, narrowed)
 
     def extend(self, symbol: int, uniform: Tensor) -> list[int]:
         """Read a symbol and choose as many new ones as there are uniform numbers `(m,)`, float64; m is even.
@@ -74,7 +79,7 @@ class Continuation:
         symbols = torch.full((len(uniform) + 1,), -1)
         symbols[0] = symbol
         pointers = [t.data_ptr() for t in (symbols, uniform, *self._tensors)]
-        self._run(*pointers, len(uniform), *self._numbers, self._scale)
+        self._run(*pointers, len(uniform), *self._numbers, *self._floats)
         found: list[int] = symbols.tolist()[1:]
         return found[: found.index(-1) + 1] if -1 in found else found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from hbll_seq.kernels.emit_narrow import narrow
 from hbll_seq.kernels.emit_team import Target
 from hbll_seq.kernels.emit_tiles import product
 from hbll_seq.kernels.recipes import Recipe
@@ -19,11 +20,13 @@ from hbll_seq.kernels.vector import F32, F64, I64, POINTER, Code, V
 POINTERS = ("symbols", "uniform", "table", "layers", "states", "given", "readout", "offsets", "logits", "weights")
 NUMBERS = ("count", "depth", "units", "vocabulary")
 LAYER = ("input", "input_bias", "recurrent", "recurrent_bias")  # pointers of a layer, in this order
+NARROW = ("keep", "share")
 PANELS = 4  # vectors of logits that the read-out's product takes at once: one alone would wait for itself
 
 
-def continuation(recipe: Recipe, target: Target, name: str, *, greedy: bool) -> str:
-    """Write a module with function `name`: arguments `POINTERS`, `NUMBERS` (int64) and `scale` (float32).
+def continuation(recipe: Recipe, target: Target, name: str, *, greedy: bool, narrowed: bool = False) -> str:
+    """Write a module with function `name`: arguments `POINTERS`, `NUMBERS` (int64), `scale` and, if `narrowed`, `keep`
+    and `share` (float32).
 
     symbols `(count + 1,)` int64: the first is read, the others are written. uniform `(count,)` float64, not touched if
     `greedy`. table `(V, inputs, d)` the first layer's projected inputs. layers `(depth, 4)` pointers to the weights of
@@ -31,14 +34,16 @@ def continuation(recipe: Recipe, target: Target, name: str, *, greedy: bool) -> 
     `(depth, 2, parts, d)` with the start in the first place; after an even count the end is there too. given
     `(inputs, d)` is room. readout `(W / PANELS / w, d, PANELS, w)` and offsets `(W,)`: the read-out for W >= V symbols,
     whose offset is minus infinity beyond V. logits and weights `(W,)` are room. A symbol's weight is
-    `2 ** (scale * (logit - largest))`; `greedy` takes the first largest logit.
+    `2 ** (scale * (logit - largest))`; `greedy` takes the first largest logit. If `narrowed` the choice is among the
+    weights that `emit_narrow` leaves.
 
     A total that is NaN ends the call: the next symbol is then -1.
     """
     module = ir.Module(name)
-    kinds = [POINTER] * len(POINTERS) + [I64] * len(NUMBERS) + [F32]
+    floats = ("scale", *NARROW) if narrowed else ("scale",)
+    kinds = [POINTER] * len(POINTERS) + [I64] * len(NUMBERS) + [F32] * len(floats)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    a = dict(zip((*POINTERS, *NUMBERS, "scale"), function.args, strict=True))
+    a = dict(zip((*POINTERS, *NUMBERS, *floats), function.args, strict=True))
     code = Code(ir.IRBuilder(function.append_basic_block("entry")), target.width)
     b, d = code.b, a["units"]
     last = code.index(recipe.parts - 1)
@@ -164,12 +169,16 @@ def _choose(code: Code, a: dict[str, Any], i: Any, greedy: bool) -> Any:
 
     code.fold(vectors, [], weigh)
     total, _ = _running(code, a["weights"], a["vocabulary"], None)
+    whole = total
+    if "keep" in a:
+        narrow(code, a["weights"], vectors, a["keep"], a["share"])
+        total, _ = _running(code, a["weights"], a["vocabulary"], None)
     if greedy:
         chosen = _first_equal(code, a["logits"], a["vocabulary"], top.first())
     else:
         uniform = b.load(b.gep(a["uniform"], [i], source_etype=F64), align=8, typ=F64)
         _, chosen = _running(code, a["weights"], a["vocabulary"], b.fmul(uniform, total))
-    return b.select(b.fcmp_unordered("uno", total, total), code.index(-1), chosen)
+    return b.select(b.fcmp_unordered("uno", whole, whole), code.index(-1), chosen)
 
 
 def _everywhere(code: Code, number: Any) -> V:

@@ -106,13 +106,14 @@ def outputs(recipe: Recipe) -> "Kernel":
 
 
 @_once
-def continuation(recipe: Recipe, greedy: bool) -> Callable[..., None]:
+def continuation(recipe: Recipe, greedy: bool, narrowed: bool) -> Callable[..., None]:
     """Return the compiled loop over symbols, see `emit_continuation`."""
-    name = _named(f"continuation_{recipe.name}_{greedy:d}")
-    address = _compile(name, emit_continuation.continuation(recipe, target(), name, greedy=greedy))
+    name = _named(f"continuation_{recipe.name}_{greedy:d}{narrowed:d}")
+    address = _compile(name, emit_continuation.continuation(recipe, target(), name, greedy=greedy, narrowed=narrowed))
     kinds: list[Any] = [ctypes.c_void_p] * len(emit_continuation.POINTERS)
     kinds += [ctypes.c_int64] * len(emit_continuation.NUMBERS)
-    return ctypes.CFUNCTYPE(None, *kinds, ctypes.c_float)(address(name))
+    floats = [ctypes.c_float] * (1 + len(emit_continuation.NARROW) * narrowed)
+    return ctypes.CFUNCTYPE(None, *kinds, *floats)(address(name))
 
 
 @_once

@@ -270,6 +270,13 @@ def as_model(
         if loss is not None or metrics is not None:
             raise InputError("loss" if loss is not None else "metrics", "given beside an AnyModule", "its own alone")
         return model
+    if isinstance(model, Model) and model.own_loss is not None:
+        for name, given in (("loss", loss), ("metrics", metrics)):
+            if given is not None:
+                raise InputError(
+                    name, f"given for a {type(model).__name__}", f"None: {model.own_loss}, and its figures"
+                )
+        return model
     if isinstance(model, Model) and loss is None and metrics is None and not general:
         return model
     if isinstance(model, Model) and model.family != "recurrent":

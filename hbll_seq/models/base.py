@@ -12,7 +12,7 @@ from hbll_seq.data.check_batch import check_batch
 from hbll_seq.data.expected import InputKind as InputKind
 from hbll_seq.data.expected import Objective as Objective
 from hbll_seq.data.expected import Task as Task
-from hbll_seq.data.inputs import as_source
+from hbll_seq.data.inputs import as_sequences, as_source
 from hbll_seq.data.sources import Source
 
 
@@ -28,6 +28,7 @@ class Model(nn.Module):
         output_size: classes or symbols V, or values C.
         input_shape: shape of one input of kind "array".
         context: most time steps of a sequence, or None for any.
+        own_loss: name of the loss that belongs to the model, which takes no other; None for a model of `objective`.
     """
 
     family: ClassVar[str]
@@ -38,6 +39,7 @@ class Model(nn.Module):
     output_size: int
     input_shape: tuple[int, ...] = ()
     context: int | None = None
+    own_loss: ClassVar[str | None] = None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the predictions of the deployed model: `(B, T, V)` for tasks "step" and "next", `(B, V)` for
@@ -91,6 +93,22 @@ class Model(nn.Module):
     def in_run(self, convert: bool) -> AbstractContextManager[object]:
         """Return a context for a run; see `AnyModule`."""
         return nullcontext()
+
+    def read_inputs(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Return the inputs of `predict`, padded and checked, and their lengths `(N,)`.
+
+        Raises:
+            InputError: as `make_source`.
+        """
+        return as_sequences(x, self)[:2]
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Return the time steps of the predictions for inputs of these lengths."""
+        return lengths
+
+    def figures(self, source: Source, batch_size: int) -> dict[str, float]:
+        """Return loss and other figures over all data, of a model with a loss of its own (`own_loss`)."""
+        raise NotImplementedError
 
     def target_count(self, batch: Batch) -> float:
         """Return what the mean loss of `batch`, the latest trained, divides by: the number of targets that count."""

@@ -45,6 +45,28 @@ def continued(model: SequenceModel, ids: Tensor, length: int, sampler: Sampler) 
         yield symbol
 
 
+@torch.no_grad()
+def continued_together(model: SequenceModel, ids: Tensor, length: int, samplers: list[Sampler]) -> Iterator[list[int]]:
+    """Do `continued` once for each sampler, in one batch; iterate over the next symbol of every one.
+
+    Where the compiled loop runs each sampler has one of its own: on a CPU they are as fast as a batch.
+    """
+    logits, state = _heard(model, ids)
+    symbols = [one.pick(logits) for one in samplers]
+    yield symbols
+    recipe = compiled(model)
+    if recipe is not None and length > 1:
+        pairs = zip(symbols, samplers, strict=True)
+        streams = [_compiled(model, recipe, state, symbol, length - 1, one) for symbol, one in pairs]
+        yield from map(list, zip(*streams, strict=True))
+        return
+    state = [one.expand(len(samplers), -1) for one in state]
+    for _ in range(length - 1):
+        rows, state = model.advance(torch.tensor(symbols, device=model.readout.weight.device), state)
+        symbols = [one.pick(row) for one, row in zip(samplers, rows, strict=True)]
+        yield symbols
+
+
 def _heard(model: SequenceModel, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Read a prompt; return the logits `(V,)` after it and the state."""
     state, ids = None, ids[None].to(model.readout.weight.device)
@@ -82,7 +104,7 @@ def _compiled(
     layers = [Layer(cell.w_ih, cell.b_ih, *cell.recurrent()) for cell in stack]
     loop = Continuation(
         recipe, stack[0].project(table.weight), layers, state, model.readout.weight, model.readout.bias,
-        sampler.temperature,
+        sampler.temperature, sampler.top_k, None if sampler.top_p == 1 else sampler.top_p,
     )  # fmt: skip
     while length > 0:
         count = min(CALL, length + length % 2)

@@ -58,7 +58,8 @@ class Interlayer(nn.Module):
     Args:
         input_size: width of the first layer's input.
         layers: hidden units of every direction of every layer.
-        options: checked options that are not empty.
+        options: checked options.
+        out: width after the last layer, by a linear map if it is another; None for the layer's own.
 
     Attributes:
         dropout: share of the values after a layer that are set to zero in training.
@@ -66,7 +67,9 @@ class Interlayer(nn.Module):
         width: width of what stands after the last layer.
     """
 
-    def __init__(self, input_size: int, layers: Sequence[Sequence[int]], options: BetweenOptions) -> None:
+    def __init__(
+        self, input_size: int, layers: Sequence[Sequence[int]], options: BetweenOptions, out: int | None = None
+    ) -> None:
         super().__init__()
         self.dropout = options.dropout
         self.projections, self.norms, self.skips = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -85,7 +88,9 @@ class Interlayer(nn.Module):
                 self.norms.append(nn.LayerNorm(width))
             if options.residual:
                 self.skips.append(nn.Identity() if before == width else nn.Linear(before, width, bias=False))
-        self.width = width
+        self._last = len(layers) - 1
+        self.out = nn.Linear(width, out, bias=False) if out is not None and out != width else None
+        self.width = width if out is None else out
 
     def forward(self, layer: int, x: Tensor, out: Tensor) -> Tensor:
         """Return `(..., width)` from a layer's input `(..., D)` and outputs `(..., d)`, before dropout."""
@@ -98,12 +103,14 @@ class Interlayer(nn.Module):
                 out = torch.cat([maps[0](forward), maps[1](backward)], -1)
         if self.norms:
             out = self.norms[layer](out)
-        return out + self.skips[layer](x) if self.skips else out
+        out = out + self.skips[layer](x) if self.skips else out
+        return out if self.out is None or layer != self._last else self.out(out)
 
 
 def stand_between(
-    layers: Sequence[AdoptedLayer], input_size: int, options: BetweenOptions, *, task: str, named: bool
-) -> Interlayer | None:
+    layers: Sequence[AdoptedLayer], input_size: int, options: BetweenOptions, *, task: str, named: bool,
+    out: int | None = None,
+) -> Interlayer | None:  # fmt: skip
     """Make what stands between layers, or None for nothing.
 
     Args:
@@ -112,6 +119,7 @@ def stand_between(
         options: checked options.
         task: the model's.
         named: the layers were built as the options say; else they are the caller's.
+        out: width after the last layer, or None for its own.
 
     Raises:
         InputError: options that do not fit the caller's layers.
@@ -122,9 +130,10 @@ def stand_between(
         raise InputError("bidirectional", "True beside a module of your own", "False: the module says it itself")
     if options.dropout and any(layer.dropout for layer in layers):
         raise InputError("dropout", f"{options.dropout:g} beside a module that has its own", "one of the two")
-    if options.empty():
+    widths = [[cell.hidden_size for cell in layer.cells] for layer in layers]
+    if options.empty() and (out is None or out == sum(widths[-1])):
         return None
-    made = Interlayer(input_size, [[cell.hidden_size for cell in layer.cells] for layer in layers], options)
+    made = Interlayer(input_size, widths, options, out)
     for i, (layer, given) in enumerate(zip(layers, made.inputs, strict=True)):
         reads = layer.cells[0].input_size
         if reads != given:

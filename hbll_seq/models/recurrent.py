@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hbll_seq import cells as c
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.scalars import flag
 from hbll_seq.data.streaming import check_state
 from hbll_seq.distributed.shards import current
 from hbll_seq.engine.execution import Execute as Execute
@@ -21,6 +22,10 @@ from hbll_seq.models.in_steps import StepModel
 from hbll_seq.models.interlayer import BetweenOptions, stand_between, with_dropout
 from hbll_seq.models.registry import remember
 from hbll_seq.nn.stack import run_stack
+
+# Scale of a tied matrix, in units of a read-out's own. GRU of 256 units, 1,000 symbols of a text, 150 updates: held-out
+# loss 4.80 nats at 1, 4.26 at 4; 100 smaller updates: 4.97 at 8, 5.21 at 17, where an embedding's own would be.
+TIED = 4.0
 
 
 @remember
@@ -51,6 +56,8 @@ class SequenceModel(StepModel):
         bidirectional: every layer has a backward direction too, outputs side by side (named cells; an adopted module
             says it itself). Task "sequence" reads the forward direction at the last time step and the backward one at
             the first. Such a model cannot stream, carry a state on or predict the next input.
+        tie_weights: the read-out's weight is the embedding's (Press and Wolf 2017); of symbols that are also the
+            classes. Where the last layer's width is another than the embedding's, a linear map stands between them.
 
     After every layer come, in this order, projection, norm, residual connection and dropout.
 
@@ -80,6 +87,7 @@ class SequenceModel(StepModel):
         residual: bool = False,
         projection: int | None = None,
         bidirectional: bool = False,
+        tie_weights: bool = False,
     ) -> None:
         super().__init__()
         for name, value in dict(input_size=input_size, output_size=output_size, hidden=hidden, layers=layers).items():
@@ -95,6 +103,11 @@ class SequenceModel(StepModel):
         if timescale is not None and not timescale > 1:
             raise InputError("timescale", timescale, "a number of steps > 1, or None")
         options = BetweenOptions(dropout, norm, residual, projection, bidirectional).checked(task)
+        if flag("tie_weights", tie_weights) and (input_kind != "symbols" or input_size != output_size):
+            came = (
+                f"True for {input_size} {'symbols' if input_kind == 'symbols' else 'features'}, {output_size} outputs"
+            )
+            raise InputError("tie_weights", came, "False: input and output are not the same symbols")
         self.input_size, self.output_size = input_size, output_size
         self.task, self.objective, self.input_kind = task, objective, input_kind
         self._config: dict[str, Any] | None = None
@@ -113,16 +126,22 @@ class SequenceModel(StepModel):
                 self._config = dict(
                     input_size=input_size, output_size=output_size, hidden=hidden, cell=cell, layers=layers,
                     task=task, objective=objective, input_kind=input_kind, embedding=embedding,
-                    timescale=timescale, seed=seed, **options._asdict(),
+                    timescale=timescale, seed=seed, **options._asdict(), tie_weights=bool(tie_weights),
                 )  # fmt: skip
             else:
                 self.rnn = cell
             self._width_in, self._width_between = width, options.projection
             layers_made = self._layers()
             self.directions = tuple(len(layer.cells) for layer in layers_made)
-            self.interlayer = stand_between(layers_made, width, options, task=task, named=isinstance(cell, str))
+            self.interlayer = stand_between(
+                layers_made, width, options, task=task, named=isinstance(cell, str), out=width if tie_weights else None
+            )
             top = layers_made[-1].width if self.interlayer is None else self.interlayer.width
             self.readout = nn.Linear(top, output_size)
+            if tie_weights and self.embedding is not None:
+                with torch.no_grad():
+                    self.readout.weight.mul_(TIED)
+                self.embedding.weight = self.readout.weight
 
     def _layers(self) -> list[c.AdoptedLayer]:
         return c.adopt_layers(self.rnn, self._width_in, self._width_between)

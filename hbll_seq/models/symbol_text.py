@@ -1,17 +1,18 @@
-"""Text for models over symbols: characters to symbols and back, checks of a prompt.
+"""Text for models over symbols: to symbols and back by a tokenizer, checks of a prompt.
 
-A symbol is an integer in 0..V-1 everywhere in this package. A model's list `symbols` names the character of each.
+A symbol is an integer in 0..V-1 everywhere in this package.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from hbll_seq.data.scalars import integer
 from hbll_seq.data.streaming import check_prompt
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
+from hbll_seq.text import CharTokenizer, Tokenizer
 
 Encode = Callable[[str], Tensor]
 Decode = Callable[[Tensor], str]
@@ -21,10 +22,12 @@ class SymbolText:
     """A mixin by which models over symbols read and write text.
 
     Attributes:
-        symbols: the V characters in order, `symbols[i]` for symbol i; or None.
+        tokenizer: from text to the model's symbols and back; or None.
+        symbols: the V characters in order, `symbols[i]` for symbol i; None without a tokenizer of characters.
     """
 
-    symbols: list[str] | None
+    tokenizer: Tokenizer | None = None
+    symbols: list[str] | None = None
 
     def name_symbols(self, symbols: list[str] | None, vocab_size: int) -> None:
         """Keep `symbols`, one character for each of the model's symbols."""
@@ -33,7 +36,7 @@ class SymbolText:
                 raise InputError("symbols", type(symbols).__name__, f"a list of {vocab_size} strings, one a symbol")
             if len(symbols) != vocab_size:
                 raise InputError("symbols", f"{len(symbols)} characters", f"{vocab_size}, one a symbol")
-        self.symbols = symbols
+        self.symbols, self.tokenizer = symbols, None if symbols is None else CharTokenizer(symbols)
 
     def begin(self, prompt: str | Tensor, length: int, encode: Encode | None = None) -> Tensor:
         """Check prompt and length; return the prompt as a 1-D int64 tensor on the CPU."""
@@ -48,14 +51,15 @@ class SymbolText:
         return (decode or self._decode)(ids) if isinstance(prompt, str) else ids
 
     def _encode(self, text: str) -> Tensor:
-        if self.symbols is None:
-            raise InputError("prompt", "text, but the model has no symbols", "a tensor, or a model with symbols=...")
-        index = {s: i for i, s in enumerate(self.symbols)}
-        unknown = sorted(set(text) - set(index))
-        if unknown:
-            raise InputError("prompt", f"characters {unknown}", "characters among the model's symbols")
-        return torch.tensor([index[s] for s in text], dtype=torch.int64)
+        if self.tokenizer is None:
+            expected = "a tensor, or a model with symbols=... or a tokenizer"
+            raise InputError("prompt", "text, but the model has no symbols", expected)
+        if isinstance(self.tokenizer, CharTokenizer):
+            unknown = sorted(set(text) - set(self.tokenizer.symbols))
+            if unknown:
+                raise InputError("prompt", f"characters {unknown}", "characters among the model's symbols")
+        return self.tokenizer.encode(text)
 
-    def _decode(self, ids: Tensor) -> str:
-        assert self.symbols is not None
-        return "".join(self.symbols[i] for i in ids.tolist())
+    def _decode(self, ids: Any) -> str:
+        assert self.tokenizer is not None
+        return self.tokenizer.decode(ids)

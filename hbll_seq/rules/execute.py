@@ -17,6 +17,7 @@ from hbll_seq.engine.execution import told
 from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.errors import InputError, warn
+from hbll_seq.models.base import Model
 from hbll_seq.models.converted import others_layer
 from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.plain import plain as plain
@@ -61,7 +62,7 @@ def need_layers(model: TimeModel, rule: str) -> None:
 
 def warn_of_others(model: TimeModel, rule: str) -> None:
     """Warn of recurrent layers inside a user's module that a rule which changes credit does not run."""
-    if isinstance(model.inner, SequenceModel):
+    if isinstance(model.inner, Model):  # of this package: it says which cells it has
         return
     others = [name or type(one).__name__ for name, one in model.inner.named_modules() if others_layer(one)]
     if others:

@@ -36,7 +36,7 @@ def check_stateful(model: nn.Module, rule: Rule[Any] | None = None) -> None:
         why = "which has no state" if isinstance(inner, Model) else "a module of your own"
         raise InputError(
             "stateful", f"True for a {type(inner).__name__}, {why}",
-            "a recurrent model: SequenceModel, CharLM, AudioTagger, WaveModel",
+            "a recurrent model: SequenceModel, LanguageModel, CharLM, AudioTagger, WaveModel",
         )  # fmt: skip
     if getattr(model, "bidirectional", False):
         came = "True for a bidirectional model, which must see a sequence's end first"
@@ -47,6 +47,11 @@ def check_stateful(model: nn.Module, rule: Rule[Any] | None = None) -> None:
     if rule is not None and not rule.carries_state:
         came = f"True with rule {rule.name!r}, which starts every batch from a zero state"
         raise InputError("stateful", came, "a rule whose class says carries_state = True: hbll, bptt, tbptt, dsf")
+
+
+def carries(model: nn.Module) -> bool:
+    """Return whether `check_stateful` accepts a model."""
+    return isinstance(model, SequenceModel) and not model.bidirectional and model.task != "sequence"
 
 
 def zero_state(model: SequenceModel, rows: int) -> list[Tensor]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.inputs import as_sequences
+from hbll_seq.data.inputs import is_text
 from hbll_seq.data.scalars import flag, integer, shown
 from hbll_seq.data.series import Series, as_series
-from hbll_seq.data.sources import Source
+from hbll_seq.data.sources import LongText, Source
 from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
@@ -20,20 +20,34 @@ from hbll_seq.models.any_module import AnyModule, as_evaluated
 from hbll_seq.models.base import Model
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score, score_on
-from hbll_seq.training.carried import check_stateful, zero_state
+from hbll_seq.models.symbol_text import SymbolText
+from hbll_seq.text import Tokenizer
+from hbll_seq.training.carried import carries, check_stateful, zero_state
 from hbll_seq.training.evaluate_module import evaluate_module, predict_module
 from hbll_seq.training.modes import evaluation_mode
 
 
+class Evaluation(dict[str, float]):
+    """The figures of `evaluate`, by name.
+
+    Attributes:
+        cut: how the data were read, in words.
+    """
+
+    def __init__(self, figures: dict[str, float], cut: str) -> None:
+        super().__init__(figures)
+        self.cut = cut
+
+
 def evaluate(
     model: nn.Module, x: Any, y: Any = None, *, batch_size: int = 64, window: int | None = None, mask: Any = None,
-    ignore_index: int = -100, stateful: bool = False, loss: Any = None, metrics: Any = None,
-) -> dict[str, float]:  # fmt: skip
+    ignore_index: int = -100, stateful: bool | None = None, loss: Any = None, metrics: Any = None,
+) -> Evaluation:  # fmt: skip
     """Return loss and accuracy of the deployed chain on data in any form of `fit`.
 
-    One long text is cut into windows of `window` time steps, and every window starts from a zero state. With `stateful`
-    it is read from its start to its end with one state, in constant memory, and so is a long feature series; the
-    windows then decide nothing but speed and memory.
+    A recurrent model reads one long text from its start to its end with one state, in constant memory. Where `window`
+    is given the text is cut into windows of so many time steps, and every window starts from a zero state; so does
+    `fit` with its `validation`. `Evaluation.cut` says which it was.
 
     Args:
         model: as for `fit`.
@@ -42,27 +56,45 @@ def evaluate(
         mask: as for `fit`.
         ignore_index: as for `fit`.
         batch_size: sequences at a time.
-        window: time steps of the windows cut from one long text; None for 256, or the model's context if less. With
-            `stateful`, the time steps read at a time; None for about 4,000.
+        window: time steps of the windows cut from one long text, each from a zero state; None: the whole text with
+            one state, or for other models windows of 256, or of the model's context if less. With `stateful=True`,
+            the time steps read at a time; None for about 4,000.
         stateful: carry the state of a recurrent model on from window to window. x is one long text or series, or a
-            batch of equal lengths, each read from its start.
+            batch of equal lengths, each read from its start; the windows then decide nothing but speed and memory.
+            False: windows from zero. None: True for one long text without `window`, else False.
         loss: as for `fit`.
         metrics: as for `fit`; an object with `update` sees all data before it computes.
 
     Returns:
         `loss` (nats per target, squared units, or those of the loss given), and the metrics; for classification also
-        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol.
+        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol. Of a language model also
+        `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the text in UTF-8, which can be
+        compared over tokenizers.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
     """
     batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
-    if flag("stateful", stateful):
-        check_stateful(judged)
+    if stateful is None:
+        whole = window is None and y is None and mask is None and is_text(x, judged) and carries(judged)
+    else:
+        whole = flag("stateful", stateful)
+    if whole:
+        if stateful:
+            check_stateful(judged)
         source: Source = as_streams(x, y, judged, mask=mask, window=window, ignore_index=ignore_index)
     else:
         source = judged.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index)
-    return evaluate_source(judged, source, batch_size)
+    return Evaluation(evaluate_source(judged, source, batch_size), _cut(source))
+
+
+def _cut(source: Source) -> str:
+    if isinstance(source, Streams):
+        many = "one sequence" if source.series.single else f"{len(source.series.x):,} sequences"
+        return f"{many} of {source.series.x.shape[1]:,} time steps, read with one state"
+    if isinstance(source, LongText):
+        return f"one text of {len(source.symbols):,} symbols, in windows of {source.window:,} from a zero state"
+    return "sequences as they came, each from a zero state"
 
 
 def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
@@ -70,8 +102,13 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     if isinstance(model, AnyModule):
         with _deployed(model):
             return evaluate_module(model, source, batch_size)
+    if model.own_loss is not None:
+        with _deployed(model):
+            return model.figures(source, batch_size)
     total = 0.0
     targets = right = answers = 0
+    tokenizer = model.tokenizer if isinstance(model, SymbolText) else None
+    size = 0  # bytes of all targets
     with _deployed(model):
         for batch, loss, out in _scored(model, source, batch_size):
             count = len(batch.x) if batch.mask is None else int(batch.mask.sum())
@@ -80,6 +117,8 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
             if model.objective == "cross_entropy":
                 one, all_ = correct(out, batch)
                 right, answers = right + one, answers + all_
+            if tokenizer is not None:
+                size += _bytes(tokenizer, batch)
     if not targets:
         raise InputError("y", "no step that counts", "at least one target that is not ignored, masked or padding")
     result = {"loss": total / targets}
@@ -87,7 +126,17 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
         result["accuracy"] = right / answers
     if model.task == "next" and model.objective == "cross_entropy":
         result["bits"] = result["loss"] / math.log(2)
+    if isinstance(model, SymbolText):
+        result["perplexity"] = math.exp(min(result["loss"], 700.0))  # the largest of a float is near exp(709)
+    if size:
+        result["bits_per_byte"] = total / math.log(2) / size
     return result
+
+
+def _bytes(tokenizer: Tokenizer, batch: Batch) -> int:
+    """Return the bytes of the text of all targets that count."""
+    rows = batch.y if batch.mask is None else [y[mask] for y, mask in zip(batch.y, batch.mask, strict=True)]
+    return sum(tokenizer.bytes_of(row) for row in rows)
 
 
 def _scored(model: Model, source: Source, batch_size: int) -> Iterator[tuple[Batch, float, Tensor]]:
@@ -153,7 +202,7 @@ def predict(
         return _predict_carried(model, as_series(x, model), batch_size, window, probabilities)
     if window is not None:
         raise InputError("window", shown(window), "None, or stateful=True: a sequence is read whole otherwise")
-    padded, lengths, _ = as_sequences(x, model)
+    padded, lengths = model.read_inputs(x)
     outs: list[Tensor] = []
     with _deployed(model):
         for part, steps in zip(padded.split(batch_size), lengths.split(batch_size), strict=True):
@@ -162,8 +211,9 @@ def predict(
             outs += list(torch.softmax(out, -1) if probabilities else out)
     if model.task == "sequence":
         return torch.stack(outs)
-    parts = [o[:n] for o, n in zip(outs, lengths.tolist(), strict=True)]
-    return torch.stack(parts) if len(lengths.unique()) == 1 else parts
+    steps = model.output_lengths(lengths)
+    parts = [o[:n] for o, n in zip(outs, steps.tolist(), strict=True)]
+    return torch.stack(parts) if len(steps.unique()) == 1 else parts
 
 
 def _predict_carried(

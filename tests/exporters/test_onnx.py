@@ -134,6 +134,15 @@ def test_children_of_the_model_and_their_names(tmp_path):
     assert [o.name for o in one.get_outputs()] == ["out"] and one.get_outputs()[0].shape == ["B", "T", 5]
 
 
+@pytest.mark.parametrize("embedding", [None, 6])
+def test_tied_weights(embedding, tmp_path):
+    model = hs.models.LanguageModel(9, hidden=8, layers=2, tie_weights=True, embedding=embedding).eval()
+    hs.export(model, tmp_path / "m.onnx")
+    x = torch.randint(9, (2, 12))
+    with torch.no_grad():
+        close(run(tmp_path / "m.onnx", x=x)[0], model(x))
+
+
 class Louder(hs.models.SequenceModel):
     def read(self, h, lengths):
         return 2 * super().read(h, lengths)
@@ -142,6 +151,12 @@ class Louder(hs.models.SequenceModel):
 def hooked():
     model = hs.models.SequenceModel(5, 5)
     model.readout.register_forward_hook(lambda *a: None)
+    return model
+
+
+def replaced():
+    model = hs.models.SequenceModel(5, 5)
+    model.readout = nn.Sequential(model.readout, nn.Tanh())
     return model
 
 
@@ -164,6 +179,7 @@ def own_cell():
             "model: got Linear; expected a recurrent model of hbll_seq.models, or a recurrent layer",
         ),
         (lambda: Louder(5, 5), {}, "model: got Louder"),
+        (replaced, {}, "model: got SequenceModel; expected a recurrent model"),
         (hooked, {}, "model: got a hook on readout; expected no hooks"),
         (own_cell, {}, "model: got a UserCell; expected layers gru, lstm, elman or mingru, or a .pt2 file"),
         (lambda: hs.models.SequenceModel(5, 5).double(), {}, "weights of torch.float64; expected float32"),

@@ -65,6 +65,10 @@ def test_forms_of_outputs():
         assert found.shape == (3, 4, 2) and lengths.tolist() == [4, 2, 1]
 
 
-def test_a_module_is_no_model_to_save(tmp_path):
-    with pytest.raises(hs.InputError, match="model: got a Linear of your own"):
-        hs.save(hs.models.AnyModule(nn.Linear(2, 2), "mse"), tmp_path / "m")
+def test_a_file_of_an_adopted_module_is_that_of_the_module(tmp_path):
+    plain, other = nn.Linear(2, 2), hs.models.AnyModule(nn.Linear(2, 2), "mse")
+    hs.save(hs.models.AnyModule(plain, "mse"), tmp_path / "m")
+    with pytest.raises(hs.InputError, match="into: got None, .* has the weights of a Linear"):
+        hs.load(tmp_path / "m")
+    assert hs.load(tmp_path / "m", into=other) is other and torch.equal(other.inner.weight, plain.weight)
+    assert torch.equal(hs.load(tmp_path / "m", into=nn.Linear(2, 2)).weight, plain.weight)

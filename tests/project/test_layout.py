@@ -13,7 +13,7 @@ from benchmarks.architecture import PICTURE, arrows, between, files, graph, part
 PACKAGE, TESTS = pathlib.Path(hs.__file__).parent, pathlib.Path(__file__).parents[1]
 # from the lowest up; a module may import from its own part and from parts before it
 ORDER = (
-    "errors", "optional", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "distributed", "audio",
+    "errors", "optional", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "distributed", "audio", "text",
     "datasets", "models", "checkpoint", "exporters", "rules", "plot", "training", "paths", "attribution",
     "installation", "bibliography", "",
 )  # fmt: skip

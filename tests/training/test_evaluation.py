@@ -53,3 +53,34 @@ def test_evaluating_leaves_frozen_parts_frozen():
     model.rnn.eval()
     hs.evaluate(model, TEXT)
     assert model.training and not model.rnn.training
+
+
+def test_one_long_text_is_read_with_one_state_unless_a_window_is_given():
+    net = hs.models.LanguageModel("byte", hidden=16, seed=2).double()
+    text = torch.randint(0, 256, (700,))
+    whole = hs.evaluate(net, text)
+    assert whole == pytest.approx(hs.evaluate(net, text[None]), rel=1e-12)
+    assert whole == hs.evaluate(net, text.tolist()) == hs.evaluate(net, text.numpy(), stateful=True)
+    assert whole.cut == "one sequence of 700 time steps, read with one state"
+    windows = hs.evaluate(net, text, window=256)
+    assert windows == hs.evaluate(net, text, stateful=False) and windows["loss"] != whole["loss"]
+    assert windows.cut == "one text of 700 symbols, in windows of 256 from a zero state"
+    assert hs.evaluate(net, text[None]).cut == "sequences as they came, each from a zero state"
+    assert hs.evaluate(net, text, window=100, stateful=True) == pytest.approx(whole, rel=1e-9)
+
+
+def test_models_that_carry_no_state_read_a_text_in_windows():
+    net = hs.models.GPT(256, context=32, hidden=16, heads=2, layers=2)
+    assert "in windows of 32 from a zero state" in hs.evaluate(net, torch.randint(0, 256, (100,))).cut
+
+
+def test_bits_a_byte_count_the_bytes_of_the_targets():
+    tokenizer = hs.text.CharTokenizer("aé🙂")
+    net = hs.models.LanguageModel(tokenizer, hidden=8)
+    symbols = tokenizer.encode("aé🙂aé")
+    found = hs.evaluate(net, symbols)
+    assert found["bits_per_byte"] == pytest.approx(found["bits"] * 4 / (2 + 4 + 1 + 2))
+    ignored = torch.tensor([[False, True, False, True, True]])
+    found = hs.evaluate(net, symbols[None], mask=ignored)
+    assert found["bits_per_byte"] == pytest.approx(found["bits"] * 3 / (2 + 1 + 2))
+    assert "bits_per_byte" not in hs.evaluate(hs.models.LanguageModel(3, hidden=8), symbols)
