@@ -5,12 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo demo-audio demo-speech test slow lint types docs clean help
+.PHONY: demo demo-audio demo-speech demo-distributed test slow lint types docs clean help
 
 help:
 	@echo "make demo   train a language RNN with and without BPTT, table and pictures in demo-out/"
 	@echo "make demo-audio   the same on sound: which tone came first?"
 	@echo "make demo-speech   from sounds to text: which notes are these?"
+	@echo "make demo-distributed   two processes on one sequence of 65,536 time steps, beside one"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make slow   the tests that take minutes"
 	@echo "make docs   the documentation as pages in build/site/"
@@ -37,6 +38,9 @@ demo-audio: $(STAMP)
 
 demo-speech: $(STAMP)
 	$(BIN)/python -m benchmarks.demo_speech
+
+demo-distributed: $(STAMP)
+	$(BIN)/python -m benchmarks.demo_distributed
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

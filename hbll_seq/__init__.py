@@ -11,6 +11,7 @@ run.plot(); print(model.generate("The statement ", 200))
 from hbll_seq import audio as audio
 from hbll_seq import cells as cells
 from hbll_seq import datasets as datasets
+from hbll_seq import distributed as distributed
 from hbll_seq import models as models
 from hbll_seq import nn as nn
 from hbll_seq import plot as plot
@@ -27,6 +28,7 @@ from hbll_seq.data.batch import Batch as Batch
 from hbll_seq.errors import DivergenceError as DivergenceError
 from hbll_seq.errors import EngineWarning as EngineWarning
 from hbll_seq.errors import InputError as InputError
+from hbll_seq.errors import LostRankError as LostRankError
 from hbll_seq.exporters.entrance import export as export
 from hbll_seq.installation import about as about
 from hbll_seq.models import Layered as Layered
@@ -53,6 +55,7 @@ __all__ = [
     "InputError",
     "LagMap",
     "Layered",
+    "LostRankError",
     "Rule",
     "about",
     "audio",
@@ -62,6 +65,7 @@ __all__ = [
     "convert",
     "credit",
     "datasets",
+    "distributed",
     "draft_and_verify",
     "evaluate",
     "evaluate_paths",

@@ -1,8 +1,8 @@
-"""The errors of this package: a call fails on purpose in one of two ways.
+"""The errors of this package: a call fails on purpose in one of three ways.
 
 `InputError` is raised before any work starts and names the argument, the value given and the value expected.
 `DivergenceError` is raised during training and names the block, the step and a remedy; the model then holds its last
-good weights.
+good weights. `LostRankError` is raised where several processes train together and one of them does not answer.
 """
 
 import sys
@@ -27,6 +27,10 @@ class DivergenceError(RuntimeError):
     """
 
     history: Any = None
+
+
+class LostRankError(RuntimeError):
+    """Another process of a group failed, or did not answer within the group's timeout; no update was made."""
 
 
 class EngineWarning(UserWarning):

@@ -20,6 +20,7 @@ from hbll_seq.datasets.python_text import load_pydoc, load_stdlib
 from hbll_seq.datasets.read_text import text
 from hbll_seq.datasets.sequences import Sequences
 from hbll_seq.datasets.shakespeare import load_tinyshakespeare
+from hbll_seq.datasets.span_files import OpenSpan, open_span
 from hbll_seq.datasets.speech import Speech
 from hbll_seq.datasets.speech_commands import load_speechcommands
 from hbll_seq.datasets.split_text import Text
@@ -30,7 +31,10 @@ from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.datasets.waves import Waves
 from hbll_seq.errors import InputError
 
-__all__ = ["DownloadError", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names", "synthetic", "text"]
+__all__ = [
+    "DownloadError", "OpenSpan", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names", "open_span",
+    "synthetic", "text",
+]  # fmt: skip
 
 Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech
 _LOADERS: dict[str, Callable[..., Loaded]] = {

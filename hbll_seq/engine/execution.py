@@ -4,7 +4,7 @@ A model calls its layers through an `Execute`. In training a learning rule bring
 for every rule.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,13 @@ class Execute(Protocol):
             Outputs `(B, T, d)`, and with `end` the state `(B, S)` after time step T. Without it that may be None.
         """
         ...
+
+
+def told(execute: Execute, engine: object) -> Execute:
+    """Return `execute` with an attribute `engine`: what runs the layers, for those who must know how exactly it did."""
+    whole: Any = execute
+    whole.engine = engine
+    return execute
 
 
 def sequential(

@@ -13,6 +13,7 @@ from hbll_seq import cells as c
 from hbll_seq.data.draws import SeededDraws
 from hbll_seq.data.scalars import flag
 from hbll_seq.data.streaming import check_state
+from hbll_seq.distributed.shards import current
 from hbll_seq.engine.execution import Execute as Execute
 from hbll_seq.engine.execution import sequential as sequential
 from hbll_seq.errors import InputError
@@ -197,7 +198,10 @@ class SequenceModel(StepModel):
 
         The second half of bidirectional outputs is then read at the first time step, where its direction ends.
         """
-        if self.task == "sequence":
+        if self.task == "sequence" and (shards := current()) is not None:
+            half, ends = h.shape[-1] // 2, shards.at_ends(h)
+            h = torch.cat([ends[:, :half], shards.at_start(h)[:, half:]], -1) if self.directions[-1] > 1 else ends
+        elif self.task == "sequence":
             last = torch.full((h.shape[0],), h.shape[1]) if lengths is None else lengths
             first, half = h[:, 0], h.shape[-1] // 2
             h = h[torch.arange(h.shape[0], device=h.device), last.to(h.device) - 1]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hbll_seq.cells import Cell, own_precision
 from hbll_seq.engine import Engine, Execute, Options
-from hbll_seq.engine.execution import sequential
+from hbll_seq.engine.execution import sequential, told
 from hbll_seq.errors import InputError
 from hbll_seq.nn.projected import Projected
 from hbll_seq.nn.stack import Between, run_stack
@@ -71,7 +71,7 @@ class Engined(nn.Module):
                 found: tuple[Tensor, Tensor | None] = execute(first + layer, cell, x, state, lengths, end=end)
                 return found
 
-            return shifted
+            return told(shifted, getattr(execute, "engine", None))
         engine = self.engine
         engine.renew()
         credit, discount = engine.credit_block(x.shape[1], len(x)), engine.options.discount
@@ -81,7 +81,7 @@ class Engined(nn.Module):
         ) -> tuple[Tensor, Tensor]:
             return engine.layer(layer, cell, x, state, lengths, credit, float(discount), end=end)
 
-        return own
+        return told(own, engine)
 
 
 def layer_options(options: dict[str, Any]) -> Options:

@@ -5,6 +5,8 @@ its own length. The state at a sequence's end is looked up among the outputs, or
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +19,21 @@ from hbll_seq.nn.projected import Projected
 
 # number of the layer, its input (B, T, D), its outputs (B, T, d) -> input of the next layer, or the stack's outputs
 Between = Callable[[int, Tensor, Tensor], Tensor]
+
+
+class RunCell(Protocol):
+    """A function with the arguments and results of `run_cell`."""
+
+    def __call__(
+        self, number: int, cell: Cell | Projected, x: Tensor, start: Tensor | None, lengths: Tensor | None,
+        execute: Execute, /, *, backward: bool, end: bool,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Run one cell."""
+        ...
+
+
+# set while sequences are spread over several processes (`hbll_seq.distributed`)
+SPREAD: ContextVar[RunCell | None] = ContextVar("SPREAD", default=None)
 
 
 def run_stack(
@@ -40,12 +57,13 @@ def run_stack(
     """
     if lengths is not None and int(lengths.min()) == x.shape[1]:
         lengths = None
+    run = SPREAD.get() or run_cell
     found: list[Tensor] = []
     number = 0
     for layer, cells in enumerate(layers):
         outputs = []
         for backward, cell in enumerate(cells):
-            one, end = run_cell(
+            one, end = run(
                 number, cell, x, starts[number], lengths, execute, backward=bool(backward), end=ends
             )  # fmt: skip
             outputs.append(one)

@@ -45,6 +45,7 @@ class Rule(Generic[M]):
         name: its name in `fit(..., rule=...)`.
         replaced: removed options, each with its replacement.
         family: the family of models it trains, "recurrent" or "layered".
+        spans_time: whether it trains where the time steps of a batch are spread over ranks (`hbll_seq.distributed`).
         carries_state: whether `step` starts from `batch.state` and reports the state after the batch
             (`StepResult.state`). `fit(..., stateful=True)` needs such a rule.
 
@@ -56,6 +57,7 @@ class Rule(Generic[M]):
     replaced: ClassVar[dict[str, str]] = {}
     family: ClassVar[str] = "recurrent"
     carries_state: ClassVar[bool] = False
+    spans_time: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a `step` that `fit` cannot call, at its definition instead of hours later."""
@@ -85,6 +87,10 @@ class Rule(Generic[M]):
         """Prepare for the longest sequence, `longest` time steps; `fit` calls this once before `setup` if it knows
         them.
         """
+
+    def unit(self, steps: int, batch: int) -> int:
+        """Return the time steps at multiples of which a batch of `batch` sequences of `steps` may be cut into spans."""
+        return 1
 
     def setup(self, model: M, generator: torch.Generator) -> None:
         """Make state for a model; `fit` calls this once before the first update."""

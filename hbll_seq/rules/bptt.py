@@ -26,6 +26,7 @@ class BPTT(Rule[TimeModel]):
 
     name = "bptt"
     carries_state = True
+    spans_time = True
 
     def __init__(self, kernels: str = "auto", *, memory: int | str | None = None) -> None:
         choice("kernels", kernels, KERNELS)

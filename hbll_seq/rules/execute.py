@@ -10,7 +10,10 @@ from torch import Tensor
 
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
+from hbll_seq.distributed.ranks import whole_loss
+from hbll_seq.distributed.shards import current
 from hbll_seq.engine import Engine, Execute
+from hbll_seq.engine.execution import told
 from hbll_seq.engine.layer import last_state
 from hbll_seq.engine.one_layer import Head
 from hbll_seq.errors import InputError, warn
@@ -37,7 +40,7 @@ def forward_backward_state(
     """Do `forward_backward`; return also the state after the batch (`StepResult.state`)."""
     with model.update_by(execute, batch.x):
         loss, per_step, state = model.training_loss(batch, execute, lookup=lookup)
-        loss.backward()
+        whole_loss(loss, model.target_count(batch), added=model.losses_add).backward()
         return float(loss.detach()), per_step, state
 
 
@@ -104,11 +107,12 @@ def train(
             layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, Tensor]:
             # a layer inside a user's module may see other steps or sequences than the batch has
-            block = credit if model.whole_layers else engine.credit_block(x.shape[1], len(x))
+            whole = model.whole_layers or current() is not None
+            block = min(credit, x.shape[1]) if whole else engine.credit_block(x.shape[1], len(x))
             return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
         lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)
-        loss, per_step, state = forward_backward_state(model, batch, execute, lookup=lookup)
+        loss, per_step, state = forward_backward_state(model, batch, told(execute, engine), lookup=lookup)
         losses = per_block(per_step, batch.mask, credit)
     engine.end()
     return loss, losses if losses is not None or math.isfinite(loss) else broken(engine), state
@@ -120,7 +124,13 @@ def inside(model: TimeModel, batch: Batch, engine: Engine) -> bool:
     Nothing stands between that layer and the read-out.
     """
     options = engine.options
-    if not isinstance(model, SequenceModel) or not model.bare or len(model.cells) > 1 or not plain(model):
+    if (
+        current() is not None
+        or not isinstance(model, SequenceModel)
+        or not model.bare
+        or len(model.cells) > 1
+        or not plain(model)
+    ):
         return False
     if batch.state is not None and int(batch.lengths.min()) < batch.x.shape[1]:
         return False  # the state at each sequence's own end is wanted

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import generator_states, repeated_draws
+from hbll_seq.distributed.ranks import shape_of
+from hbll_seq.distributed.shards import current
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.blocks import to_blocks
 from hbll_seq.errors import InputError
@@ -48,6 +50,7 @@ class HBLL(Rule[TimeModel]):
 
     name = "hbll"
     carries_state = True
+    spans_time = True
     replaced: ClassVar[dict[str, str]] = {
         "feedback_weight": "discount=, a factor on every message that enters a credit block: 1 gives BPTT's gradient, "
         '0 that of truncated BPTT, "auto" grows over the run',
@@ -69,6 +72,10 @@ class HBLL(Rule[TimeModel]):
         self.engine = Engine(options)
         self.check_every = check_every
 
+    def unit(self, steps: int, batch: int) -> int:
+        """See `Rule.unit`: a span ends where a credit block does."""
+        return self.engine.credit_block(steps, batch) if self.engine.options.discount != 1 else 1
+
     def setup(self, model: TimeModel, generator: torch.Generator) -> None:
         """Refuse a model or device that cannot meet the options; forget everything learned of another model."""
         need_layers(model, self.name)
@@ -82,10 +89,17 @@ class HBLL(Rule[TimeModel]):
     def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
         engine, pull = self.engine, self.engine.pull
-        credit = engine.credit_block(batch.x.shape[1], len(batch.x))
+        credit = engine.credit_block(*shape_of(batch))
         discount = self.discount(model, batch, credit, progress)
-        fastest.pin(self, model, batch, progress)
-        check = bool(self.check_every) and engine.controller.steps % self.check_every == 0
+        shards = current()
+        if shards is not None and isinstance(discount, float) and discount == 1:
+            shards.discount = None
+        elif shards is not None:  # gamma of the span's last block is for the message from the next span
+            gamma = torch.as_tensor(discount, device=batch.x.device)
+            shards.discount = (gamma if gamma.ndim else gamma.view(1, 1, 1)).expand(-1, len(batch.x), 1)[-1]
+        else:
+            fastest.pin(self, model, batch, progress)
+        check = bool(self.check_every) and engine.controller.steps % self.check_every == 0 and shards is None
         drawn = generator_states(batch.x.device) if check and model.drops else None
         loss, losses, state = train(model, batch, engine, credit, discount, probe=check)
         metrics = engine.metrics() | {"pull": pull, "discount": float(torch.as_tensor(discount).mean())}

@@ -33,7 +33,7 @@ FIT = (
     "rule", "steps", "epochs", "batch_size", "window", "lr", "optimizer", "weight_decay", "schedule", "warmup", "clip",
     "validation", "validate_every", "mask", "ignore_index", "seed", "device", "callbacks", "progress", "checkpoint",
     "checkpoint_every", "resume", "record_every", "measure_cosine", "rule_options", "loss", "metrics", "sample_weight",
-    "accumulate", "convert", "stateful",
+    "accumulate", "convert", "stateful", "parallel",
 )  # fmt: skip
 GRADIENT = (
     "rule", "mask", "window", "ignore_index", "seed", "progress", "rule_options", "loss", "sample_weight", "convert",

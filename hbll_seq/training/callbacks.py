@@ -114,6 +114,10 @@ class Callbacks:
             for name, hook in found:
                 self._hooks[name].append(hook)
 
+    def __len__(self) -> int:
+        """Return the number of callbacks."""
+        return len(self._all)
+
     def call(self, name: str, *args: Any) -> bool:
         """Call every hook of that name; return True if one wants to stop."""
         return any([hook(*args) is True for hook in self._hooks[name]])

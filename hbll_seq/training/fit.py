@@ -12,6 +12,7 @@ from torch import nn
 
 from hbll_seq import rules
 from hbll_seq.data.scalars import flag
+from hbll_seq.distributed.ranks import make_ranks
 from hbll_seq.models.any_module import as_model
 from hbll_seq.training.history import History
 from hbll_seq.training.loop import train
@@ -27,7 +28,7 @@ def fit(
     seed: int = 0, device: str = "auto", callbacks: Any = (), progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int = 200,
     resume: bool | Literal["changed"] = False, record_every: int = 50, measure_cosine: int | None = None,
-    rule_options: dict[str, Any] | None = None, stateful: bool = False, **options: Any,
+    rule_options: dict[str, Any] | None = None, stateful: bool = False, parallel: Any = None, **options: Any,
 ) -> History:  # fmt: skip
     """Train `model` on sequences.
 
@@ -57,22 +58,21 @@ def fit(
         metrics: callables `(out, y)` or torchmetrics objects by name (`hbll_seq.models.given_metrics`).
 
     Optimisation:
-        lr: peak learning rate.
+        lr, weight_decay: peak learning rate; weight decay of the optimiser.
         optimizer: "adam", "adamw", "sgd", a factory `f(parameters, lr=...)`, or an optimiser, whose own rates count.
         accumulate: batches per update, their gradients averaged by the targets that count (a callable loss: plainly).
-        weight_decay: weight decay of the optimiser.
         schedule: "linear" (to zero), "cosine", "constant", or a function from the update's number to a factor on `lr`.
-        warmup: updates of linear warm-up.
-        clip: largest norm of the gradient; None for no clipping.
+        warmup, clip: updates of linear warm-up; largest norm of the gradient, None for no clipping.
         seed: seed of data order and of the model's draws; the global random state is untouched.
+        parallel: `{"data": 2, "time": 2}` under `torchrun --nproc-per-node 4`, or a `DeviceMesh` of these axes: shares
+            of the batch and spans of time; all processes make the same call (docs/howto/distributed.md).
         device: "auto" (the model's own; a GPU if there is one and the model is on the CPU), or a name.
 
     Validation and records:
         validation: held-out `x`, `(x, y)`, `((x, lengths), y)`; or a fraction: the last sequences, or a text's tail.
         validate_every: updates between validations; "auto" makes about ten.
         callbacks, progress: see `hbll_seq.training.callbacks`; show a bar.
-        record_every: updates between records of every block's loss.
-        measure_cosine: updates between comparisons with the exact gradient (one exact gradient each).
+        record_every, measure_cosine: updates between records of blocks' losses; comparisons with the exact gradient.
 
     Checkpoints:
         checkpoint, checkpoint_every: file for the state of the run (one run at a time writes it); updates between.
@@ -86,6 +86,7 @@ def fit(
     Raises:
         InputError: before any weight changes.
         DivergenceError: loss or gradient is not finite. The model holds the weights of its last finite loss.
+        LostRankError: another process failed. The model holds the weights of its last update.
     """
     trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
     with trained.in_run(flag("convert", convert)):
@@ -96,5 +97,5 @@ def fit(
             weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
             callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
             measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-            resume=resume, stateful=stateful,
+            resume=resume, stateful=stateful, ranks=make_ranks(parallel),
         ))  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.errors import DivergenceError
+from hbll_seq.errors import DivergenceError, LostRankError
 from hbll_seq.training.callbacks import CallbackState
 from hbll_seq.training.evaluation import evaluate_source
 from hbll_seq.training.gradient_cosine import gradient_cosine
@@ -19,7 +19,10 @@ from hbll_seq.training.prepare import Prepared
 from hbll_seq.training.record import record
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
+from hbll_seq.training.spread import agree
 from hbll_seq.training.step import StepInfo, all_finite, clear_gradients, divergence, update
+
+APART = 1_000_003  # between the seeds of ranks
 
 
 def train(p: Prepared) -> History:
@@ -33,8 +36,11 @@ def train(p: Prepared) -> History:
         DivergenceError: see `fit`.
     """
     run = History(p.model.inner, p.config, versions())
-    trained = Trained(run, p.model.inner, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint, p.carried)
+    trained = Trained(run, p.model.inner, p.optimizer, p.rule, p.callbacks, p.settings, p.checkpoint, p.carried,
+                      writes=p.chief)  # fmt: skip
     first, callback_states = trained.begin(p.resume)
+    if p.ranks is not None:
+        agree(p.ranks, first, p.model)
     last_good = LastGood(p.model.parameters())
     bar = tqdm(total=p.total, initial=min(first, p.total), disable=not p.progress_bar, unit="step", dynamic_ncols=True,
                mininterval=0.5, file=sys.stdout, leave=True)  # fmt: skip  # stdout: a notebook shows stderr as an error
@@ -42,6 +48,9 @@ def train(p: Prepared) -> History:
         # the mode comes back even if an interrupt hits the exit of an inner `no_grad`
         with trained, training_mode(p.model), torch.set_grad_enabled(torch.is_grad_enabled()):
             _updates(p, trained, last_good, bar, first, callback_states)
+    except LostRankError:
+        last_good.undo_unfinished()
+        raise
     except KeyboardInterrupt:
         last_good.undo_unfinished()
         run.stopped_reason = "interrupted"
@@ -68,7 +77,8 @@ def _updates(
     began = time.perf_counter() - (run.history["seconds"][-1] if run.history.get("seconds") else 0.0)
     stop = p.callbacks.call("on_fit_begin", run)
     trained.ready(callback_states)
-    draws = Draws(p.model, p.rule, p.seed, p.device)  # of dropout and the like
+    rank = 0 if p.ranks is None else p.ranks.world.rank
+    draws = Draws(p.model, p.rule, p.seed + APART * rank, p.device)  # of dropout and the like
     if stop:
         run.stopped_reason = "callback"
         return
@@ -99,6 +109,7 @@ def _updates(
             stop = p.callbacks.call("on_validation", run, number) or stop
         if p.checkpoint is not None and p.due(p.checkpoint_every, number):
             trained.store(number)
+        stop = stop if p.ranks is None or not p.callbacks else p.ranks.any(stop)
         if stop:
             run.stopped_reason = "early_stopping" if run.stopped_reason == "early_stopping" else "callback"
             return
@@ -117,7 +128,7 @@ def _update(
             run.add(gradient_cosine=gradient_cosine(p.model, first, p.rule, anew, done), cosine_step=i + 1)
             anew()
         last_good.begin()
-        info = update(p.model, batches, p.rule, p.optimizer, p.clip, done, p.device)
+        info = update(p.model, batches, p.rule, p.optimizer, p.clip, done, p.device, p.ranks)
         last_good.end(finite=info.updated)
     if not info.updated or not all_finite(last_good.weights):
         raise divergence(info, i + 1)

@@ -12,6 +12,7 @@ from hbll_seq.data.inputs import text_window
 from hbll_seq.data.scalars import flag
 from hbll_seq.data.sources import Source
 from hbll_seq.data.streams import Streams, as_streams
+from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 from hbll_seq.training.arguments import (
@@ -33,6 +34,7 @@ from hbll_seq.training.carried import Carried, check_stateful
 from hbll_seq.training.modes import training_mode
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
+from hbll_seq.training.spread import check_spread
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Prepared:
         resume: see `fit`.
         settings: settings that decide the result, for the checkpoint; empty without one.
         progress_bar: show a bar.
+        ranks: the processes of the run, or None for this one alone.
         config: arguments of `fit`, for the history.
     """
 
@@ -92,6 +95,12 @@ class Prepared:
     settings: dict[str, Any]
     progress_bar: bool
     config: dict[str, Any]
+    ranks: Ranks | None = None
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process shows progress and writes."""
+        return self.ranks is None or self.ranks.chief
 
     def due(self, every: int, number: int) -> bool:
         """Return whether an action of every `every` updates is due after update `number` (from 1); it is due after the
@@ -108,6 +117,7 @@ def prepare(
     mask: Any, ignore_index: int, seed: int, device: str, callbacks: Any, progress: bool,
     checkpoint: str | os.PathLike[str] | None, checkpoint_every: int, resume: bool | str, record_every: int,
     measure_cosine: int | None, sample_weight: Any, accumulate: int, convert: bool, stateful: bool,
+    ranks: Ranks | None,
 ) -> Prepared:  # fmt: skip
     """Check the arguments of `fit` (see there), move the model to its device and set the rule up.
 
@@ -125,6 +135,8 @@ def prepare(
     check_trainable(model)
     options = rule_arguments(rule, options, rule_options, model.family)
     learner = make_rule(rule, options, model.family)
+    if ranks is not None and ranks.by_time.size > 1:
+        check_spread(model, learner)
     if flag("stateful", stateful):
         check_stateful(model, learner)
         if accumulate != 1:
@@ -154,6 +166,7 @@ def prepare(
         schedule=_name(schedule), warmup=warmup,
         **model.task_settings(), accumulate=accumulate, convert=convert, device=str(where), stateful=bool(stateful),
         **({"streams": source.describe(batch_size)} if isinstance(source, Streams) else {}),
+        **({} if ranks is None else {"parallel": {"data": ranks.by_data.size, "time": ranks.by_time.size}}),
         options={k: v if isinstance(v, int | float | str | type(None)) else str(v) for k, v in options.items()},
     )  # fmt: skip
     settings = {} if checkpoint is None else decisive(config, model, learner, opt, factor, source, held_out, every)
@@ -163,7 +176,8 @@ def prepare(
         total=total, batch_size=batch_size, accumulate=accumulate, seed=seed, lr=lr,
         peaks=tuple(float(group["lr"]) for group in opt.param_groups), factor=factor, clip=clip, validate_every=every,
         record_every=record_every, measure_cosine=measure_cosine, checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every, resume=resume, settings=settings, progress_bar=progress, config=config,
+        checkpoint_every=checkpoint_every, resume=resume, settings=settings,
+        progress_bar=progress and (ranks is None or ranks.chief), config=config, ranks=ranks,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Trained:
         settings: settings that decide the result (`training.settings.decisive`); empty without a file.
         path: the file, or None.
         carried: the state carried along streams.
+        writes: whether this process writes the file; it reads it in any case.
 
     Raises:
         InputError: another run is writing the file.
@@ -42,13 +43,14 @@ class Trained:
 
     def __init__(
         self, run: History, model: nn.Module, optimizer: torch.optim.Optimizer, rule: rules.Rule[Any],
-        callbacks: Callbacks, settings: dict[str, Any], path: Path | None, carried: Carried,
+        callbacks: Callbacks, settings: dict[str, Any], path: Path | None, carried: Carried, *, writes: bool = True,
     ) -> None:  # fmt: skip
         self.run, self.model, self.optimizer, self.rule, self.callbacks = run, model, optimizer, rule, callbacks
         self._settings, self._path, self._carried = settings, path, carried
         self._fresh = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self._before: dict[str, Tensor] = {}
-        self._lock = None if path is None else WriterLock(path)
+        self._lock = None if path is None or not writes else WriterLock(path)
+        self._writes = writes
 
     def __enter__(self) -> "Trained":
         """Return itself."""
@@ -91,7 +93,7 @@ class Trained:
 
     def store(self, step: int) -> bool:
         """Write the state after `step` updates; on failure warn, keep the old file, and return False."""
-        if self._path is None:
+        if self._path is None or not self._writes:
             return False
         try:
             tensors, tree = self._state()

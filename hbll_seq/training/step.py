@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
+from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import DivergenceError
 from hbll_seq.models.any_module import as_model
 from hbll_seq.models.base import Model
 from hbll_seq.training.accumulate import accumulate, joined
 from hbll_seq.training.arguments import check_step, share
+from hbll_seq.training.spread import spread_gradient
 
 
 class StepInfo(NamedTuple):
@@ -66,11 +68,15 @@ def step(
 
 def update(
     model: Model, batches: list[Batch], rule: rules.Rule[Any], optimizer: torch.optim.Optimizer, clip: float | None,
-    progress: float, device: torch.device | None = None,
+    progress: float, device: torch.device | None = None, ranks: Ranks | None = None,
 ) -> StepInfo:  # fmt: skip
-    """Make one update with checked arguments, from one batch on the model's device or several (`accumulate`)."""
+    """Make one update with checked arguments, from one batch on the model's device or several (`accumulate`), with
+    `ranks` from their parts of it.
+    """
     clear_gradients(model, rule, optimizer)
-    if len(batches) == 1:
+    if ranks is not None:
+        result = spread_gradient(model, batches, device, rule, progress, ranks)
+    elif len(batches) == 1:
         result = rule.step(model, batches[0] if device is None else batches[0].to(device), progress=progress)
         if figures := model.metric_values():
             result = result._replace(metrics=joined(result.metrics, figures))

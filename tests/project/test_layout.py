@@ -13,9 +13,9 @@ from benchmarks.architecture import PICTURE, arrows, between, files, graph, part
 PACKAGE, TESTS = pathlib.Path(hs.__file__).parent, pathlib.Path(__file__).parents[1]
 # from the lowest up; a module may import from its own part and from parts before it
 ORDER = (
-    "errors", "optional", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "audio", "text", "datasets",
-    "models", "checkpoint", "exporters", "rules", "plot", "training", "paths", "attribution", "installation",
-    "bibliography", "",
+    "errors", "optional", "tree", "data", "losses", "kernels", "cells", "engine", "nn", "distributed", "audio", "text",
+    "datasets", "models", "checkpoint", "exporters", "rules", "plot", "training", "paths", "attribution",
+    "installation", "bibliography", "",
 )  # fmt: skip
 FILES, TEST_FILES = files(), sorted(TESTS.rglob("test_*.py"))
 GRAPH = graph()

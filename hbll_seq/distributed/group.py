@@ -1,0 +1,137 @@
+"""`Group`: the processes that exchange tensors, by two collectives that are counted: gather, and sum.
+
+All traffic of this package goes through it. A *rank* is a process of the group, by its number. Every rank makes the
+same calls in the same order; whatever decides how many there are is computed from values that all ranks hold.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hbll_seq.errors import InputError, LostRankError
+
+GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the first from torch 2.13 on
+
+
+@dataclass
+class Traffic:
+    """What a rank has exchanged.
+
+    Attributes:
+        collectives: calls.
+        numbers: numbers that this rank put in.
+        bytes: the same in bytes.
+        seconds: time spent inside collectives, mostly waiting for other ranks.
+    """
+
+    collectives: int = 0
+    numbers: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def since(self, before: "Traffic") -> "Traffic":
+        """Return the difference to an earlier copy."""
+        return Traffic(
+            self.collectives - before.collectives, self.numbers - before.numbers, self.bytes - before.bytes,
+            self.seconds - before.seconds,
+        )  # fmt: skip
+
+    def copy(self) -> "Traffic":
+        """Return the state of now."""
+        return Traffic(self.collectives, self.numbers, self.bytes, self.seconds)
+
+
+class Group:
+    """Ranks that exchange tensors.
+
+    Args:
+        handle: a process group of `torch.distributed`; None for all processes. The process group's timeout bounds every
+            wait.
+
+    Attributes:
+        size: number of ranks, P.
+        rank: number of this one, from 0.
+        traffic: what this rank has exchanged.
+
+    Raises:
+        InputError: `torch.distributed` is not initialised, or this process is not in the group.
+    """
+
+    def __init__(self, handle: Any = None) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            came = "no process group"
+            raise InputError("group", came, 'torch.distributed.init_process_group("gloo") before, under torchrun')
+        self._handle = handle
+        self.size, self.rank = dist.get_world_size(handle), dist.get_rank(handle)
+        if self.rank < 0:
+            raise InputError("group", "a process group without this process", "a group that this process is in")
+        self.traffic = Traffic()
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """Return the tensors of all ranks `(P, ...)`; all have the same shape.
+
+        Raises:
+            LostRankError: a rank failed or did not answer.
+        """
+        mine = mine.detach().contiguous()
+        found = mine.new_empty(self.size * mine.numel())
+        self._call("gather", mine, lambda: GATHER(found, mine.view(-1), group=self._handle))
+        return found.view(self.size, *mine.shape)
+
+    def sum(self, mine: Tensor) -> Tensor:
+        """Return the sum over all ranks, the same bits on every rank; `mine` is overwritten.
+
+        Raises:
+            LostRankError: a rank failed or did not answer.
+        """
+        mine = mine.detach()
+        self._call("sum", mine, lambda: dist.all_reduce(mine, group=self._handle))
+        return mine
+
+    def _call(self, what: str, mine: Tensor, run: Any) -> None:
+        before = time.perf_counter()
+        try:
+            run()
+        except RuntimeError as error:
+            raise LostRankError(
+                f"rank {self.rank} of {self.size}: another rank failed, or did not answer in time, in a {what} of "
+                f"{mine.numel()} numbers. No update was made of it. Under torchrun --max-restarts the run goes on from "
+                f"its checkpoint ({str(error).splitlines()[0]})"
+            ) from error
+        self.traffic.seconds += time.perf_counter() - before
+        self.traffic.collectives += 1
+        self.traffic.numbers += mine.numel()
+        self.traffic.bytes += mine.numel() * mine.element_size()
+
+
+class Chain:
+    """The ranks of a group as the links of a chain of spans, in the order in which a cell passes them.
+
+    Args:
+        group: the ranks, each with the next span of time.
+        backward: whether the cell runs from the last span to the first.
+
+    Attributes:
+        size: number of links, P.
+        place: this rank's place in the chain, from 0.
+    """
+
+    def __init__(self, group: Group, backward: bool) -> None:
+        self._group, self._backward = group, backward
+        self.size = group.size
+        self.place = group.size - 1 - group.rank if backward else group.rank
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """Return the tensors of all links, in the order of the chain."""
+        found = self._group.gather(mine)
+        return found.flip(0) if self._backward else found
+
+
+def same_everywhere(group: Group, value: int) -> bool:
+    """Return whether all ranks hold the same integer."""
+    found = group.gather(torch.tensor([value]))
+    return bool((found == found[0]).all())

@@ -1,0 +1,275 @@
+"""`Ranks`: the processes of a run of `fit`, in a grid of shares of the batch by spans of time.
+
+Every rank draws the same batches, by number. Row i of the grid takes the i-th share of the sequences, column j the j-th
+span of their time steps. One sum over all ranks at the end of an update makes the gradient of the whole.
+"""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hbll_seq.data.batch import Batch
+from hbll_seq.data.scalars import integer, positive
+from hbll_seq.distributed.group import Group, Traffic
+from hbll_seq.distributed.shards import TimeShards, as_group, even_spans, initialised, spread
+from hbll_seq.errors import InputError
+
+AXES = ("data", "time")
+TIMEOUT = 600.0  # seconds a rank waits for another one
+EXPECTED = '{"data": ranks, "time": ranks}, or a DeviceMesh with axes of these names'
+
+
+@dataclass
+class Share:
+    """This rank's part of one batch.
+
+    Attributes:
+        batch: its sequences and time steps.
+        rows, steps: B and T of the whole batch.
+        time: the ranks that have the other spans of the same sequences.
+        loss, weight: of all spans together, once a loss was taken (`whole_loss`).
+    """
+
+    batch: Batch
+    rows: int
+    steps: int
+    time: Group
+    loss: float = 0.0
+    weight: float = 0.0
+
+
+SHARE: ContextVar[Share | None] = ContextVar("SHARE", default=None)
+
+
+class Ranks:
+    """The grid of a run.
+
+    Args:
+        data: shares of the batch.
+        time: spans of time.
+        world, by_data, by_time: process groups of all ranks, of those that differ in the share, and in the span.
+
+    Attributes:
+        world, by_data, by_time: the groups.
+        chief: whether this rank shows progress and writes checkpoints.
+    """
+
+    def __init__(self, world: Group, by_data: Group, by_time: Group) -> None:
+        self.world, self.by_data, self.by_time = world, by_data, by_time
+        self.chief = world.rank == 0
+
+    def traffic(self) -> Traffic:
+        """Return what this rank has exchanged in all groups."""
+        total = Traffic()
+        for one in {id(g): g for g in (self.world, self.by_data, self.by_time)}.values():
+            t = one.traffic
+            total = Traffic(
+                total.collectives + t.collectives, total.numbers + t.numbers, total.bytes + t.bytes,
+                total.seconds + t.seconds,
+            )  # fmt: skip
+        return total
+
+    def rows(self, count: int) -> slice:
+        """Return this rank's share of `count` sequences; it may be empty."""
+        i, n = self.by_data.rank, self.by_data.size
+        return slice(count * i // n, count * (i + 1) // n)
+
+    def share(self, batch: Batch, unit: int) -> tuple[Share, TimeShards | None]:
+        """Return this rank's part of a batch, and the spans of time if there are several.
+
+        Args:
+            batch: the whole batch.
+            unit: spans are cut at multiples of so many time steps.
+
+        Raises:
+            InputError: fewer units of time than ranks.
+        """
+        count, steps = batch.x.shape[:2] if batch.x.ndim > 1 else (len(batch.x), 1)
+        rows = self.rows(count)
+        mine = _rows(batch, rows)
+        share = Share(mine, count, steps, self.by_time)
+        if self.by_time.size == 1:
+            return share, None
+        units = -(-steps // unit)
+        if units < self.by_time.size:
+            came = f'"time": {self.by_time.size} for {steps} time steps, cut at multiples of {unit}'
+            raise InputError("parallel", came, f"at most {units} ranks in time")
+        spans = [one * unit for one in even_spans(units, self.by_time.size)]
+        spans[-1] = steps - sum(spans[:-1])
+        ragged = int(batch.lengths.min()) < steps
+        shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None)
+        assert shards.first is not None and shards.stop is not None
+        share.batch = _span(mine, shards.first, shards.stop, steps)
+        return share, shards
+
+    @contextmanager
+    def entered(self, share: Share, shards: TimeShards | None) -> Iterator[None]:
+        """Run an update of a share."""
+        token = SHARE.set(share)
+        try:
+            if shards is None:
+                yield
+            else:
+                with spread(shards):
+                    yield
+        finally:
+            SHARE.reset(token)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is true on any rank."""
+        return float(self.world.sum(torch.tensor([float(flag)]))) > 0
+
+    def all_rows(self, state: list[Tensor] | None, count: int) -> list[Tensor] | None:
+        """Return the states of all `count` sequences from those of this rank's share."""
+        if state is None or self.by_data.size == 1:
+            return state
+        most = -(-count // self.by_data.size)
+        flat = torch.cat(state, 1)
+        found = self.by_data.gather(torch.nn.functional.pad(flat, (0, 0, 0, most - len(flat))))
+        n = self.by_data.size
+        parts = [found[i, : count * (i + 1) // n - count * i // n] for i in range(n)]
+        return list(torch.cat(parts).split([one.shape[1] for one in state], 1))
+
+    @torch.no_grad()
+    def same_weights(self, weights: list[Tensor]) -> None:
+        """Give all ranks the weights of the first."""
+        for one in weights:
+            value = one.detach().clone() if self.chief else torch.zeros_like(one)
+            one.copy_(self.world.sum(value))
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    def part(one: Tensor | None) -> Tensor | None:
+        return None if one is None else one[rows]
+
+    state = None if batch.state is None else [one[rows] for one in batch.state]
+    return Batch(
+        batch.x[rows], batch.lengths[rows], batch.y[rows], part(batch.mask), state, part(batch.target_lengths),
+        part(batch.weight),
+    )  # fmt: skip
+
+
+def _span(batch: Batch, first: int, stop: int, steps: int) -> Batch:
+    """Return the time steps first..stop of a batch; targets of whole sequences stay as they are."""
+    along = batch.y.ndim > 1 and batch.y.shape[1] == steps and (batch.mask is None or batch.mask.ndim > 1)
+    y = batch.y[:, first:stop] if along else batch.y
+    mask = batch.mask[:, first:stop] if batch.mask is not None and along else batch.mask
+    lengths = (batch.lengths - first).clamp(0, stop - first)
+    return batch._replace(x=batch.x[:, first:stop], lengths=lengths, y=y, mask=mask)
+
+
+def whole_loss(loss: Tensor, weight: float, *, added: bool) -> Tensor:
+    """Return this rank's part of the loss of all spans, for the backward pass; `loss` itself outside a share.
+
+    Args:
+        loss: mean over the targets in this span that count, with gradient.
+        weight: their number, or the sum of their weights.
+        added: the losses of spans add up, instead of being averaged.
+    """
+    share = SHARE.get()
+    if share is None or share.time.size == 1:
+        return loss
+    known = float(loss.detach()) if weight or added else 0.0
+    numbers = torch.tensor([known * (1.0 if added else weight), weight], dtype=torch.float64)
+    total, weights = share.time.sum(numbers).tolist()
+    if added:
+        share.loss, share.weight = total, 1.0
+        return loss
+    share.loss, share.weight = total / max(weights, 1e-300), weights
+    # a mean of no targets is 0 / 0; its graph is still wanted, because other ranks wait for this one's messages
+    return loss * (weight / weights) if weight else loss.nan_to_num(0.0) * 0.0
+
+
+def shape_of(batch: Batch) -> tuple[int, int]:
+    """Return T and B of the whole batch that a share belongs to; of the batch itself outside a share."""
+    share = SHARE.get()
+    return (batch.x.shape[1], len(batch.x)) if share is None else (share.steps, share.rows)
+
+
+def make_ranks(parallel: Any) -> Ranks | None:
+    """Return the grid for `fit(..., parallel=...)`; None for None.
+
+    Under torchrun the process group is made here if it was not made before: NCCL if every process has a GPU, else gloo.
+
+    Raises:
+        InputError: another form, no torchrun, or another number of processes.
+    """
+    if parallel is None:
+        return None
+    mesh = hasattr(parallel, "mesh_dim_names")
+    if not mesh and not isinstance(parallel, dict):
+        raise InputError("parallel", type(parallel).__name__, EXPECTED)
+    names = tuple(parallel.mesh_dim_names or ()) if mesh else tuple(parallel)
+    allowed = AXES if mesh else (*AXES, "timeout")
+    if not names or any(one not in allowed for one in names):
+        raise InputError("parallel", f"the names {names}", EXPECTED)
+    if not mesh:
+        return _grid({k: v for k, v in parallel.items() if k != "timeout"}, parallel.get("timeout", TIMEOUT))
+    alone = Group(dist.new_group([dist.get_rank()], use_local_synchronization=True))
+    groups = {name: Group(as_group(parallel[name])) for name in names}
+    world = Group() if parallel.size() == dist.get_world_size() else None
+    if world is None:
+        raise InputError("parallel", f"a mesh of {parallel.size()} processes", f"all {dist.get_world_size()}")
+    return Ranks(world, groups.get("data", alone), groups.get("time", alone))
+
+
+def initialise(timeout: float = TIMEOUT) -> None:
+    """Make the process group of a process under torchrun: NCCL if every process has a GPU, else gloo.
+
+    `fit(..., parallel=...)` does it by itself.
+
+    Args:
+        timeout: seconds that a process waits for another.
+
+    Raises:
+        InputError: no torchrun.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        came = "one process, started without torchrun"
+        raise InputError("parallel", came, "torchrun --nproc-per-node 2 your_script.py")
+    _start(datetime.timedelta(seconds=positive("timeout", timeout)))
+
+
+def _start(limit: datetime.timedelta) -> None:
+    """Make the process group of a process under torchrun.
+
+    A restarted process must not read the addresses that processes of its earlier life left in torchrun's store: each
+    life has a part of the store of its own.
+    """
+    gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    backend = "nccl" if gpus else "gloo"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend, timeout=limit)
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"life {life}", dist.TCPStore(host, port, is_master=False, timeout=limit))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+
+
+def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
+    data, time = (integer(f"parallel[{name!r}]", sizes.get(name, 1)) for name in AXES)
+    limit = datetime.timedelta(seconds=positive("parallel['timeout']", timeout))
+    if not initialised():
+        initialise(limit.total_seconds())
+    count = dist.get_world_size()
+    if data * time != count:
+        raise InputError("parallel", f"{data} x {time} ranks", f"a product of {count}, the number of processes")
+    rank = dist.get_rank()
+    handles: dict[str, Any] = {}
+    grid = torch.arange(count).view(data, time)
+    for name, members in (("data", grid.t()), ("time", grid), ("world", grid.view(1, -1))):
+        for some in members.tolist():  # every process makes every group, in the same order
+            made = dist.new_group(some, timeout=limit)
+            if rank in some:
+                handles[name] = made
+    return Ranks(Group(handles["world"]), Group(handles["data"]), Group(handles["time"]))

@@ -1,0 +1,98 @@
+"""A rank that dies or does not answer: a named error on the others, and a restarted run that goes on as if nothing was."""
+
+import datetime
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import killed_run
+import pytest
+import torch
+import torch.distributed as dist
+from process_pool import Pool
+
+HERE = pathlib.Path(__file__).parent
+
+
+def silent(group) -> str:
+    """Take part in a sum on rank 0 alone."""
+    import hbll_seq as hs
+    from hbll_seq import distributed as hd
+
+    few = dist.new_group([0, 1], timeout=datetime.timedelta(seconds=8))
+    if dist.get_rank() == 1:
+        return "silent"
+    try:
+        with hd.time_sharded(few):
+            hs.nn.GRU(2, 2)(torch.zeros(3, 2))
+        return "nothing"
+    except hs.LostRankError as error:
+        return str(error)
+
+
+def dying(group) -> str:
+    """Die in the backward pass, on rank 1."""
+    import hbll_seq as hs
+    from hbll_seq import distributed as hd
+
+    with hd.time_sharded():
+        out, _ = hs.nn.GRU(2, 2, batch_first=True)(torch.ones(1, 3, 2))
+    if dist.get_rank() == 1:
+        os._exit(1)
+    try:
+        out.sum().backward()
+        return "nothing"
+    except hs.LostRankError as error:
+        return str(error)
+
+
+def test_a_rank_that_does_not_answer_ends_the_call_within_the_timeout():
+    pool = Pool(2)
+    try:
+        found = pool.run(2, silent)
+        assert found[0].startswith("rank 0 of 2: another rank failed, or did not answer in time, in a gather of")
+        assert found[1] == "silent"
+        for end in pool._ends:
+            end.send((2, dying, ()))
+        assert pool._ends[0].poll(60)
+        ok, text = pool._ends[0].recv()
+        assert ok and "--max-restarts" in text
+    finally:
+        pool.kill()
+
+
+def under_torchrun(folder: pathlib.Path, ranks: int, moment: str) -> tuple[list[torch.Tensor], int]:
+    folder.mkdir(exist_ok=True)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--max-restarts", "2",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(HERE / "killed_run.py"), str(folder), moment,
+    ]  # fmt: skip
+    path = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    return torch.load(folder / "weights.pt"), int(torch.load(folder / "lives.pt"))
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_run_whose_rank_is_killed_goes_on_from_its_checkpoint(pair: Pool, tmp_path):
+    killed, lives = under_torchrun(tmp_path / "killed", 2, "update")
+    assert lives == 1
+    whole = pair.run(2, killed_run.whole, str(tmp_path))
+    assert same(killed, whole[0]) and same(killed, whole[1])
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path):
+    draw = random.Random(0)
+    whole, _ = under_torchrun(tmp_path / "whole", 3, "never")
+    for i in range(20):
+        moment = draw.uniform(0.0, 2.0)
+        killed, _ = under_torchrun(tmp_path / f"killed{i}", 3, f"{moment:.3f}")
+        assert same(killed, whole), moment
