@@ -65,11 +65,12 @@ def coloured(wave: Tensor, most: float, g: torch.Generator, size: int | None = N
     """
     size = len(wave) if size is None else size
     spectrum = torch.fft.rfft(wave, n=size)
-    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, like ears and mel filters
+    # log frequency, like ears and mel filters
+    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum), dtype=wave.dtype))
     k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
     curves = torch.stack([torch.ones_like(k), k, torch.cos(math.pi * k), torch.sin(math.pi * k)])
-    nats = most * torch.randn(4, generator=g) @ curves
-    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=size)[: len(wave)]
+    nats = most * torch.randn(4, generator=g, dtype=wave.dtype) @ curves
+    return torch.fft.irfft(spectrum * torch.exp(nats / 2).to(wave.device), n=size)[: len(wave)]
 
 
 def spec_augment(

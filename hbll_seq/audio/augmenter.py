@@ -106,8 +106,9 @@ class Augment:
         if self.colour:
             out = coloured(out, self.colour, g, next_fast_len(len(out), real=True))
         if self.noise is not None:
-            ratio = torch.tensor(self.noise[0] + level * (self.noise[1] - self.noise[0]))
-            out = torchaudio().functional.add_noise(out, torch.randn(len(out), generator=g), ratio)
+            ratio = torch.tensor(self.noise[0] + level * (self.noise[1] - self.noise[0])).to(out)
+            noise = torch.randn(len(out), generator=g, dtype=out.dtype).to(out.device)
+            out = torchaudio().functional.add_noise(out, noise, ratio)
         return out
 
     def mask(self, x: Tensor, lengths: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
