@@ -48,7 +48,7 @@ def vary(
 
 
 def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
-    factor = math.exp((2 * float(torch.rand(1, generator=g)) - 1) * most)
+    factor = math.exp((2 * float(torch.rand(1, generator=g, dtype=torch.float32)) - 1) * most)
     size = max(1, round(len(wave) / factor))
     return functional.interpolate(wave[None, None], size=size, mode="linear", align_corners=True)[0, 0]
 
