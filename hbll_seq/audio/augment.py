@@ -48,7 +48,7 @@ def vary(
 
 
 def _faster(wave: Tensor, most: float, g: torch.Generator) -> Tensor:
-    factor = math.exp((2 * float(torch.rand(1, generator=g)) - 1) * most)
+    factor = math.exp((2 * float(torch.rand(1, generator=g, dtype=torch.float32)) - 1) * most)
     size = max(1, round(len(wave) / factor))
     return functional.interpolate(wave[None, None], size=size, mode="linear", align_corners=True)[0, 0]
 
@@ -65,11 +65,12 @@ def coloured(wave: Tensor, most: float, g: torch.Generator, size: int | None = N
     """
     size = len(wave) if size is None else size
     spectrum = torch.fft.rfft(wave, n=size)
-    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum)))  # log frequency, like ears and mel filters
+    # log frequency, like ears and mel filters
+    mel = torch.log1p(torch.linspace(0, 4000 / 700, len(spectrum), dtype=wave.dtype))
     k = 2 * mel / mel[-1].clamp(min=1e-6) - 1
     curves = torch.stack([torch.ones_like(k), k, torch.cos(math.pi * k), torch.sin(math.pi * k)])
-    nats = most * torch.randn(4, generator=g) @ curves
-    return torch.fft.irfft(spectrum * torch.exp(nats / 2), n=size)[: len(wave)]
+    nats = most * torch.randn(4, generator=g, dtype=wave.dtype) @ curves
+    return torch.fft.irfft(spectrum * torch.exp(nats / 2).to(wave.device), n=size)[: len(wave)]
 
 
 def spec_augment(

@@ -99,15 +99,16 @@ class Augment:
         from scipy.fft import next_fast_len
 
         out, g = as_samples(wave).float(), draws(seed, epoch, index, 0)
-        share, level = torch.rand(2, generator=g).tolist()
+        share, level = torch.rand(2, generator=g, dtype=torch.float32).tolist()
         if self.speed:
             percent = round(100 * math.exp((2 * share - 1) * self.speed))
             out = resample(out, percent, 100)
         if self.colour:
             out = coloured(out, self.colour, g, next_fast_len(len(out), real=True))
         if self.noise is not None:
-            ratio = torch.tensor(self.noise[0] + level * (self.noise[1] - self.noise[0]))
-            out = torchaudio().functional.add_noise(out, torch.randn(len(out), generator=g), ratio)
+            ratio = torch.tensor(self.noise[0] + level * (self.noise[1] - self.noise[0])).to(out)
+            noise = torch.randn(len(out), generator=g, dtype=out.dtype).to(out.device)
+            out = torchaudio().functional.add_noise(out, noise, ratio)
         return out
 
     def mask(self, x: Tensor, lengths: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
@@ -124,7 +125,8 @@ class Augment:
         if self.bands >= x.shape[2]:
             raise InputError("bands", self.bands, f"less than {x.shape[2]}, the features of a time step")
         n, t, d = x.shape
-        u = torch.stack([torch.rand(4, self.masks, generator=draws(seed, epoch, i, 1)) for i in indices])
+        g = [draws(seed, epoch, i, 1) for i in indices]
+        u = torch.stack([torch.rand(4, self.masks, generator=one, dtype=torch.float32) for one in g])
         lengths = lengths.view(n, 1)
         hidden = _runs(u[:, :2], torch.full((n, 1), self.bands), torch.full((n, 1), d), d)[:, None, :]
         hidden = hidden | _runs(u[:, 2:], (lengths // 4).clamp(max=self.steps), lengths, t)[:, :, None]  # (n, T, D)

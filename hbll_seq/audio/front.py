@@ -63,8 +63,8 @@ class Front(ABC):
     def stream(self, chunk: Tensor, waiting: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the time steps `(m, D)` that `chunk` completes, m >= 0, and the samples that wait for more."""
         samples = as_samples(chunk, "chunk", least=0).float()
-        if waiting is not None:
-            samples = torch.cat([as_samples(waiting, "waiting", least=0).to(samples), samples])
+        before = samples[:0] if waiting is None else as_samples(waiting, "waiting", least=0).to(samples)
+        samples = torch.cat([before, samples])  # a copy: the caller may fill its buffer anew
         out = self.steps(samples)
         return out, samples[len(out) * self.hop :]
 

@@ -44,11 +44,11 @@ def read_table(
         raise InputError(name, f"{where} ({error})", "a CSV file in UTF-8 with a header") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     path, text = _columns(header, where, name, columns)
-    return _read_rows(rows[1:], folder, path, text, name)
+    return _read_rows(rows[1:], folder, path, text, name, len(header))
 
 
 def _read_rows(
-    rows: list[list[str]], folder: Path, path: int, text: int, name: str
+    rows: list[list[str]], folder: Path, path: int, text: int, name: str, width: int
 ) -> tuple[list[tuple[Path, str]], list[tuple[str, str]]]:
     found: dict[Path, str] = {}
     bad: list[tuple[str, str]] = []
@@ -59,6 +59,8 @@ def _read_rows(
         file = folder / given
         if not given or text >= len(row) or not row[text].strip():
             bad.append((str(file), f"row {number} of the table has no {'file' if not given else name[:-1]}"))
+        elif any(cell.strip() for cell in row[width:]):  # the text would end at its first comma
+            bad.append((str(file), f"row {number} of the table has {len(row)} cells, not {width}: quote texts"))
         elif file in found:
             bad.append((str(file), f"row {number} of the table names it again"))
         elif not file.is_file():

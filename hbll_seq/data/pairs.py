@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.sources import Padded
+from hbll_seq.errors import InputError
 
 
 @dataclass
@@ -65,6 +66,10 @@ class Pairs(Padded):
         """See `Source`."""
         before, after = super().tail(fraction)
         assert isinstance(before, Pairs) and isinstance(after, Pairs)
+        for part, which in ((before, "first"), (after, "last")):
+            if part.weight is not None and not part.weight.any():
+                came = f"{fraction}, and no sample_weight above 0 in the {which} {len(part.x)} sequences"
+                raise InputError("validation", came, "sequences that count on either side")
         return before, after
 
     def _part(self, rows: slice) -> "Pairs":

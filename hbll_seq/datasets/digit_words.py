@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from hbll_seq.data.scalars import choice, integer, number
+from hbll_seq.data.scalars import check_seed, choice, integer, number
 from hbll_seq.datasets.fsdd import Recording, read_samples, recordings_of
 from hbll_seq.datasets.speech import Speech, SpokenPart
 from hbll_seq.errors import InputError
@@ -47,7 +47,7 @@ def load_digitwords(
         InputError: files absent; an unknown speaker, or none left to train on; a size out of range.
     """
     sizes = [integer(name, value) for name, value in (("n", n), ("n_validation", n_validation), ("n_test", n_test))]
-    noise = number("noise", noise)
+    noise, seed = number("noise", noise), check_seed(seed)
     recordings = recordings_of(path)
     speakers = sorted({r.speaker for r in recordings})
     for name, one in (("held_out", held_out), ("validation", validation)):

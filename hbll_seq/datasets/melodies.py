@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from hbll_seq.data.scalars import integer, number
+from hbll_seq.data.scalars import check_seed, integer, number
 from hbll_seq.datasets.speech import Speech, SpokenPart
 
 RATE = 8000  # samples per second
@@ -34,7 +34,7 @@ def load_melodies(
         InputError: a size out of range.
     """
     sizes = [integer(name, value) for name, value in (("n", n), ("n_validation", n_validation), ("n_test", n_test))]
-    noise, g = number("noise", noise), torch.Generator().manual_seed(seed)
+    noise, g = number("noise", noise), torch.Generator().manual_seed(check_seed(seed))
     train, validation, test = (SpokenPart(*_melodies(size, noise, g)) for size in sizes)
     return Speech(train, validation, test, NOTES, RATE, "melodies made from a seed")
 

@@ -17,11 +17,13 @@ from hbll_seq.audio.front import Frames, make
 from hbll_seq.audio.samples import as_waves
 from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.checks import check_lengths
 from hbll_seq.data.draws import SeededDraws
 from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.read_pairs import read_weight
 from hbll_seq.data.scalars import choice, integer
 from hbll_seq.data.sources import Source
+from hbll_seq.data.tensors import as_tensor
 from hbll_seq.engine.execution import Execute, sequential
 from hbll_seq.errors import InputError
 from hbll_seq.models.aliases import with_aliases
@@ -161,11 +163,6 @@ class Transcriber(TranscriberUse, TimeModel):
         steps, lengths = self.front(waves)
         return steps.to(next(self.parameters()).dtype), lengths
 
-    def outputs(self, samples: int) -> int:
-        """Return the time steps of the scores for a wave of so many samples."""
-        steps = max(0, -(-(samples - self.front.window) // self.front.hop)) + 1
-        return int(self.output_lengths(torch.tensor([steps])))
-
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the time steps of the scores for inputs of these lengths."""
         return self.encoder.steps(lengths)
@@ -216,21 +213,31 @@ class Transcriber(TranscriberUse, TimeModel):
         """Return a batch made by the user, after a check.
 
         Raises:
-            InputError: no `Batch` with time steps `(B, T, D)`, labels `(B, L)` and their lengths.
+            InputError: no `Batch` with time steps `(B, T, D)`, labels `(B, L)`, lengths of both; values out of range.
         """
         like = next(self.parameters())
         if not isinstance(batch, Batch):
             raise InputError("batch", type(batch).__name__, "a hbll_seq.Batch(x, lengths, y, None)")
-        if not isinstance(batch.x, Tensor) or batch.x.ndim != 3 or batch.x.shape[2] != self.input_size:
-            raise InputError("batch.x", f"{getattr(batch.x, 'shape', type(batch.x))}", f"(B, T, {self.input_size})")
+        x = batch.x
+        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[2] != self.input_size or not x.numel():
+            raise InputError("batch.x", f"{getattr(x, 'shape', type(x))}", f"(B, T, {self.input_size})")
         if not isinstance(batch.y, Tensor) or batch.y.ndim != 2 or len(batch.y) != len(batch.x):
             raise InputError("batch.y", f"{getattr(batch.y, 'shape', type(batch.y))}", f"({len(batch.x)}, L) labels")
         if batch.target_lengths is None:
             raise InputError("batch.target_lengths", "None", f"({len(batch.x)},), the labels of each transcript")
-        low, high = (int(v) for v in batch.y.aminmax())
-        if low < 0 or high > len(self.alphabet):
+        lengths = check_lengths(as_tensor(batch.lengths, "batch.lengths"), *batch.x.shape[:2])
+        sizes = check_lengths(as_tensor(batch.target_lengths, "batch.target_lengths"), *batch.y.shape)
+        if batch.y.is_floating_point() or batch.y.dtype == torch.bool:
+            raise InputError("batch.y", f"dtype {batch.y.dtype}", "integers: numbers of labels")
+        named = batch.y[torch.arange(batch.y.shape[1]) < sizes[:, None]]  # 0, the blank, is no label
+        low, high = (int(v) for v in named.aminmax())
+        if low < 1 or high > len(self.alphabet):
             raise InputError("batch.y", f"labels in {low}..{high}", f"1..{len(self.alphabet)}, 0 for padding")
-        return batch._replace(x=batch.x.to(like))
+        if batch.targeted():  # else there is no update
+            read_weight(batch.weight, len(batch.x), like.dtype)
+        if not bool(torch.isfinite(batch.x).all()):
+            raise InputError("batch.x", "NaN or infinity", "finite numbers")
+        return batch._replace(x=batch.x.to(like), lengths=lengths, target_lengths=sizes)
 
     def read_inputs(self, x: Any) -> tuple[Tensor, Tensor]:
         """See `Model`: waves become time steps."""

@@ -8,6 +8,7 @@ A causal encoder reads no later time step than its output's own, so that a sound
 (`Encoder.stream`). All stages read zeros before the first time step and after the last one.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -190,7 +191,7 @@ class Encoder(nn.Module):
             end: whether these were the last ones.
         """
         modules = [*([] if self.filters is None else [self.filters]), *self.convolutions]
-        kept = iter([None] * 99 if where is None else where.kept)
+        kept = itertools.repeat(None) if where is None else iter(where.kept)
         mean, left = None if where is None else where.mean, list[Tensor]()
         if self.filters is None:
             x, mean = self._normalised_on(x, mean)

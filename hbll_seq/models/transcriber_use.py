@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from hbll_seq.audio import Front
 from hbll_seq.audio.error_rates import Unit, error_rate
-from hbll_seq.audio.samples import as_samples
+from hbll_seq.audio.samples import as_samples, as_waves
 from hbll_seq.data.pairs import Pairs
-from hbll_seq.data.scalars import flag, integer
+from hbll_seq.data.scalars import choice, flag, integer
 from hbll_seq.data.streaming import check_state
 from hbll_seq.errors import InputError
 from hbll_seq.models.ctc_decoding import BLANK, Run, align, beam, best_path
@@ -39,6 +39,7 @@ class Hearing(NamedTuple):
         state: state of every recurrent layer.
         last: the symbol of the latest time step.
         steps: time steps of the scores so far.
+        labels: labels so far.
     """
 
     waiting: Tensor
@@ -47,13 +48,14 @@ class Hearing(NamedTuple):
     state: list[Tensor] | None
     last: int
     steps: int
+    labels: int
 
 
 class Heard(NamedTuple):
     """What a chunk added.
 
     Attributes:
-        text: the labels that began in it.
+        text: the labels that began in it; names begin with a space if others came before.
         labels: the same with their places; a label that goes on ends where the chunk does.
         scores: `(m, V + 1)` scores of the time steps that it completed.
     """
@@ -103,8 +105,10 @@ class TranscriberUse(nn.Module):
         Raises:
             InputError: as `transcribe`, or transcripts that `fit` would not take.
         """
+        choice("unit", unit, ("label", "word"))
+        waves = as_waves(waves)
+        true = [self.alphabet.text(one.tolist()) for one in self.alphabet.all(transcripts, len(waves))]
         found = self.transcribe(waves, beam_width=beam_width, batch_size=batch_size)
-        true = [self.alphabet.text(one.tolist()) for one in self.alphabet.all(transcripts, len(found))]
         return self._rate(true, found, unit)
 
     def _rate(self, true: list[str], found: list[str], unit: Unit) -> float:
@@ -125,18 +129,21 @@ class TranscriberUse(nn.Module):
         Raises:
             InputError: as `error_rate`, or a transcript with more labels than the model has outputs for its wave.
         """
-        scores = self._scores(waves, batch_size)
         if transcripts is None:
-            return [self._places(best_path(one)) for one in scores]
-        found = []
-        for i, (one, ids) in enumerate(zip(scores, self.alphabet.all(transcripts, len(scores)), strict=True)):
-            need = int(needed(ids[None], torch.tensor([len(ids)])))
-            if need > len(one):
-                raise InputError(
-                    f"transcripts[{i}]", f"labels that need {need} outputs", f"at most {len(one)}, its wave's"
-                )  # fmt: skip
-            found.append(self._places(align(one, ids.tolist())))
-        return found
+            return [self._places(best_path(one)) for one in self._scores(waves, batch_size)]
+        waves = as_waves(waves)
+        given = self.alphabet.all(transcripts, len(waves))
+        for i, (wave, ids) in enumerate(zip(waves, given, strict=True)):
+            need, most = int(needed(ids[None], torch.tensor([len(ids)]))), self.outputs(len(wave))
+            if need > most:
+                raise InputError(f"transcripts[{i}]", f"labels that need {need} outputs", f"at most {most}, its wave's")
+        scores = self._scores(waves, batch_size)
+        return [self._places(align(one, ids.tolist())) for one, ids in zip(scores, given, strict=True)]
+
+    def outputs(self, samples: int) -> int:
+        """Return the time steps of the scores for a wave of so many samples."""
+        steps = max(0, -(-(samples - self.front.window) // self.front.hop)) + 1
+        return int(self.encoder.steps(torch.tensor([steps])))
 
     def _places(self, runs: list[Run], first: int = 0) -> list[Spoken]:
         """Return runs of time steps, counted from step `first` of the sound, in samples."""
@@ -173,7 +180,7 @@ class TranscriberUse(nn.Module):
         return found
 
     def score(self, source: Pairs, batch_size: int, device: torch.device) -> dict[str, float]:
-        """Return loss and error rates over all utterances; the caller sets modes and gradient."""
+        """Return loss and error rates over all utterances of weight above 0; the caller sets modes and gradient."""
         total = size = 0.0
         true, found = list[str](), list[str]()
         for batch in source.in_order(batch_size):
@@ -184,13 +191,11 @@ class TranscriberUse(nn.Module):
             weight = self.target_count(batch)  # type: ignore[operator]  # of the model, see `TimeModel`
             total, size = total + weight * float(self.loss(out, batch)), size + weight  # type: ignore[operator]
             assert batch.target_lengths is not None
-            for scores, n, ids, m in zip(
-                out.cpu(),
-                self.encoder.steps(batch.lengths).tolist(),
-                batch.y,
-                batch.target_lengths.tolist(),
-                strict=True,
-            ):
+            counts = torch.ones(len(out)) if batch.weight is None else batch.weight
+            rows = out.cpu(), self.encoder.steps(batch.lengths).tolist(), batch.y, batch.target_lengths.tolist(), counts
+            for scores, n, ids, m, count in zip(*rows, strict=True):
+                if not count:
+                    continue
                 true.append(self.alphabet.text(ids[:m].tolist()))
                 found.append(self.alphabet.text([run.label for run in best_path(scores[:n])]))
         figures = {"loss": total / size, "error_rate": self._rate(true, found, "label")}
@@ -215,7 +220,7 @@ class TranscriberUse(nn.Module):
         """
         self.recurrent.check_causal("listen")
         like = self.recurrent.readout.weight
-        where = Hearing(torch.zeros(0), 0, None, None, BLANK, 0) if where is None else where
+        where = Hearing(torch.zeros(0), 0, None, None, BLANK, 0, 0) if where is None else where
         if not isinstance(where, Hearing):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
         state = where.state
@@ -232,8 +237,9 @@ class TranscriberUse(nn.Module):
             scores = out[0]
         runs, last = _continued(scores, where.last)
         labels = self._places(runs, where.steps)
-        now = Hearing(waiting, heard, after, state, last, where.steps + len(scores))
-        return Heard(self.alphabet.text([run.label for run in runs]), labels, scores), now
+        now = Hearing(waiting, heard, after, state, last, where.steps + len(scores), where.labels + len(runs))
+        before = " " if self.alphabet.spaced and where.labels and runs else ""
+        return Heard(before + self.alphabet.text([run.label for run in runs]), labels, scores), now
 
 
 @contextmanager

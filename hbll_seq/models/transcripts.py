@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -65,7 +66,7 @@ class Alphabet:
         if isinstance(transcript, str):
             items: Sequence[Any] = transcript.split() if self.spaced else transcript
         elif isinstance(transcript, Tensor) or hasattr(transcript, "__array__"):
-            items = torch.as_tensor(transcript).tolist()
+            items = (transcript if isinstance(transcript, Tensor) else np.asarray(transcript)).tolist()
         else:
             items = transcript
         if not isinstance(items, Sequence) or isinstance(items, bytes | bytearray):

@@ -244,3 +244,12 @@ def test_clipped_sound_is_read_as_it_is(reader, tmp_path):
     x = np.clip(np.sin(np.arange(200) / 5) * 60000, -32768, 32767).astype(np.int16)
     wavfile.write(tmp_path / "a.wav", 8000, x)
     np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0].numpy(), x / 32768, atol=1e-6)
+
+
+@pytest.mark.parametrize("front", [hs.audio.Frames(16), hs.audio.LogMel(8000, 12)], ids=["frames", "mel"])
+def test_a_front_end_keeps_no_memory_of_the_caller_s(front):
+    chunk = torch.arange(500.0)
+    steps, waiting = front.stream(chunk, None)
+    before = steps.clone(), waiting.clone()
+    chunk.zero_()  # a sound card's buffer
+    assert torch.equal(steps, before[0]) and torch.equal(waiting, before[1])

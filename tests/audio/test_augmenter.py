@@ -121,3 +121,17 @@ def test_a_bad_wave_and_too_wide_a_band_are_named():
         ALL.wave(torch.tensor([0.0, float("inf")]), seed=0, epoch=0, index=0)
     with pytest.raises(hs.InputError, match="bands: got 3; expected less than 3"):
         ALL.mask(torch.rand(1, 5, 3), torch.tensor([5]), seed=0, epoch=0, indices=[0])
+
+
+def test_copies_do_not_depend_on_the_default_dtype():
+    augment, wave = hs.audio.Augment(speed=0.1, colour=1.0, noise=(5, 30)), torch.sin(torch.arange(4000) / 5)
+    copy = augment.wave(wave, seed=0, epoch=0, index=0)
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        again = augment.wave(wave, seed=0, epoch=0, index=0)
+        assert hs.audio.vary([wave], speed=0.1)[0].dtype == torch.float32
+    finally:
+        torch.set_default_dtype(default)
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again, copy)

@@ -171,3 +171,12 @@ def test_a_file_without_permission_is_a_problem(tmp_path, monkeypatch):
     monkeypatch.setattr("hbll_seq.audio.files.check_whole", denied)  # root may read every file
     with pytest.raises(hs.InputError, match="a.wav .Permission denied."):
         audio.read(tmp_path / "a.wav")
+
+
+def test_a_text_with_commas_and_no_quotes_is_not_cut(tmp_path):
+    for name in "ab":
+        hs.audio.write(tmp_path / f"{name}.wav", torch.full((80,), 0.1), 8000)
+    (tmp_path / "t.csv").write_text('path,text\na.wav,well, yes\nb.wav,"well, yes",\n')
+    with pytest.warns(UserWarning, match="row 2 of the table has 3 cells, not 2"):
+        found = hs.audio.read_folder(tmp_path, 8000, transcripts="t.csv")
+    assert found.transcripts == ["well, yes"] and len(found.problems) == 1

@@ -86,13 +86,15 @@ def test_strings_are_of_one_speaker(takes, monkeypatch):
 
 @pytest.mark.parametrize("options, words", [
     ({"held_out": "eve"}, "held_out"), ({"held_out": None, "validation": "eve"}, "validation"), ({"n": 0}, "n: "), ({"noise": -1}, "noise"),
-    ({"held_out": "bob", "validation": "bob"}, "held_out"),
+    ({"held_out": "bob", "validation": "bob"}, "held_out"), ({"seed": 0.5}, "seed"),
 ])  # fmt: skip
 def test_refusals(takes, options, words):
     with pytest.raises(InputError, match=words):
         load(takes, **options)
     with pytest.raises(InputError, match="n_test"):
         datasets.load("melodies", n_test=0)
+    with pytest.raises(InputError, match="seed"):
+        datasets.load("melodies", seed="one")
 
 
 def test_one_line_says_what_there_is():

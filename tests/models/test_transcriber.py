@@ -1,5 +1,6 @@
 """The transcriber in use: it learns, whatever the rule; its gradient is plain PyTorch's; saved, resumed, streamed."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -179,6 +180,7 @@ def test_weights_of_utterances_are_repetitions():
 
 @pytest.mark.parametrize("transcripts", [
     ["ab", "c"], [["a", "b"], ["c"]], [[0, 1], [2]], [torch.tensor([0, 1]), torch.tensor([2])],
+    [np.array(["a", "b"]), np.array(["c"])],
 ])  # fmt: skip
 def test_transcripts_in_any_form(transcripts):
     model, (waves, _) = small(), sounds(2)
@@ -197,3 +199,26 @@ def test_word_error_rate_where_there_are_spaces():
     waves, _ = sounds(2)
     figures = hs.evaluate(model, waves, ["a b", "ab"])
     assert figures["word_error_rate"] == model.error_rate(waves, ["a b", "ab"], unit="word")
+
+
+def test_names_keep_their_spaces_while_the_model_listens():
+    model = hs.models.Transcriber(["do", "re", "mi"], LogMel(RATE, 12, 32, 16), hidden=8)
+    with torch.no_grad():
+        model.recurrent.readout.weight.mul_(30)  # so that many labels are named
+    wave = torch.cat(sounds(4)[0])
+    where, text = None, ""
+    for chunk in wave.split(500):
+        heard, where = model.listen(chunk, where)
+        text += heard.text
+    text += model.listen(wave[:0], where, end=True)[0].text
+    assert text == model.transcribe([wave])[0] and len(text.split()) > 2
+
+
+def test_utterances_of_weight_zero_count_in_no_figure():
+    waves, texts = sounds(6)
+    model = small()
+    weighted = model.make_source(waves, texts, weight=[1, 0, 1, 1, 0, 1])
+    kept = hs.evaluate(model, [waves[i] for i in (0, 2, 3, 5)], [texts[i] for i in (0, 2, 3, 5)])
+    with torch.no_grad():
+        for size in (1, 2, 6):
+            assert model.figures(weighted, size) == pytest.approx(kept, rel=1e-5)

@@ -84,3 +84,9 @@ def test_the_first_time_steps_of_a_running_mean_are_not_lost():
     encoder = made({"filters": None, "conv": ()}, "running", True)
     (x,) = sequences(1)
     assert not torch.allclose(encoder(x[None], torch.tensor([1]))[0], torch.zeros(1, 1, 3, dtype=torch.float64))
+
+
+def test_any_number_of_convolutions_streams():
+    encoder = Encoder(3, None, None, ((3, 2, 1),) * 120, True)
+    x = torch.randn(1, 9, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encoder.stream(x[0], None, end=True)[0], encoder(x, torch.tensor([9]))[0][0])

@@ -93,12 +93,24 @@ def test_use_of_a_model():
     ):  # fmt: skip
         with pytest.raises(hs.InputError, match=word):
             call()
+    for call, word in (
+        (lambda: one.error_rate([SOUND], ["ab"], unit="letter"), "unit"),
+        (lambda: one.error_rate([SOUND], ["ab", "c"]), "2 transcripts"), (lambda: one.align([SOUND], ["x"]), r"y\[0\]"),
+    ):  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(hs.InputError, match=word):
+            patch.setattr(one, "_scores", lambda *_: pytest.fail("work began"))
+            call()
     assert one.transcribe([torch.zeros(500), torch.ones(1)]) is not None  # silence is no error here
 
 
 @pytest.mark.parametrize("change, word", [
     (lambda b: 3, "batch"), (lambda b: b._replace(x=b.x[:, :, :5]), "batch.x"), (lambda b: b._replace(y=b.y[0]), "batch.y"),
     (lambda b: b._replace(target_lengths=None), "target_lengths"), (lambda b: b._replace(y=b.y + 9), "batch.y"),
+    (lambda b: b._replace(y=b.y * 0), "labels in 0..0"), (lambda b: b._replace(y=b.y.double()), "batch.y"),
+    (lambda b: b._replace(y=b.y[:, :0]), "lengths"), (lambda b: b._replace(lengths=None), "batch.lengths"),
+    (lambda b: b._replace(lengths=b.lengths + 999), "lengths"), (lambda b: b._replace(x=b.x * torch.nan), "batch.x"),
+    (lambda b: b._replace(target_lengths=b.target_lengths + 1), "lengths"), (lambda b: b._replace(x=b.x[:0], y=b.y[:0]), "batch.x"),
+    (lambda b: b._replace(weight=torch.ones(3)), "weight"),
 ])  # fmt: skip
 def test_batches_of_a_loop_of_one_s_own(change, word):
     one = model()
@@ -107,3 +119,10 @@ def test_batches_of_a_loop_of_one_s_own(change, word):
     assert hs.step(one, batch, rule, optimizer).updated
     with pytest.raises(hs.InputError, match=word):
         hs.step(one, change(batch), rule, optimizer)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_held_out_part_needs_an_utterance_of_some_weight(first):
+    weights = [first, first, 1 - first, 1 - first]
+    with pytest.raises(hs.InputError, match=f"sample_weight above 0 in the {('first', 'last')[first]} 2"):
+        hs.fit(model(), [SOUND] * 4, ["ab"] * 4, steps=1, progress=False, validation=0.5, sample_weight=weights)
