@@ -70,7 +70,7 @@ def test_arguments_of_fit_without_a_meaning_here(options, words):
 @pytest.mark.parametrize("arguments, options, words", [
     (("", MEL), {}, ["labels"]), (("aba", MEL), {}, ["labels", "'a' twice"]), ((["a", "b c"], MEL), {}, ["labels"]),
     ((["a", 3], MEL), {}, ["labels", "3"]), (("ab", "mel"), {}, ["front"]),
-    (("ab", MEL), {"cell": torch.nn.GRU(3, 4)}, ["cell"]), (("ab", MEL), {"cell": "rnn"}, ["cell"]),
+    (("ab", MEL), {"cell": torch.nn.GRU(3, 4)}, ["cell"]), (("ab", MEL), {"cell": "transformer"}, ["cell"]),
     (("ab", MEL), {"conv": ((8, 3),)}, ["conv[0]", "(channels, kernel, stride)"]),
     (("ab", MEL), {"conv": ((8, 2, 3),)}, ["conv[0]", "stride 3"]), (("ab", MEL), {"conv": 8}, ["conv"]),
     (("ab", Frames(16)), {"filters": (8, 3, 4, 8)}, ["filters", "stride 8"]),
