@@ -53,7 +53,13 @@ class LanguageModel(SymbolText, SequenceModel):
         self._options = options
 
     def keep_tokenizer(self, tokenizer: Tokenizer | None) -> None:
-        """Read and write text by a tokenizer; None for tensors alone."""
+        """Read and write text by a tokenizer; None for tensors alone.
+
+        Raises:
+            InputError: no tokenizer of `hbll_seq.text`, or one of another number of symbols.
+        """
+        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            raise InputError("tokenizer", type(tokenizer).__name__, "a tokenizer of hbll_seq.text, or None")
         if tokenizer is not None and tokenizer.vocab_size != self.vocab_size:
             raise InputError("tokenizer", f"one of {tokenizer.vocab_size} symbols", f"{self.vocab_size}, the model's")
         self.tokenizer = tokenizer
