@@ -117,6 +117,8 @@ class LanguageModel(SymbolText, SequenceModel):
         if isinstance(prompt, str) and self.tokenizer is None and None in (encode, decode):
             raise InputError("prompt", "text, but the model has no symbols", "a tensor, or encode= and decode=")
         ids, stops = self.begin(prompt, length, encode), self._stops(stop, prompt)
+        if stops and decode is not None:
+            raise InputError("decode", "a function beside stop=", "None: the model's tokenizer finds stop strings")
         if samples is not None or stops:
             count = 1 if samples is None else integer("samples", samples, extra=", or None")
             first = check_seed(seed)

@@ -327,3 +327,10 @@ def test_options_that_are_numbers_of_numpy_are_saved(tmp_path):
     hs.save(model, tmp_path / "m")
     again = hs.load(tmp_path / "m")
     assert again.config()["dropout"] == 0.25 and again.config()["seed"] == 3 and again.config()["tie_weights"] is True
+
+
+def test_a_function_from_tensor_to_text_is_not_ignored_beside_stop_strings():
+    model = LanguageModel(CharTokenizer("abc"), hidden=4)
+    assert model.generate("a", 3, decode=lambda ids: "text") == "text"
+    with pytest.raises(InputError, match="decode: got a function beside stop="):
+        model.generate("a", 3, stop="c", decode=lambda ids: "text")
