@@ -18,9 +18,9 @@ class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # ty
     Args:
         hidden, cell, layers, bidirectional, dropout, norm, residual, timescale: of the network, see
             `hbll_seq.models.SequenceModel`.
-        rule, rule_options, epochs, steps, batch_size, lr, optimizer, weight_decay, schedule, warmup, clip, loss,
-            metrics, validation, callbacks, device, progress: of training, see `hbll_seq.fit`; `steps` counts before
-            `epochs`.
+        rule, rule_options, epochs, steps, batch_size: of training, see `hbll_seq.fit`; `steps` counts before `epochs`.
+        lr, optimizer, weight_decay, schedule, warmup, clip: of the optimiser, see `hbll_seq.fit`.
+        loss, metrics, validation, callbacks, device, progress: see `hbll_seq.fit`.
         layout: "time_first" or "channels_first".
         missing: what NaN means: "error" refuses it, "interpolate" draws lines over gaps, "zero+mask" puts the mean and
             adds a feature for each that says where values are there.
