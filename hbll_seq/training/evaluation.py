@@ -69,8 +69,8 @@ def evaluate(
     Returns:
         `loss` (nats per target, squared units, or those of the loss given), and the metrics; for classification also
         `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol. Of a language model
-        without `loss` and `metrics` also `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the text in
-        UTF-8, which can be compared over tokenizers.
+        without `loss` and `metrics` also `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the
+        text in UTF-8, which can be compared over tokenizers.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
