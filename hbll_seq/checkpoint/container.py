@@ -12,6 +12,7 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 from safetensors.torch import save as pack
@@ -37,7 +38,7 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[
         OSError: the file could not be written.
         TypeError: facts that are not JSON, or a tensor of a kind that safetensors does not have.
     """
-    text = json.dumps(facts)
+    text = json.dumps(facts, default=_plain)
     try:
         data = pack(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
@@ -49,6 +50,13 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[
     digest = hashlib.sha256(data).hexdigest().encode()
     view = memoryview(data)
     replace_file(path, (view[:at], digest, view[at + len(digest) :]))
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers, which options may be, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"facts with a {type(value).__name__}, which JSON does not have")
 
 
 def read(path: str | os.PathLike[str], argument: str = "path") -> tuple[dict[str, Tensor], dict[str, Any]]:

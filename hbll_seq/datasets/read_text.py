@@ -44,9 +44,9 @@ def text(
     elif isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         came = str(path)
-        if path.is_dir():
+        if os.path.isdir(path):  # not `path.is_dir()`, which fails for a line too long for a name
             whole, skipped = _folder(path, pattern, encoding)
-        elif path.is_file():
+        elif os.path.isfile(path):
             whole = read(path, encoding)
         else:
             raise InputError("source", f"no file or folder {path}", "a path, or a text of more than one line")
@@ -70,7 +70,7 @@ def read(file: Path, encoding: str = "utf-8") -> str:
         return file.read_bytes().decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError("source", f"{file}, byte {error.start}: {error.reason}", f"text in {encoding}") from error
-    except LookupError as error:
+    except (LookupError, TypeError) as error:
         raise InputError("encoding", repr(encoding), "an encoding of Python's") from error
     except OSError as error:
         raise InputError("source", f"{file} ({error.strerror})", "a file that can be read") from error
@@ -81,7 +81,11 @@ def _folder(folder: Path, pattern: str, encoding: str) -> tuple[str, tuple[str, 
     if not isinstance(pattern, str) or not pattern or os.path.isabs(pattern):
         raise InputError("pattern", repr(pattern), 'a pattern of file names, such as "*.txt"')
     parts, bad = [], []
-    for file in sorted(p for p in folder.rglob(pattern) if p.is_file()):
+    try:
+        found = sorted(p for p in folder.rglob(pattern) if p.is_file())
+    except (ValueError, NotImplementedError) as error:
+        raise InputError("pattern", repr(pattern), f'a pattern of file names, such as "*.txt" ({error})') from error
+    for file in found:
         try:
             parts.append(read(file, encoding))
         except InputError as error:

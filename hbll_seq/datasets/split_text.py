@@ -123,7 +123,12 @@ class Text:
         - `"gzip_alone"`, `"xz_alone"`: `size(compress(valid)) * 8 / len(valid)`.
 
         Takes seconds for millions of characters.
+
+        Raises:
+            InputError: `valid` is empty.
         """
+        if not len(self.valid):
+            raise InputError("valid", "no symbols", "a validation part")
         return bits_per_character(self.train, self.valid, self.tokenizer)
 
     def __repr__(self) -> str:

@@ -244,6 +244,8 @@ def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
 
 def current() -> TimeShards | None:
     """Return the spans of the enclosing `time_sharded`, or None."""
+    if torch.compiler.is_exporting():  # a program of one process, which cannot hold a lookup of context
+        return None
     found = SPREAD.get()
     return found if isinstance(found, TimeShards) else None
 

@@ -95,7 +95,7 @@ def _last(g: Graph, model: SequenceModel, h: str, lengths: str | None) -> str:
 def layer_graph(layer: nn.RNNBase | MinGRU) -> Any:
     """Return a recurrent layer as an ONNX model with the layer's own layouts and names: input, h_0, (c_0)."""
     if getattr(layer, "proj_size", 0):
-        raise InputError("model", "an LSTM with proj_size", "none: ONNX has no such operator; or a .pt2 file")
+        raise InputError("model", "an LSTM with proj_size", "none: ONNX has no such operator")
     g = Graph()
     first = bool(getattr(layer, "batch_first", False))
     batch_time: list[str | int] = ["B", "T"] if first else ["T", "B"]

@@ -6,6 +6,7 @@ from torch import nn
 
 from hbll_seq.models.language import LanguageModel
 from hbll_seq.models.registry import remember
+from hbll_seq.text import from_config
 
 
 @remember
@@ -27,7 +28,16 @@ class CharLM(LanguageModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], tokenizer: Any = None) -> "CharLM":
         """Rebuild from `config()`. See `LanguageModel.from_config`."""
-        return cls(**config)
+        config = dict(config)
+        saved = config.pop("tokenizer", None)
+        if saved is None:
+            return cls(**config)
+        if not isinstance(saved, dict):  # after `keep_tokenizer`
+            return cls(saved, **config)
+        made = from_config(saved, tokenizer)
+        model = cls(made.vocab_size, **config)
+        model.keep_tokenizer(made)
+        return model
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -53,7 +53,13 @@ class LanguageModel(SymbolText, SequenceModel):
         self._options = options
 
     def keep_tokenizer(self, tokenizer: Tokenizer | None) -> None:
-        """Read and write text by a tokenizer; None for tensors alone."""
+        """Read and write text by a tokenizer; None for tensors alone.
+
+        Raises:
+            InputError: no tokenizer of `hbll_seq.text`, or one of another number of symbols.
+        """
+        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            raise InputError("tokenizer", type(tokenizer).__name__, "a tokenizer of hbll_seq.text, or None")
         if tokenizer is not None and tokenizer.vocab_size != self.vocab_size:
             raise InputError("tokenizer", f"one of {tokenizer.vocab_size} symbols", f"{self.vocab_size}, the model's")
         self.tokenizer = tokenizer
@@ -111,6 +117,8 @@ class LanguageModel(SymbolText, SequenceModel):
         if isinstance(prompt, str) and self.tokenizer is None and None in (encode, decode):
             raise InputError("prompt", "text, but the model has no symbols", "a tensor, or encode= and decode=")
         ids, stops = self.begin(prompt, length, encode), self._stops(stop, prompt)
+        if stops and decode is not None:
+            raise InputError("decode", "a function beside stop=", "None: the model's tokenizer finds stop strings")
         if samples is not None or stops:
             count = 1 if samples is None else integer("samples", samples, extra=", or None")
             first = check_seed(seed)

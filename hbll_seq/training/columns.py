@@ -48,7 +48,8 @@ def _steps_of(name: str, history: Mapping[str, list[Any]], count: int) -> list[i
     """Return the update of each of `count` values of a figure."""
     if name in STEPS:
         return history[STEPS[name]]
-    if name.startswith("val_") and count == len(history.get("val_step", [])):  # not a metric that the user named so
+    # a longer list is a metric of updates that the user named so; a shorter one ended when the run was resumed
+    if name.startswith("val_") and count <= len(history.get("val_step", [])):
         return history["val_step"]
     return history["step"]
 

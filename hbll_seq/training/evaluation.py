@@ -61,15 +61,16 @@ def evaluate(
             the time steps read at a time; None for about 4,000.
         stateful: carry the state of a recurrent model on from window to window. x is one long text or series, or a
             batch of equal lengths, each read from its start; the windows then decide nothing but speed and memory.
-            False: windows from zero. None: True for one long text without `window`, else False.
+            False: windows from zero. None: True for one long text without `window`, `loss` and
+            `metrics`, else False.
         loss: as for `fit`.
         metrics: as for `fit`; an object with `update` sees all data before it computes.
 
     Returns:
         `loss` (nats per target, squared units, or those of the loss given), and the metrics; for classification also
-        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol. Of a language model also
-        `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the text in UTF-8, which can be
-        compared over tokenizers.
+        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol. Of a language model
+        without `loss` and `metrics` also `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the
+        text in UTF-8, which can be compared over tokenizers.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.

@@ -143,14 +143,9 @@ class History:
         rows = [("rule", str(self.config.get("rule"))), ("steps", str(len(h.get("step", []))))]
         if h.get("loss"):
             rows.append(("training loss", f"{sum(h['loss'][-20:]) / len(h['loss'][-20:]):.4f}"))
-        if h.get("val_loss"):
-            best = min(range(len(h["val_loss"])), key=lambda i: h["val_loss"][i])
-            rows.append(
-                (
-                    "held-out loss",
-                    f"{h['val_loss'][-1]:.4f} (best {h['val_loss'][best]:.4f} at step {h['val_step'][best]})",
-                )
-            )
+        if (best := self.best) is not None:
+            least = f"best {best.metrics['val_loss']:.4f} at step {best.step}"
+            rows.append(("held-out loss", f"{h['val_loss'][-1]:.4f} ({least})"))
         if h.get("val_accuracy"):
             rows.append(("held-out accuracy", f"{100 * h['val_accuracy'][-1]:.1f} %"))
         if h.get("seconds"):

@@ -36,7 +36,7 @@ class CSVLogger:
     def on_step_end(self, run: History, step: int) -> None:
         """Add the rows of the last updates, now and then."""
         if step % self.every == 0:
-            self._write(run)
+            self._write(run, held=1)  # a validation of this update is still to come
 
     def on_validation(self, run: History, step: int) -> None:
         """Add the rows up to this validation."""
@@ -46,14 +46,16 @@ class CSVLogger:
         """Write all rows: a figure may have come after its row was written."""
         write_csv(self.path, Columns(run.history))
 
-    def _write(self, run: History) -> None:
+    def _write(self, run: History, held: int = 0) -> None:
+        """Add rows, but for the last `held`."""
         columns = Columns(run.history)
-        if columns.names != self._names:  # a first validation brings new columns
-            write_csv(self.path, columns)
-        else:
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
-                write_rows(file, columns.rows(self._rows))
-        self._names, self._rows = columns.names, len(run.history["step"])
+        anew = columns.names != self._names  # a first validation brings new columns
+        end = max(len(run.history["step"]) - held, 0)
+        first = 0 if anew else self._rows
+        rows = columns.rows(first)[: max(end - first, 0)]
+        with open(self.path, "w" if anew else "a", encoding="utf-8", newline="") as file:
+            write_rows(file, [columns.names, *rows] if anew else rows)
+        self._names, self._rows = columns.names, first + len(rows)
 
 
 class TensorBoard:

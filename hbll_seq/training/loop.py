@@ -16,7 +16,7 @@ from hbll_seq.training.history import History, versions
 from hbll_seq.training.last_good import LastGood
 from hbll_seq.training.modes import training_mode
 from hbll_seq.training.prepare import Prepared
-from hbll_seq.training.record import record
+from hbll_seq.training.record import record, record_validation
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
 from hbll_seq.training.spread import agree
@@ -105,7 +105,7 @@ def _updates(
         if p.held_out is not None and p.due(p.validate_every, number):
             with draws.of(i):
                 figures = evaluate_source(p.model, p.held_out, max(p.batch_size, 64))
-            run.add(val_step=number, **{f"val_{k}": v for k, v in figures.items()})
+            record_validation(run, figures, number)
             stop = p.callbacks.call("on_validation", run, number) or stop
         if p.checkpoint is not None and p.due(p.checkpoint_every, number):
             trained.store(number)

@@ -166,3 +166,19 @@ def test_two_files_need_both(serve, monkeypatch, tmp_path):
     text = datasets.load("tinystories", download=True)
     assert text.decode(text.train) == text.decode(text.valid) == body.decode() and not len(text.test)
     assert torch.equal(datasets.load("tinystories").valid, text.valid)
+
+
+def test_a_line_or_pattern_that_names_no_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="source: got no file or folder word word"):
+        datasets.text("word " * 60)  # longer than a name may be, shorter than a text of one line
+    (tmp_path / "a.txt").write_text(LINES, encoding="utf-8")
+    for pattern in ("../**.txt[", "", "/a*"):
+        with pytest.raises(InputError, match="^(pattern|source): got"):
+            datasets.text(tmp_path, pattern=pattern)
+    with pytest.raises(InputError, match="encoding: got None"):
+        datasets.text(tmp_path, encoding=None)
+
+
+def test_a_text_without_a_validation_part_has_no_bits_of_it():
+    with pytest.raises(InputError, match="valid: got no symbols"):
+        Text.from_parts("a text to train on", "").bits_per_character()

@@ -65,3 +65,11 @@ def test_a_bare_layer_has_no_program(tmp_path):
     with pytest.raises(hs.InputError, match="model: got GRU; expected a recurrent model of hbll_seq.models; for other"):
         hs.export(nn.GRU(3, 4), tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_one_target_a_sequence(tmp_path):
+    model = hs.models.SequenceModel(3, 2, hidden=4, cell="mingru", task="sequence", input_kind="features").eval()
+    whole = loaded(model, tmp_path / "m.pt2", check=False)
+    x, lengths = torch.randn(3, 6, 3), torch.tensor([6, 1, 4])
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x, lengths), model(x, lengths), rtol=1e-5, atol=1e-5)

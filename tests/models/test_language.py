@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -308,3 +309,28 @@ def test_a_model_around_a_module_of_ones_own_reads_text_and_is_loaded_into_anoth
 def test_what_a_language_model_cannot_use_is_named(call, says):
     with pytest.raises(InputError, match=says):
         call(letters())
+
+
+def test_a_character_model_is_loaded_with_a_tokenizer_that_it_was_given_later(tmp_path):
+    model = CharLM(3, symbols=list("abc"), hidden=4)
+    for tokenizer in (CharTokenizer("xyz"), None):
+        model.keep_tokenizer(tokenizer)
+        hs.save(model, tmp_path / "m")
+        again = hs.load(tmp_path / "m")
+        assert type(again) is CharLM and again.symbols == model.symbols and again.vocab_size == 3
+    with pytest.raises(InputError, match="tokenizer: got str"):
+        model.keep_tokenizer("abc")
+
+
+def test_options_that_are_numbers_of_numpy_are_saved(tmp_path):
+    model = LanguageModel("byte", hidden=4, dropout=np.float32(0.25), seed=np.int64(3), tie_weights=np.bool_(True))
+    hs.save(model, tmp_path / "m")
+    again = hs.load(tmp_path / "m")
+    assert again.config()["dropout"] == 0.25 and again.config()["seed"] == 3 and again.config()["tie_weights"] is True
+
+
+def test_a_function_from_tensor_to_text_is_not_ignored_beside_stop_strings():
+    model = LanguageModel(CharTokenizer("abc"), hidden=4)
+    assert model.generate("a", 3, decode=lambda ids: "text") == "text"
+    with pytest.raises(InputError, match="decode: got a function beside stop="):
+        model.generate("a", 3, stop="c", decode=lambda ids: "text")

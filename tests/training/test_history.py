@@ -68,3 +68,10 @@ def test_plot_draws_on_the_axes_it_is_given():
     assert list(curve["mine: held out"].get_ydata()) == run.history["val_loss"]
     assert list(curve["mine: training"].get_xdata()) == run.history["step"]
     plt.close("all")
+
+
+def test_the_best_validation_is_shown_although_the_first_was_not_a_number():
+    run = hs.History(None, {}, {})
+    for step, loss in ((1, math.nan), (2, 1.0), (3, 2.0)):
+        run.add(val_step=step, val_loss=loss)
+    assert dict(run.table())["held-out loss"] == "2.0000 (best 1.0000 at step 2)"

@@ -168,3 +168,31 @@ def test_an_absent_package_is_named_with_what_installs_it(package, extra, call, 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"needs {package}, .*pip install 'hbll_seq\[{extra}\]'"):
         call()
+
+
+def test_a_validation_is_in_the_file_when_the_update_was_written_already(tmp_path):
+    file = tmp_path / "run.csv"
+
+    class Watch:
+        def on_validation(self, run, step):
+            check(rows_of(file), run)
+
+    for every in (1, 2):
+        logger = hs.callbacks.CSVLogger(file, every=every)
+        run = hs.fit(lm(), TEXT, rule="bptt", callbacks=[logger, Watch()], **VALIDATED, **QUICK)
+        check(rows_of(file), run)
+
+
+def test_metrics_of_a_part_of_a_run_stay_in_their_rows(tmp_path):
+    kept = dict(rule="bptt", checkpoint=tmp_path / "c", validation=0.2, validate_every=1)
+
+    def go(steps, **options):
+        return hs.fit(lm(), TEXT, **kept, **options, **{**QUICK, "steps": steps})
+
+    go(2)
+    run = go(4, resume="changed", metrics={"half": lambda out, y: 0.5})
+    assert run["val_half"][2:] == [0.5, 0.5] and all(math.isnan(v) for v in run["val_half"][:2])
+    columns = Columns(go(5, resume="changed").history).as_dict()
+    assert columns["val_half"][2:] == [0.5, 0.5, None]
+    sparse = {"step": [1, 2, 3, 4], "val_step": [2, 4], "val_loss": [2.0, 1.0], "val_half": [0.5]}
+    assert Columns(sparse).as_dict()["val_half"] == [None, 0.5, None, None]
