@@ -8,7 +8,7 @@ checkpoint. Its state may hold tensors, arrays, numbers, text, and lists, tuples
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from hbll_seq.training.history import History
 from hbll_seq.training.loggers import BestCheckpoint as BestCheckpoint
 from hbll_seq.training.loggers import CSVLogger as CSVLogger
 from hbll_seq.training.loggers import TensorBoard as TensorBoard
+from hbll_seq.training.loggers import sign_of
 
 HOOKS = ("on_fit_begin", "on_step_end", "on_validation", "on_fit_end")
 
@@ -26,7 +27,9 @@ class EarlyStopping:
     """Stop when a validation figure has not improved for a while.
 
     Args:
-        monitor: name in the history, e.g. "val_loss" or "val_accuracy" (a higher accuracy is better).
+        monitor: name in the history, e.g. "val_loss" or "val_accuracy".
+        mode: "min" or "max", what is better; "auto" takes "max" for names that end in "accuracy", "min" for "val_loss"
+            and names that end in "loss", "perplexity", "error_rate" or "per_byte", and asks for a mode otherwise.
         min_delta: smallest change that counts as an improvement.
         patience: validations without an improvement before stopping.
         restore_best_weights: leave the model with the best weights seen, also when training ends for another reason.
@@ -38,7 +41,9 @@ class EarlyStopping:
         min_delta: float = 0.0,
         patience: int = 5,
         restore_best_weights: bool = True,
+        mode: Literal["auto", "min", "max"] = "auto",
     ) -> None:
+        self.sign = sign_of(monitor, mode)
         if min_delta < 0:
             raise InputError("min_delta", min_delta, "a number >= 0")
         if patience < 1:
@@ -58,7 +63,7 @@ class EarlyStopping:
         values = run.history.get(self.monitor)
         if not values:
             raise InputError("monitor", repr(self.monitor), f"one of {sorted(run.history)}")
-        value = -values[-1] if self.monitor.endswith("accuracy") else values[-1]
+        value = self.sign * values[-1]
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
             if self.restore_best_weights and run.model is not None:

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 from hbll_seq.checkpoint.saved_model import save
 from hbll_seq.data.scalars import integer
@@ -11,6 +11,8 @@ from hbll_seq.errors import InputError
 from hbll_seq.optional import optional
 from hbll_seq.training.columns import Columns, write_csv, write_rows
 from hbll_seq.training.history import History
+
+LESS = ("loss", "perplexity", "error_rate", "per_byte")  # ends of the names of figures of which less is better
 
 
 class CSVLogger:
@@ -111,15 +113,18 @@ class BestCheckpoint:
 
     Args:
         path: the file.
-        monitor: name in the history, e.g. "val_loss" or "val_accuracy" (a higher accuracy is better).
+        monitor: name in the history, e.g. "val_loss" or "val_accuracy".
+        mode: "min", "max" or "auto", see `EarlyStopping`.
 
     Attributes:
         best: the best figure so far, NaN before the first.
         step: its update, 0 before the first.
     """
 
-    def __init__(self, path: str | os.PathLike[str], monitor: str = "val_loss") -> None:
-        self.path, self.monitor = _path(path), monitor
+    def __init__(
+        self, path: str | os.PathLike[str], monitor: str = "val_loss", mode: Literal["auto", "min", "max"] = "auto"
+    ) -> None:
+        self.path, self.monitor, self.sign = _path(path), monitor, sign_of(monitor, mode)
         self.best, self.step = math.nan, 0
 
     def on_fit_begin(self, run: History) -> None:
@@ -132,7 +137,7 @@ class BestCheckpoint:
         if not values:
             raise InputError("monitor", repr(self.monitor), f"one of {sorted(run.history)}")
         value = values[-1]
-        better = value > self.best if self.monitor.endswith("accuracy") else value < self.best
+        better = self.sign * value < self.sign * self.best
         if run.model is not None and (better or (math.isnan(self.best) and not math.isnan(value))):
             save(run.model, self.path)
             self.best, self.step = value, step
@@ -144,6 +149,25 @@ class BestCheckpoint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state_dict`."""
         self.best, self.step = state["best"], state["step"]
+
+
+def sign_of(monitor: Any, mode: Any) -> float:
+    """Return 1.0 where less of a figure is better, -1.0 where more is.
+
+    Raises:
+        InputError: another mode, or "auto" for a figure of which nobody can know.
+    """
+    if not isinstance(monitor, str):
+        raise InputError("monitor", type(monitor).__name__, "the name of a figure")
+    if mode in ("min", "max"):
+        return 1.0 if mode == "min" else -1.0
+    if mode != "auto":
+        raise InputError("mode", repr(mode), "'min', 'max' or 'auto'")
+    if monitor.endswith("accuracy"):
+        return -1.0
+    if monitor.endswith(LESS):
+        return 1.0
+    raise InputError("mode", f"'auto' for {monitor!r}", "'min' or 'max': is less or more of it better?")
 
 
 def _path(path: Any) -> pathlib.Path:

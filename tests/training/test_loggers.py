@@ -147,7 +147,7 @@ def test_a_higher_accuracy_is_better_and_a_wrong_name_is_said(tmp_path):
         run.add(val_accuracy=accuracy, val_step=step)
         best.on_validation(run, step)
     assert (best.step, best.best) == (2, 0.5)
-    best.monitor = "val_f1"
+    best = hs.callbacks.BestCheckpoint(tmp_path / "b", monitor="val_f1", mode="max")
     with pytest.raises(hs.InputError, match="monitor: got 'val_f1'; expected one of"):
         best.on_validation(run, 4)
     with pytest.raises(hs.InputError, match="validation"):
@@ -196,3 +196,30 @@ def test_metrics_of_a_part_of_a_run_stay_in_their_rows(tmp_path):
     assert columns["val_half"][2:] == [0.5, 0.5, None]
     sparse = {"step": [1, 2, 3, 4], "val_step": [2, 4], "val_loss": [2.0, 1.0], "val_half": [0.5]}
     assert Columns(sparse).as_dict()["val_half"] == [None, 0.5, None, None]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: hs.callbacks.EarlyStopping(**o),
+        lambda **o: hs.callbacks.BestCheckpoint("b", **o),
+    ],
+)
+def test_what_is_better_is_known_or_said(make):
+    signs = {
+        "val_loss": 1,
+        "loss": 1,
+        "val_perplexity": 1,
+        "val_bits_per_byte": 1,
+        "val_error_rate": 1,
+        "val_accuracy": -1,
+    }
+    for monitor, sign in signs.items():
+        assert make(monitor=monitor).sign == sign
+    assert make(monitor="val_f1", mode="max").sign == -1 and make(monitor="val_accuracy", mode="min").sign == 1
+    for options, says in [
+        ({"monitor": "val_f1"}, "mode: got 'auto' for 'val_f1'; expected 'min' or 'max'"),
+        ({"mode": "most"}, "mode: got 'most'"), ({"monitor": 3}, "monitor: got int"),
+    ]:  # fmt: skip
+        with pytest.raises(hs.InputError, match=says):
+            make(**options)
