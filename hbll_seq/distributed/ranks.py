@@ -157,9 +157,14 @@ def _rows(batch: Batch, rows: slice) -> Batch:
     )  # fmt: skip
 
 
+def along_time(batch: Batch, steps: int) -> bool:
+    """Return whether a batch has a target for each of `steps` time steps, and not one for a whole sequence."""
+    return batch.y.ndim > 1 and batch.y.shape[1] == steps and (batch.mask is None or batch.mask.ndim > 1)
+
+
 def _span(batch: Batch, first: int, stop: int, steps: int) -> Batch:
     """Return the time steps first..stop of a batch; targets of whole sequences stay as they are."""
-    along = batch.y.ndim > 1 and batch.y.shape[1] == steps and (batch.mask is None or batch.mask.ndim > 1)
+    along = along_time(batch, steps)
     y = batch.y[:, first:stop] if along else batch.y
     mask = batch.mask[:, first:stop] if batch.mask is not None and along else batch.mask
     lengths = (batch.lengths - first).clamp(0, stop - first)

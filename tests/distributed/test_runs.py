@@ -18,13 +18,30 @@ def test_a_run_in_a_grid_equals_a_run_of_one_process(pool: Pool, pair: Pool, nam
     assert all(one["sum"] == found[0]["sum"] for one in found)  # the same bits on every rank
 
 
+@pytest.mark.parametrize(
+    "name, axis", (
+        ("ragged module", "time"), ("few targets", "data"), ("unused", "data"), ("unused", "time"), ("callable", "data"),
+        ("discounted", "data"),
+    ),
+)  # fmt: skip
+def test_shares_of_unequal_weight(pair: Pool, name: str, axis: str):
+    sizes = {"data": 1, "time": 1} | {axis: 2}
+    steps = {"discounted": 2}.get(name, 5)
+    found = pair.run(2, work.beside, name, sizes["data"], sizes["time"], {"steps": steps})
+    assert all(one["off"] < CLOSE for one in found), found
+
+
+def test_a_callback_of_one_rank_stops_all(pair: Pool):
+    assert pair.run(2, work.called, 4) == [3, 3]
+
+
 def test_bptt_with_validation(pair: Pool):
     found = pair.run(2, work.beside, "module", 1, 2, {"steps": 6, "rule": "bptt", "validation": 0.25})
     assert all(one["off"] < CLOSE for one in found), found
 
 
 def test_what_cannot_be_spread_is_refused(pair: Pool):
-    wanted = ["parallel", "parallel", "parallel", "rule", "execution"]
+    wanted = ["parallel", "parallel", "parallel", "rule", "execution", "parallel", "parallel", "y", "discount"]
     assert pair.run(2, work.refused) == [wanted, wanted]
 
 
