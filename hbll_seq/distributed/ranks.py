@@ -82,12 +82,13 @@ class Ranks:
         i, n = self.by_data.rank, self.by_data.size
         return slice(count * i // n, count * (i + 1) // n)
 
-    def share(self, batch: Batch, unit: int) -> tuple[Share, TimeShards | None]:
+    def share(self, batch: Batch, unit: int, *, told: bool = True) -> tuple[Share, TimeShards | None]:
         """Return this rank's part of a batch, and the spans of time if there are several.
 
         Args:
             batch: the whole batch.
             unit: spans are cut at multiples of so many time steps.
+            told: whether the model's layers get the sequences' lengths; else they run over padding too.
 
         Raises:
             InputError: fewer units of time than ranks.
@@ -104,7 +105,7 @@ class Ranks:
             raise InputError("parallel", came, f"at most {units} ranks in time")
         spans = [one * unit for one in even_spans(units, self.by_time.size)]
         spans[-1] = steps - sum(spans[:-1])
-        ragged = int(batch.lengths.min()) < steps
+        ragged = told and int(batch.lengths.min()) < steps
         shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None)
         assert shards.first is not None and shards.stop is not None
         share.batch = _span(mine, shards.first, shards.stop, steps)

@@ -108,7 +108,8 @@ def spread_gradient(
     before, state = ranks.traffic(), None
     for batch in batches:
         steps = batch.x.shape[1] if batch.x.ndim > 1 else 1
-        share, shards = ranks.share(batch, rule.unit(steps, len(batch.x)))
+        # a module of the user's packs sequences itself, or runs over their padding, as it does in one process
+        share, shards = ranks.share(batch, rule.unit(steps, len(batch.x)), told=isinstance(model.inner, Model))
         for p in parameters:
             p.grad = None
         if len(share.batch.x):
