@@ -251,7 +251,9 @@ def _start(limit: datetime.timedelta) -> None:
     life has a part of the store of its own.
     """
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    backend = "nccl" if gpus else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"  # counts and losses are sent from the CPU
+    if gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # NCCL wants a GPU for each process
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         dist.init_process_group(backend, timeout=limit)
         return

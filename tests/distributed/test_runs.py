@@ -65,6 +65,24 @@ def test_a_checkpoint_resumes_with_another_number_of_ranks(pool: Pool, pair: Poo
         assert off < CLOSE
 
 
+def test_processes_with_gpus_have_one_each_and_send_from_the_cpu_too(monkeypatch):
+    import torch
+    import torch.distributed as dist
+
+    from hbll_seq import distributed as hd
+
+    asked: list = []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
+    hd.initialise()
+    assert asked == [1, "cpu:gloo,cuda:nccl"]
+
+
 def test_without_torchrun():
     import hbll_seq as hs
 
