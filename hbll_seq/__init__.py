@@ -8,6 +8,9 @@ run = hs.fit(model, text.train, rule="hbll", steps=2000, validation=text.valid)
 run.plot(); print(model.generate("The statement ", 200))
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hbll_seq import audio as audio
 from hbll_seq import cells as cells
 from hbll_seq import datasets as datasets
@@ -46,6 +49,10 @@ from hbll_seq.training.gradient import gradient as gradient
 from hbll_seq.training.history import History as History
 from hbll_seq.training.step import step as step
 
+if TYPE_CHECKING:
+    from hbll_seq.estimators import SequenceClassifier as SequenceClassifier
+    from hbll_seq.estimators import SequenceRegressor as SequenceRegressor
+
 __all__ = [
     "Batch",
     "Credit",
@@ -57,6 +64,8 @@ __all__ = [
     "Layered",
     "LostRankError",
     "Rule",
+    "SequenceClassifier",
+    "SequenceRegressor",
     "about",
     "audio",
     "callbacks",
@@ -90,3 +99,10 @@ __all__ = [
 def __dir__() -> list[str]:
     """Return the public names: what else a tab key would show here is not for users."""
     return __all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import the estimators when they are first asked for: they need scikit-learn, an extra."""
+    if name in ("SequenceClassifier", "SequenceRegressor"):
+        return getattr(importlib.import_module("hbll_seq.estimators"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

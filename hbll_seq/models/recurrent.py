@@ -17,6 +17,7 @@ from hbll_seq.distributed.shards import current
 from hbll_seq.engine.execution import Execute as Execute
 from hbll_seq.engine.execution import sequential as sequential
 from hbll_seq.errors import InputError
+from hbll_seq.models.aliases import with_aliases
 from hbll_seq.models.base import Objective, Task
 from hbll_seq.models.in_steps import StepModel
 from hbll_seq.models.interlayer import BetweenOptions, stand_between, with_dropout
@@ -35,8 +36,8 @@ class SequenceModel(StepModel):
     Args:
         input_size: number of symbols (integer input) or of features D (float input).
         output_size: classes or symbols V (cross-entropy), or values C (regression).
-        hidden: state units d.
-        cell: "gru", "lstm", "elman", "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN`, adopted unchanged; or a
+        hidden: state units d; `hidden_size` is understood too, and `num_layers` for `layers`.
+        cell: "gru", "lstm", "elman" (or "rnn"), "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN`, adopted unchanged; or a
             module with `forward(x, h) -> h` and an attribute `hidden_size` (an `nn.ModuleList` of these is a
             stack), optionally with `carry(x, h)`, the diagonal of dh'/dh.
         layers: depth of the stack (named cells only).
@@ -68,6 +69,7 @@ class SequenceModel(StepModel):
         directions: directions of every layer, 1 or 2.
     """
 
+    @with_aliases
     def __init__(
         self,
         input_size: int,

@@ -24,6 +24,7 @@ from hbll_seq.data.scalars import choice, integer
 from hbll_seq.data.sources import Source
 from hbll_seq.engine.execution import Execute, sequential
 from hbll_seq.errors import InputError
+from hbll_seq.models.aliases import with_aliases
 from hbll_seq.models.over_time import TimeModel
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
@@ -73,6 +74,7 @@ class Transcriber(TranscriberUse, TimeModel):
     whole_layers = False
     own_loss = "CTC"
 
+    @with_aliases
     def __init__(
         self, labels: str | Sequence[str], front: Front | dict[str, int | str], *, hidden: int = 64, layers: int = 1,
         cell: str = "gru", bidirectional: bool = False, conv: Convolutions = ((64, 5, 2),),

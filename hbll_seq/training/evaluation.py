@@ -76,7 +76,7 @@ def evaluate(
     """
     batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
     if stateful is None:
-        whole = window is None and y is None and mask is None and is_text(x, judged) and carries(judged)
+        whole = window is None and y is None and mask is None and carries(judged) and is_text(x, judged)
     else:
         whole = flag("stateful", stateful)
     if whole:
