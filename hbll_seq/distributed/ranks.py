@@ -82,12 +82,13 @@ class Ranks:
         i, n = self.by_data.rank, self.by_data.size
         return slice(count * i // n, count * (i + 1) // n)
 
-    def share(self, batch: Batch, unit: int) -> tuple[Share, TimeShards | None]:
+    def share(self, batch: Batch, unit: int, *, told: bool = True) -> tuple[Share, TimeShards | None]:
         """Return this rank's part of a batch, and the spans of time if there are several.
 
         Args:
             batch: the whole batch.
             unit: spans are cut at multiples of so many time steps.
+            told: whether the model's layers get the sequences' lengths; else they run over padding too.
 
         Raises:
             InputError: fewer units of time than ranks.
@@ -104,7 +105,7 @@ class Ranks:
             raise InputError("parallel", came, f"at most {units} ranks in time")
         spans = [one * unit for one in even_spans(units, self.by_time.size)]
         spans[-1] = steps - sum(spans[:-1])
-        ragged = int(batch.lengths.min()) < steps
+        ragged = told and int(batch.lengths.min()) < steps
         shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None)
         assert shards.first is not None and shards.stop is not None
         share.batch = _span(mine, shards.first, shards.stop, steps)
@@ -157,9 +158,14 @@ def _rows(batch: Batch, rows: slice) -> Batch:
     )  # fmt: skip
 
 
+def along_time(batch: Batch, steps: int) -> bool:
+    """Return whether a batch has a target for each of `steps` time steps, and not one for a whole sequence."""
+    return batch.y.ndim > 1 and batch.y.shape[1] == steps and (batch.mask is None or batch.mask.ndim > 1)
+
+
 def _span(batch: Batch, first: int, stop: int, steps: int) -> Batch:
     """Return the time steps first..stop of a batch; targets of whole sequences stay as they are."""
-    along = batch.y.ndim > 1 and batch.y.shape[1] == steps and (batch.mask is None or batch.mask.ndim > 1)
+    along = along_time(batch, steps)
     y = batch.y[:, first:stop] if along else batch.y
     mask = batch.mask[:, first:stop] if batch.mask is not None and along else batch.mask
     lengths = (batch.lengths - first).clamp(0, stop - first)
@@ -245,7 +251,9 @@ def _start(limit: datetime.timedelta) -> None:
     life has a part of the store of its own.
     """
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    backend = "nccl" if gpus else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"  # counts and losses are sent from the CPU
+    if gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # NCCL wants a GPU for each process
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         dist.init_process_group(backend, timeout=limit)
         return

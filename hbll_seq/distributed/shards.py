@@ -136,9 +136,10 @@ class TimeShards:
         execute: Execute, /, *, backward: bool, end: bool,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Run one cell, see `nn.stack.run_cell`; `lengths` are those within the span."""
-        if self.group.size == 1:
-            return run_cell(number, cell, x, start, lengths, execute, backward=backward, end=end)
         counts = self.counts(x) if lengths is None else lengths
+        if self.group.size == 1:
+            whole = counts is None or int(counts.min()) == x.shape[1]
+            return run_cell(number, cell, x, start, None if whole else counts, execute, backward=backward, end=end)
         start = zero_start(cell, len(x), x) if start is None else start
         if backward:
             x = reverse(x, counts)

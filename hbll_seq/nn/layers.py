@@ -12,10 +12,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from hbll_seq.cells import Cell
 from hbll_seq.cells.adoption import as_cells, view
+from hbll_seq.errors import InputError
 from hbll_seq.nn.call import Layered, call
 from hbll_seq.nn.engined import layer_options
 from hbll_seq.nn.outside import eager, outside
 from hbll_seq.nn.projected import Projected
+from hbll_seq.nn.stack import SPREAD
 
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # dtypes that autocast converts
 
@@ -43,7 +45,14 @@ class TorchLayer(Layered, nn.RNNBase):
 
     @eager
     def _run(self, given: Any, hx: Any) -> Any:
-        if not self._fits(given, hx) or self._small(given):
+        spread = SPREAD.get() is not None  # PyTorch's layer would run this process's span as if it were all
+        if not self._fits(given, hx):
+            found = super().forward(given, hx)
+            if spread:
+                came = f"{self.weight().dtype} weights, no values, or a transform or tracer"
+                raise InputError("input", came, "float32 or float64 weights, and plain tensors, in time_sharded")
+            return found
+        if not spread and self._small(given):
             return super().forward(given, hx)
         return call(self, given, [] if hx is None else [*hx] if self.pair else [hx])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
-from hbll_seq.distributed.ranks import whole_loss
+from hbll_seq.distributed.ranks import shape_of, whole_loss
 from hbll_seq.distributed.shards import current
 from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.execution import told
@@ -108,7 +108,8 @@ def train(
         ) -> tuple[Tensor, Tensor]:
             # a layer inside a user's module may see other steps or sequences than the batch has
             whole = model.whole_layers or current() is not None
-            block = min(credit, x.shape[1]) if whole else engine.credit_block(x.shape[1], len(x))
+            rows = shape_of(batch)[1] if len(x) == len(batch.x) else len(x)  # of a share, those of the whole batch
+            block = min(credit, x.shape[1]) if whole else engine.credit_block(x.shape[1], rows)
             return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
 
         lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)

@@ -79,7 +79,8 @@ def _updates(
     trained.ready(callback_states)
     rank = 0 if p.ranks is None else p.ranks.world.rank
     draws = Draws(p.model, p.rule, p.seed + APART * rank, p.device)  # of dropout and the like
-    if stop:
+    called = p.ranks is not None and p.ranks.any(bool(p.callbacks))  # perhaps those of one rank alone
+    if p.ranks.any(stop) if p.ranks is not None and called else stop:
         run.stopped_reason = "callback"
         return
     for i in range(first, p.total):
@@ -109,7 +110,7 @@ def _updates(
             stop = p.callbacks.call("on_validation", run, number) or stop
         if p.checkpoint is not None and p.due(p.checkpoint_every, number):
             trained.store(number)
-        stop = stop if p.ranks is None or not p.callbacks else p.ranks.any(stop)
+        stop = p.ranks.any(stop) if p.ranks is not None and called else stop
         if stop:
             run.stopped_reason = "early_stopping" if run.stopped_reason == "early_stopping" else "callback"
             return

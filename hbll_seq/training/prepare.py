@@ -34,7 +34,7 @@ from hbll_seq.training.carried import Carried, check_stateful
 from hbll_seq.training.modes import training_mode
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
-from hbll_seq.training.spread import check_spread
+from hbll_seq.training.spread import check_spread, check_spread_batch
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,8 @@ def prepare(
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
     total = training_steps(steps, epochs, source, batch_size, accumulate)
     first = source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
+    if ranks is not None and ranks.by_time.size > 1:
+        check_spread_batch(model, learner, first, ranks)
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)

@@ -3,14 +3,15 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.distributed.ranks import Ranks, Share
+from hbll_seq.distributed.ranks import Ranks, Share, along_time
 from hbll_seq.distributed.shards import TimeShards
 from hbll_seq.errors import InputError
 from hbll_seq.models.any_module import AnyModule
 from hbll_seq.models.base import Model
+from hbll_seq.models.converted import layers_of, others_layer
 from hbll_seq.rules import Rule, StepResult
 
 
@@ -26,13 +27,48 @@ def check_spread(model: Model, rule: Rule[Any]) -> None:
     if getattr(options, "execution", None) == "measured":
         raise InputError("execution", '"measured" with parallel={"time": ...}', '"auto"')
     discount = getattr(options, "discount", 1.0)
-    if getattr(model, "bidirectional", False) and discount not in (1, "auto"):
+    inner = model.inner
+    layers = layers_of(inner)
+    both = getattr(inner, "bidirectional", False) or any(one.bidirectional for one in layers)
+    if both and discount not in (1, "auto"):
         raise InputError("discount", f'{discount} for a bidirectional model with parallel={{"time": ...}}', "1")
+    if model.own_loss is not None:
+        came = f'"time" for a {type(inner).__name__}, {model.own_loss} of whole sequences'
+        raise InputError("parallel", came, "data alone, or a model that reads time steps one by one")
+    if not isinstance(inner, Model):
+        others = [name or type(one).__name__ for name, one in inner.named_modules() if starts_anew(one)]
+        if others:
+            raise InputError(
+                "parallel", f'"time" for {", ".join(others)}, which would start anew in every span',
+                "layers of hbll_seq.nn, or plain ones with convert=True (hs.convert says why one is left)",
+            )  # fmt: skip
     if isinstance(model, AnyModule) and (model.loss.kind not in ("labels", "values")):
         raise InputError(
             "loss", f'{model.loss.described()!r} with parallel={{"time": ...}}',
             "a loss of single time steps; or a loop of your own with hs.distributed.time_sharded, whose `whole` gives "
             "the outputs of all spans",
+        )  # fmt: skip
+
+
+def starts_anew(module: nn.Module) -> bool:
+    """Return whether a module runs a recurrent network that knows nothing of other spans."""
+    return others_layer(module) or isinstance(module, nn.RNNCellBase)
+
+
+def check_spread_batch(model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks) -> None:
+    """Refuse data whose time steps cannot be spread over ranks, as far as the first batch shows.
+
+    Raises:
+        InputError: names the argument.
+    """
+    if batch.x.ndim < 2:
+        raise InputError("parallel", f'"time" for x of shape {tuple(batch.x.shape)}', "sequences")
+    ranks.share(batch, rule.unit(batch.x.shape[1], len(batch.x)))
+    if not isinstance(model.inner, Model) and not along_time(batch, batch.x.shape[1]):
+        raise InputError(
+            "y", 'one target a sequence for a module of your own, with parallel={"time": ...}',
+            "targets of time steps: the module sees no sequence's end; or a loop of your own with "
+            "hs.distributed.time_sharded, whose `at_ends` gives the outputs there",
         )  # fmt: skip
 
 
@@ -66,36 +102,47 @@ def spread_gradient(
         figures are those of this rank's last part.
     """
     parameters = [*model.parameters(), *rule.parameters()]
-    total = [torch.zeros_like(p) for p in parameters]
-    seen = loss = 0.0
+    total: list[Tensor | None] = [None] * len(parameters)
+    seen = loss = judged = 0.0
     metrics, result = dict[str, float](), StepResult(0.0, {})
     before, state = ranks.traffic(), None
     for batch in batches:
         steps = batch.x.shape[1] if batch.x.ndim > 1 else 1
-        share, shards = ranks.share(batch, rule.unit(steps, len(batch.x)))
+        # a module of the user's packs sequences itself, or runs over their padding, as it does in one process
+        share, shards = ranks.share(batch, rule.unit(steps, len(batch.x)), told=isinstance(model.inner, Model))
         for p in parameters:
             p.grad = None
         if len(share.batch.x):
-            result, weight = _part(model, share, shards, device, rule, progress, ranks)
-            for sum_, p in zip(total, parameters, strict=True):
+            result, weight, own = _part(model, share, shards, device, rule, progress, ranks)
+            for i, p in enumerate(parameters):
                 if p.grad is not None:
-                    sum_.add_(p.grad, alpha=weight)
+                    so_far = total[i]
+                    total[i] = p.grad.mul_(weight) if so_far is None else so_far.add_(p.grad, alpha=weight)
             part = weight / ranks.by_time.size  # all ranks of a span's group report the same loss
-            loss, seen = loss + part * result.loss, seen + part
+            loss, seen, judged = loss + part * result.loss, seen + part, judged + own
             for name, value in model.metric_values().items():
-                metrics[name] = metrics.get(name, 0.0) + part * value
+                metrics[name] = metrics.get(name, 0.0) + (own * value if own else 0.0)  # of no targets: 0 / 0
         if batch.state is not None:
-            own = result.state if len(share.batch.x) else [one[:0] for one in batch.state]
-            state = ranks.all_rows(own, len(batch.x))
-    names = sorted(metrics)
-    figures = torch.tensor([loss, seen, *(metrics[name] for name in names)], dtype=torch.float64)
-    loss, seen, *values = ranks.world.sum(figures).tolist()
+            ends = result.state if len(share.batch.x) else [one[:0] for one in batch.state]
+            state = ranks.all_rows(ends, len(batch.x))
+    names = sorted(model.metrics) if isinstance(model, AnyModule) else []  # also on a rank without a sequence
+    made = [float(one is not None) for one in total]
+    figures = [loss, seen, judged, *(metrics.get(name, 0.0) for name in names), *made]
+    loss, seen, judged, *rest = ranks.world.sum(torch.tensor(figures, dtype=torch.float64)).tolist()
+    values, made = rest[: len(names)], rest[len(names) :]
     size = 1.0 if model.losses_add else seen
-    _sum(total, ranks)
-    for p, one in zip(parameters, total, strict=True):
-        p.grad = one.div_(size) if p.requires_grad else None
+    # a gradient that no rank has stays None: an optimiser with weight decay leaves such a weight alone
+    wanted = [
+        (p, torch.zeros_like(p) if one is None else one)
+        for p, one, ranks_with in zip(parameters, total, made, strict=True) if ranks_with
+    ]  # fmt: skip
+    _sum([one for _, one in wanted], ranks)
+    for p in parameters:
+        p.grad = None
+    for p, one in wanted:
+        p.grad = one.div_(size)
     sent = ranks.traffic().since(before)
-    figures_of = dict(result.metrics) | {name: value / seen for name, value in zip(names, values, strict=True)}
+    figures_of = dict(result.metrics) | {name: value / judged for name, value in zip(names, values, strict=True)}
     figures_of |= {
         "collectives": float(sent.collectives), "bytes_sent": float(sent.bytes), "seconds_waiting": sent.seconds
     }  # fmt: skip
@@ -106,16 +153,24 @@ def spread_gradient(
 def _part(
     model: Model, share: Share, shards: TimeShards | None, device: torch.device | None, rule: Rule[Any],
     progress: float, ranks: Ranks,
-) -> tuple[StepResult, float]:  # fmt: skip
-    """Leave the gradient of this rank's part in `.grad`; return the rule's result, and the part's weight."""
+) -> tuple[StepResult, float, float]:  # fmt: skip
+    """Leave the gradient of this rank's part in `.grad`; return the rule's result, the weight of its loss, and of its
+    metrics.
+
+    Of a loss whose size is not known (a callable) a share counts by its sequences, and every whole batch as one.
+    """
     batch = share.batch if device is None else share.batch.to(device)
     with ranks.entered(share, shards):
         result = rule.step(model, batch, progress=progress)
     if shards is not None:  # the loss was weighed before it was differentiated: messages cross ranks
-        return result._replace(loss=share.loss), share.weight
+        return result._replace(loss=share.loss), share.weight, model.target_count(batch) if batch.targeted() else 0.0
     if not batch.targeted():
-        return result._replace(loss=0.0), 0.0
-    return result, 1.0 if model.losses_add else model.target_count(batch)
+        return result._replace(loss=0.0), 0.0, 0.0
+    if model.losses_add:
+        return result, 1.0, 1.0
+    known = not isinstance(model, AnyModule) or model.loss.known
+    weight = model.target_count(batch) if known else len(batch.x) / share.rows
+    return result, weight, weight
 
 
 def _sum(tensors: list[Tensor], ranks: Ranks) -> None:

@@ -137,6 +137,26 @@ def evaluated(group: Any, kind: str, steps: int) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
+def by_default(group: Any, kind: str, bidirectional: bool) -> float:
+    """Return the largest difference of the outputs of a layer without options in training from PyTorch's."""
+    torch.manual_seed(1)
+    net = getattr(hs.nn, kind)(4, 8, batch_first=True, bidirectional=bidirectional)
+    plain = getattr(nn, kind)(4, 8, batch_first=True, bidirectional=bidirectional)
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(3, 40, 4)
+    with hd.time_sharded(group, steps=40) as time:
+        return float((net(time.take(x))[0] - time.take(plain(x)[0])).detach().abs().max())
+
+
+def half(group: Any) -> str:
+    try:
+        with hd.time_sharded(group, steps=8) as time:
+            hs.nn.GRU(4, 8, batch_first=True, dtype=torch.bfloat16)(time.take(torch.zeros(1, 8, 4).bfloat16()))
+        return "nothing"
+    except hs.InputError as error:
+        return error.argument
+
+
 def one_target(group: Any, steps: int, ragged: bool) -> float:
     """Return the largest difference of gradients where each sequence has one target at its end."""
     net, head = layer("GRU"), nn.Linear(6, 3, dtype=torch.float64)

@@ -22,6 +22,26 @@ class Tagger(nn.Module):
         return self.head(self.rnn(x)[0])
 
 
+class Unused(Tagger):
+    """A module with a weight that no loss reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(2, 2)
+
+
+class ByCells(Tagger):
+    """A module that runs a cell itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(5, 5)
+
+
+def mean(out: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(out.flatten(0, 1), y.flatten())
+
+
 class Stop:
     """A callback of one rank that stops all."""
 
@@ -65,6 +85,24 @@ def task(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         return model, (x, y[:, -1]), dict(batch_size=8)
     if name == "module":
         return Tagger(), (x, y), dict(batch_size=8, loss="cross_entropy", metrics={"right": right})
+    module = dict(batch_size=4, loss="cross_entropy", metrics={"right": right})
+    if name == "ragged module":
+        lengths = torch.tensor([96] + [3 * i + 1 for i in range(23)])
+        return Tagger(), ((x, lengths), y), module
+    if name == "few targets":  # an epoch of batches of four ends with one sequence; most have no target
+        y = torch.where(torch.arange(24)[:, None] % 3 == 0, y, -100)
+        return Tagger(), (x[:13], y[:13]), module
+    if name == "unused":
+        return Unused(), (x, y), module | dict(optimizer="adamw", weight_decay=0.5, lr=1e-2)
+    if name == "callable":
+        return Tagger(), (x, y), dict(batch_size=5, loss=mean)
+    if name == "discounted":
+        long, _ = series(32, 600)
+        return Tagger(), (long, (long[..., 0] > 0).long()), dict(batch_size=32, loss="cross_entropy", discount=0.2)
+    if name == "cells":
+        return ByCells(), (x, y), module
+    if name == "one target":
+        return Tagger(), (x, y[:, -1]), module
     raise ValueError(name)
 
 
@@ -99,13 +137,23 @@ def refused(group: Any) -> list[str]:
     for options in (
         {"parallel": {"data": 3}}, {"parallel": {"depth": 2}}, {"parallel": 2},
         {"parallel": {"time": 2}, "rule": "tbptt"}, {"parallel": {"time": 2}, "execution": "measured"},
+        {"name": "module", "parallel": {"time": 2}, "rule": "bptt", "convert": False},
+        {"name": "cells", "parallel": {"time": 2}, "rule": "bptt"},
+        {"name": "one target", "parallel": {"time": 2}},
+        {"name": "discounted", "parallel": {"time": 2}},
     ):  # fmt: skip
         try:
-            run("steps", steps=1, **options)
+            run(**{"name": "steps", "steps": 1} | options)
             found.append("nothing")
         except hs.InputError as error:
             found.append(error.argument)
     return found
+
+
+def called(group: Any, stops: int) -> int:
+    """Return the updates of a run with a callback on rank 1 alone, which stops it before update `stops`."""
+    mine = [Stop(stops - 2)] if torch.distributed.get_rank() == 1 else []
+    return len(run("steps", steps=6, callbacks=mine, parallel={"data": 2, "timeout": 60})[1].history["loss"])
 
 
 def diverged(group: Any) -> tuple[str, bool]:

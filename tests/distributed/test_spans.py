@@ -30,6 +30,18 @@ def _both(group, kind, steps, spans, options):
     return work.both(group, kind, steps, spans, **options)
 
 
+@pytest.mark.parametrize("bidirectional", (False, True))
+def test_one_rank_knows_the_lengths_too(pool: Pool, bidirectional: bool):
+    check(pool.run(1, _both, "GRU", 41, None, {"bidirectional": bidirectional, "ragged": True}))
+
+
+@pytest.mark.parametrize("kind", ("GRU", "LSTM", "RNN"))
+def test_layers_that_one_process_leaves_to_pytorch(pool: Pool, kind: str):
+    for bidirectional in (False, True):
+        assert max(pool.run(2, work.by_default, kind, bidirectional)) < 1e-5
+    assert pool.run(2, work.half) == ["input", "input"]
+
+
 def test_a_cell_of_ones_own(pool: Pool):
     check(pool.run(3, _both, "own", 30, None, {}))
 
