@@ -5,11 +5,12 @@ of its kind.
 """
 
 import os
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from hbll_seq.audio.front import MFCC, Frames, LogMel
 from hbll_seq.checkpoint.container import read, refused, write
 from hbll_seq.errors import InputError, warn
 from hbll_seq.models.base import Model
@@ -23,8 +24,8 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model with a checksum of the file.
 
-    A model of this package comes with its configuration. Of a module of your own, or a model around one, the file has
-    the `state_dict` alone: `load(path, into=...)` puts it into a module that you built.
+    A model of this package comes with its configuration. Of a module of your own, or a model around one or with a front
+    end of your own, the file has the `state_dict` alone: `load(path, into=...)` puts it into a module that you built.
 
     A language model's tokenizer is in the file; one of another package only by name, which a warning says: then give
     it to `load`.
@@ -44,7 +45,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
             raise InputError("model", f"a state_dict with {odd[0]!r} of {type(tensors[odd[0]]).__name__}", "tensors")
         write(path, tensors, {"module": type(model).__name__})
         return
-    facts = {"class": type(model).__name__, "config": model.config()}  # type: ignore[operator]
+    facts: dict[str, Any] = {"class": type(model).__name__, "config": model.config()}
     if getattr(model, "trained_for", None) is not None:
         facts["trained_for"] = model.trained_for
     tokenizer = getattr(model, "tokenizer", None)
@@ -57,11 +58,13 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         warn(f"the file holds no {name}, the tokenizer of another package: hs.load(path, tokenizer=...)", UserWarning)
 
 
-def _rebuilds(model: nn.Module) -> bool:
+def _rebuilds(model: nn.Module) -> TypeGuard[Model]:
     """Whether a file can say how to build the model: a class of this package, all of whose parts are named."""
     if CLASSES.get(type(model).__name__) is not type(model):
         return False
-    return not hasattr(model, "_config") or model._config is not None
+    front = getattr(model, "front", None)
+    named = front is None or type(front) in (Frames, LogMel, MFCC)  # not one of the user's
+    return named and (not hasattr(model, "_config") or model._config is not None)
 
 
 def load(path: str | os.PathLike[str], *, into: nn.Module | None = None, tokenizer: Any = None) -> nn.Module:

@@ -83,7 +83,7 @@ def _folder(folder: Path, pattern: str, encoding: str) -> tuple[str, tuple[str, 
     parts, bad = [], []
     try:
         found = sorted(p for p in folder.rglob(pattern) if p.is_file())
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:  # pathlib's errors for a pattern that is none
         raise InputError("pattern", repr(pattern), f'a pattern of file names, such as "*.txt" ({error})') from error
     for file in found:
         try:

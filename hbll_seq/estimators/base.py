@@ -9,6 +9,7 @@ from torch import Tensor
 from hbll_seq.data.scalars import choice, flag
 from hbll_seq.errors import InputError, warn
 from hbll_seq.estimators.layouts import LAYOUTS, MISSING, Sequence, as_sequences, fill, scale_of
+from hbll_seq.models.base import Objective
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.optional import optional
 from hbll_seq.training.evaluation import predict
@@ -39,9 +40,10 @@ class SequenceEstimator(sklearn_base.BaseEstimator):  # type: ignore[name-define
 
     def __init__(
         self, *, hidden: int = 64, cell: str = "gru", layers: int = 1, bidirectional: bool = False,
-        dropout: float = 0.0, norm: str | None = None, residual: bool = False, timescale: float | None = None,
-        rule: Any = "hbll", rule_options: dict[str, Any] | None = None, epochs: float | None = 50,
-        steps: int | None = None, batch_size: int = 16, lr: float = 4e-3, optimizer: Any = "adam",
+        dropout: float = 0.0, norm: Literal["layer"] | None = None, residual: bool = False,
+        timescale: float | None = None, rule: Any = "hbll", rule_options: dict[str, Any] | None = None,
+        epochs: float | None = 50, steps: int | None = None, batch_size: int = 16, lr: float = 4e-3,
+        optimizer: Any = "adam",
         weight_decay: float = 0.0, schedule: Any = "linear", warmup: int = 0, clip: float | None = 1.0,
         layout: Literal["time_first", "channels_first"] = "time_first",
         missing: Literal["error", "interpolate", "zero+mask"] = "error", standardize: bool = True,
@@ -55,7 +57,7 @@ class SequenceEstimator(sklearn_base.BaseEstimator):  # type: ignore[name-define
     def _sequences(self, x: Any) -> list[Sequence]:
         layout, missing = choice("layout", self.layout, LAYOUTS), choice("missing", self.missing, MISSING)
         flag("standardize", self.standardize)
-        found = as_sequences(x, layout)  # type: ignore[arg-type]
+        found = as_sequences(x, layout)
         if missing == "error":
             fill(found, "error")
         return found
@@ -67,7 +69,7 @@ class SequenceEstimator(sklearn_base.BaseEstimator):  # type: ignore[name-define
         scaled = [(one - self.mean_) / self.scale_ for one in found]
         return [torch.from_numpy(np.ascontiguousarray(one)) for one in fill(scaled, self.missing)]
 
-    def _train(self, x: Any, y: np.ndarray[Any, Any], outputs: int, objective: str, weight: Any) -> None:
+    def _train(self, x: Any, y: np.ndarray[Any, Any], outputs: int, objective: Objective, weight: Any) -> None:
         found = self._sequences(x)
         if len(found) != len(y):
             raise InputError("y", f"{len(y)} targets", f"{len(found)}, one a sequence")
@@ -84,7 +86,7 @@ class SequenceEstimator(sklearn_base.BaseEstimator):  # type: ignore[name-define
             seed = optional("sklearn.utils", "sklearn", "random_state").check_random_state(seed).randint(2**31 - 1)
         model = SequenceModel(
             inputs[0].shape[1], outputs, hidden=self.hidden, cell=self.cell, layers=self.layers, task="sequence",
-            objective=objective, input_kind="features", timescale=self.timescale, seed=int(seed),  # type: ignore[arg-type]
+            objective=objective, input_kind="features", timescale=self.timescale, seed=int(seed),
             dropout=self.dropout, norm=self.norm, residual=self.residual, bidirectional=self.bidirectional,
         )  # fmt: skip
         self.history_ = fit(

@@ -9,7 +9,7 @@ from hbll_seq.estimators.base import SequenceEstimator, one_column, sklearn_base
 from hbll_seq.optional import optional
 
 
-class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # type: ignore[name-defined]
+class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # type: ignore[name-defined]  # sklearn has no types
     """A recurrent network that names the class of a sequence; it clones, pickles, and works in pipelines and searches.
 
     X is a list of `(T, D)` arrays of any length each, an array `(N, T, D)`, or `(N, T)` of one feature; with
@@ -36,7 +36,7 @@ class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # ty
         mean_, scale_: `(D,)` of the training data.
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SequenceClassifier":  # noqa: N803  scikit-learn's name
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SequenceClassifier":
         """Train on sequences and their labels `(N,)`, with weights `(N,)` of sequences if given.
 
         Raises:
@@ -63,11 +63,11 @@ class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # ty
         by_class = utils.compute_sample_weight(self.class_weight, labels)
         return by_class if sample_weight is None else by_class * np.asarray(sample_weight, dtype=np.float64)
 
-    def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
+    def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:
         """Return the probabilities `(N, C)` of the deployed chain, in the order of `classes_`."""
         return self._scores(X, True)
 
-    def predict(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Return the most likely label of every sequence, `(N,)`."""
         best = self._scores(X, False).argmax(1)
         return self.classes_[best]

@@ -15,7 +15,7 @@ LAYOUTS, MISSING = ("time_first", "channels_first"), ("error", "interpolate", "z
 Sequence = NDArray[np.float32]
 
 
-def as_sequences(x: Any, layout: Layout) -> list[Sequence]:
+def as_sequences(x: Any, layout: str) -> list[Sequence]:
     """Return a list of `(T, D)` arrays, T of each its own; NaN stays.
 
     Args:
@@ -53,7 +53,7 @@ def as_sequences(x: Any, layout: Layout) -> list[Sequence]:
     return found
 
 
-def _one(one: Any, name: str, layout: Layout) -> Sequence:
+def _one(one: Any, name: str, layout: str) -> Sequence:
     if isinstance(one, Tensor):
         one = one.detach().cpu().numpy()
     try:

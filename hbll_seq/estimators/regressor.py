@@ -8,7 +8,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.estimators.base import SequenceEstimator, check_given, sklearn_base
 
 
-class SequenceRegressor(sklearn_base.RegressorMixin, SequenceEstimator):  # type: ignore[name-defined]
+class SequenceRegressor(sklearn_base.RegressorMixin, SequenceEstimator):  # type: ignore[name-defined]  # sklearn has no types
     """A recurrent network that gives numbers for a sequence. Arguments and X as for `SequenceClassifier`.
 
     Targets are standardised for training, and predictions put back. `class_weight` has no meaning here.
@@ -18,7 +18,7 @@ class SequenceRegressor(sklearn_base.RegressorMixin, SequenceEstimator):  # type
         target_mean_, target_scale_: `(C,)` of the training targets.
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SequenceRegressor":  # noqa: N803  scikit-learn's name
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SequenceRegressor":
         """Train on sequences and targets `(N,)` or `(N, C)`, with weights `(N,)` of sequences if given.
 
         Raises:
@@ -44,7 +44,7 @@ class SequenceRegressor(sklearn_base.RegressorMixin, SequenceEstimator):  # type
         self._train(X, scaled, scaled.shape[1], "mse", sample_weight)
         return self
 
-    def predict(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Return the predictions `(N,)` or `(N, C)`, as y was given."""
         found = self._scores(X, False) * self.target_scale_ + self.target_mean_
         return found[:, 0] if self._one else found

@@ -16,7 +16,7 @@ from hbll_seq.data.scalars import flag
 from hbll_seq.errors import InputError
 from hbll_seq.exporters.check import check_onnx, check_program
 from hbll_seq.exporters.onnx_model import layer_graph, model_graph
-from hbll_seq.exporters.parts import check_part, check_whole, is_layer, is_model
+from hbll_seq.exporters.parts import Part, check_part, check_whole, is_layer, is_model
 from hbll_seq.exporters.program import program
 
 KINDS = (".onnx", ".pt2")
@@ -65,8 +65,7 @@ def export(model: nn.Module, path: str | os.PathLike[str], *, part: str = "whole
     check_whole(model)
     with _on_the_cpu(model):
         if kind == ".onnx":
-            made = model_graph(model, wanted) if is_model(model) else layer_graph(model)  # type: ignore[arg-type]
-            file = made.SerializeToString()
+            file = _onnx(model, wanted).SerializeToString()
             runtime = _runtime()
             if checked and runtime is not None:
                 check_onnx(model, wanted, file, runtime)
@@ -78,6 +77,13 @@ def export(model: nn.Module, path: str | os.PathLike[str], *, part: str = "whole
             if checked:
                 check_program(model, wanted, file)
     replace_file(path, [file])
+
+
+def _onnx(model: nn.Module, part: Part) -> Any:
+    if is_model(model):
+        return model_graph(model, part)
+    assert is_layer(model)
+    return layer_graph(model)
 
 
 def _runtime() -> Any:

@@ -72,7 +72,7 @@ def _between(g: Graph, between: Interlayer | None, layer: int, last: int, x: str
         h = g.one("LayerNormalization", h, g.constant(norm.weight), g.constant(norm.bias), axis=-1, epsilon=norm.eps)
     if between is not None and between.skips:
         skip = between.skips[layer]
-        h = g.one("Add", h, x if isinstance(skip, nn.Identity) else g.linear(x, skip.weight, None))  # type: ignore[arg-type]
+        h = g.one("Add", h, g.linear(x, skip.weight, None) if isinstance(skip, nn.Linear) else x)  # else the identity
     if between is not None and between.out is not None and layer == last:
         h = g.linear(h, between.out.weight, None)
     return h

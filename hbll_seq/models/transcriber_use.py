@@ -189,7 +189,7 @@ class TranscriberUse(nn.Module):
             batch = batch.to(device)
             out = self(batch.x, batch.lengths)
             weight = self.target_count(batch)  # type: ignore[operator]  # of the model, see `TimeModel`
-            total, size = total + weight * float(self.loss(out, batch)), size + weight  # type: ignore[operator]
+            total, size = total + weight * float(self.loss(out, batch)), size + weight  # type: ignore[operator]  # likewise
             assert batch.target_lengths is not None
             counts = torch.ones(len(out)) if batch.weight is None else batch.weight
             rows = out.cpu(), self.encoder.steps(batch.lengths).tolist(), batch.y, batch.target_lengths.tolist(), counts

@@ -140,6 +140,7 @@ def test_units_are_shared_at_other_vector_widths(name, width, registers, sharing
 def test_threads_that_share_units_mark_and_discount(name, threads, sharing_units):
     sharing_units(threads)
     for shape in ((9, 1, 70, 2), (5, 3, 40, 3), (8, 5, 33, 8)):
+        assert machine.shares_units(shape[1], shape[2])  # else this were the other test again, which compares
         test_one_call_marks_states_and_discounts_between_credit_blocks.hypothesis.inner_test(name, *shape)
 
 

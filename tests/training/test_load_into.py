@@ -7,6 +7,24 @@ from runs import lm
 import hbll_seq as hs
 
 
+class Doubled(hs.audio.Frames):
+    """A front end of the user's."""
+
+    def steps(self, wave):
+        return 2 * super().steps(wave)
+
+
+def test_a_front_end_of_ones_own_is_not_forgotten(tmp_path):
+    def tagged(seed):
+        return hs.models.AudioClassifier(3, Doubled(4), hidden=4, seed=seed)
+
+    hs.save(tagged(0), tmp_path / "f")
+    with pytest.raises(hs.InputError, match="into: got None, .* weights of a AudioClassifier"):
+        hs.load(tmp_path / "f")  # it had another front end, or was refused after the model was gone
+    other = hs.load(tmp_path / "f", into=tagged(1))
+    assert torch.equal(other.readout.weight, tagged(0).readout.weight) and type(other.front) is Doubled
+
+
 def test_what_cannot_be_rebuilt_is_loaded_into_a_module_of_its_kind(tmp_path):
     def adopted(seed, units=4):
         torch.manual_seed(seed)
