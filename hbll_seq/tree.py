@@ -8,6 +8,7 @@ factorisation of Theorem 1 (the paper, section 1).
 
 from dataclasses import dataclass
 
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 
 LONG = 2048
@@ -29,9 +30,7 @@ class Tree:
     def __post_init__(self) -> None:
         """Refuse lengths below one."""
         for name in ("steps", "block"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(name, repr(value), "an integer >= 1")
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
 
     @property
     def blocks(self) -> int:
