@@ -35,7 +35,7 @@ class Listening(NamedTuple):
 
 class _Audio(SequenceModel):
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], task: Any, augment: Augment | dict[str, Any] | None,
+        self, classes: int, front: Front | dict[str, int | str], task: Any, augment: Augment | dict[str, Any] | None, /,
         **options: Any,
     ) -> None:  # fmt: skip
         self.front = front if isinstance(front, Front) else make(front)
