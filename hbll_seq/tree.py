@@ -8,7 +8,6 @@ factorisation of Theorem 1 (the paper, section 1).
 
 from dataclasses import dataclass
 
-from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 
 LONG = 2048
@@ -30,7 +29,9 @@ class Tree:
     def __post_init__(self) -> None:
         """Refuse lengths below one."""
         for name in ("steps", "block"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(name, repr(value), "an integer >= 1")
 
     @property
     def blocks(self) -> int:
