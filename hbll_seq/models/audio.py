@@ -34,8 +34,8 @@ class Listening(NamedTuple):
 
 class _Audio(SequenceModel):
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], task: Any, augment: Augment | dict[str, Any] | None,
-        **options: Any,
+        self, classes: int | list[str], front: Front | dict[str, int | str], task: Any,
+        augment: Augment | dict[str, Any] | None, **options: Any,
     ) -> None:  # fmt: skip
         self.front = front if isinstance(front, Front) else make(front)
         self.augment = augment_from(augment)
@@ -48,7 +48,7 @@ class _Audio(SequenceModel):
                 raise InputError("augment", f"speed={self.augment.speed}", "0: targets belong to time steps")
         if self._config is not None:
             extra = {} if self.augment is None else {"augment": self.augment.config()}
-            self._config = {"classes": classes, "front": self.front.config(), **extra, **options}
+            self._config = {"classes": self.output_size, "front": self.front.config(), **extra, **options}
 
     def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the inputs of `fit`: time steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__` for errors."""
@@ -120,7 +120,7 @@ class AudioClassifier(_Audio):
     """A model of one label per recording.
 
     Args:
-        classes: number of labels V.
+        classes: number of labels V, or their names.
         front: a `hbll_seq.audio.Front` (raw frames or log-mel), or its `config()`.
         augment: a `hbll_seq.audio.Augment`: fresh copies of the sounds in every epoch of `fit`, from its seed. Sounds
             are given to `fit` as a list of waves then. Held-out data, `evaluate` and `predict` are left alone.
@@ -128,8 +128,8 @@ class AudioClassifier(_Audio):
     """
 
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], *, augment: Augment | dict[str, Any] | None = None,
-        **options: Any,
+        self, classes: int | list[str], front: Front | dict[str, int | str], *,
+        augment: Augment | dict[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(classes, front, "sequence", augment, **options)
 
@@ -139,7 +139,7 @@ class AudioTagger(_Audio):
     """A model of one label per time step; arguments as for `AudioClassifier`, but no augmentation by speed."""
 
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], *, augment: Augment | dict[str, Any] | None = None,
-        **options: Any,
+        self, classes: int | list[str], front: Front | dict[str, int | str], *,
+        augment: Augment | dict[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(classes, front, "step", augment, **options)
