@@ -183,3 +183,10 @@ def test_words_are_the_frequent_ones_of_the_training_part():
     assert from_config(json.loads(json.dumps(made.config()))).words == made.words
     with pytest.raises(InputError, match="text: got int"):
         made.encode(3)
+
+
+def test_a_character_twice_is_refused_by_name():
+    with pytest.raises(InputError, match="symbols: got 'a' at 0, 1; expected every character once"):
+        CharTokenizer("aab")
+    with pytest.raises(InputError, match="'<pad>' at 0, 2"):
+        CharTokenizer(["<pad>", "a", "<pad>"])
