@@ -141,7 +141,7 @@ def prepare(
         check_stateful(model, learner)
         if accumulate != 1:
             raise InputError("accumulate", f"{accumulate} beside stateful=True", "1: a window starts where one ended")
-        whole: Source = as_streams(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+        whole: Source = as_streams(x, model.targets(y), model, mask=mask, window=window, ignore_index=ignore_index)
     else:
         whole = model.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index, weight=sample_weight)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
