@@ -5,9 +5,10 @@
     python -m benchmarks.smt report
 
 `grid` makes short runs with seed 0. Every rule tries the same learning rates; `smt` also tries its own options, one
-after the other: weight of the dynamics, the teacher's rate, share of the run that is rolled, steps decoded. `runs` takes
-the best options found, with fresh seeds. Lines go to `benchmarks/results/smt-grid.jsonl` and `smt.jsonl`. Seconds are CPU
-time of this process inside updates, the teacher's included.
+after the other: weight of the dynamics, the teacher's rate, share of the run that is rolled, steps between pulled
+states, weight of the uniformity. `runs` takes the best options found, with fresh seeds. Lines go to
+`benchmarks/results/smt-grid.jsonl` and `smt.jsonl`. Seconds are CPU time of this process inside updates, the teacher's
+included.
 """
 
 import argparse
@@ -34,7 +35,8 @@ GRID_STEPS, STEPS = dict(shakespeare=150, recall=200, parity=200), dict(shakespe
 RULES: dict[str, dict[str, Any]] = dict(hbll={}, bptt={}, tbptt={}, smt=dict(teacher=64, teacher_rate=0.5))
 RATES = (2e-3, 4e-3, 8e-3)
 OWN: list[tuple[str, tuple[float, ...]]] = [  # options of smt; the values beside the one it has by then
-    ("dynamics", (1.0, 10.0)), ("teacher_rate", (0.25, 1.0)), ("rolled", (0.3,)), ("spread", (0.1,)),
+    ("dynamics", (0.1, 1.0)), ("teacher_rate", (0.25, 1.0)), ("rolled", (0.3,)), ("every", (16,)),
+    ("spread", (0.1,)),
 ]  # fmt: skip
 POINTS = 8  # of a curve
 

@@ -28,9 +28,10 @@ from hbll_seq.rules.teacher import Teacher, by_cell, uniformity
 class SMT(Rule[SequenceModel]):
     """Supervised memory training: one-step pairs from a Transformer, then rolls (docs/method.md#a-teachers-memories).
 
-    The defaults of weights, share and `every` are the published ones, with sizes for models of about 128 units. The
-    loss in the history is that of the pairs, which is not the deployed chain's; validation scores the chain. In a loop
-    of your own pass `progress`: left out it is 1, the phase of rolls.
+    Sizes are for models of about 128 units. `dynamics` was published as 0.1, `every` as 16, for runs of 150,000
+    updates; runs of hundreds need more (docs/notes/2026-11-29-smt.md). The loss in the history is that of the pairs,
+    not the deployed chain's; validation scores the chain. In a loop of your own pass `progress`: left out it is 1,
+    the phase of rolls.
 
     Args:
         teacher: width of the teacher.
@@ -42,7 +43,7 @@ class SMT(Rule[SequenceModel]):
         dynamics: weight of the squared error between the cell's states and the teacher's memories.
         spread: weight of the uniformity of memories.
         rolled: last share of the run, in which the cell is rolled.
-        every: time steps between two rolled states that are pulled.
+        every: time steps between two rolled states that are pulled; at most the window's.
         rolled_pull: weight of the squared error there.
 
     Attributes:
@@ -57,8 +58,8 @@ class SMT(Rule[SequenceModel]):
 
     def __init__(
         self, teacher: int = 128, *, teacher_layers: int = 2, decoder_layers: int = 1, heads: int = 4,
-        teacher_rate: float = 0.25, future: int = 64, dynamics: float = 0.1, spread: float = 0.001,
-        rolled: float = 0.1, every: int = 16, rolled_pull: float = 10.0,
+        teacher_rate: float = 0.25, future: int = 64, dynamics: float = 10.0, spread: float = 0.001,
+        rolled: float = 0.1, every: int = 4, rolled_pull: float = 10.0,
     ) -> None:  # fmt: skip
         self.teacher, self.heads = integer("teacher", teacher), integer("heads", heads)
         if self.teacher % self.heads:
@@ -160,13 +161,14 @@ class SMT(Rule[SequenceModel]):
     def _rolls(self, model: SequenceModel, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the error of rolled states: no gradient from step to step or from layer to layer."""
         wanted, errors = by_cell(labels, model.cells), list[Tensor]()
-        count = counted(batch)[:, self.every - 1 :: self.every]
+        every = min(self.every, batch.x.shape[1])
+        at = slice(every - 1, None, every)
+        count = counted(batch)[:, at]
 
         def execute(
             layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
         ) -> tuple[Tensor, None]:
             states = rolled_states(cell, x, state)
-            at = slice(self.every - 1, None, self.every)
             if bool(count.any()):
                 new = one_step(cell, x[:, at], torch.cat([state[:, None], states[:, :-1]], 1)[:, at])
                 errors.append((new - wanted[layer][:, at])[count].square().mean())
