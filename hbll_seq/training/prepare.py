@@ -160,7 +160,7 @@ def prepare(
         model.rehearse(first.to(where), [source] if held_out is None else [source, held_out])
     learner.expect(source.longest())
     learner.setup(model, torch.Generator().manual_seed(seed))
-    opt = make_optimizer(optimizer, [*model.parameters(), *learner.parameters()], lr, weight_decay)
+    opt = make_optimizer(optimizer, _trained(model, learner, lr, optimizer), lr, weight_decay)
     lr = lr if opt is not optimizer else float(opt.param_groups[0]["lr"])
     config = dict(
         rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, clip=clip,
@@ -187,6 +187,17 @@ def _validate_every(given: int | str, total: int) -> int:
     """Return the updates between validations; "auto" makes about ten."""
     every = integer_or_auto("validate_every", given)
     return max(1, total // 10) if isinstance(every, str) else every
+
+
+def _trained(model: Model, rule: rules.Rule[Any], lr: float, optimizer: Any) -> list[Any]:
+    """Return the parameters to train; as two groups where the rule's own have a rate of their own.
+
+    A ready optimiser has its own groups and rates.
+    """
+    own = rule.parameters()
+    if not own or rule.rate == 1 or isinstance(optimizer, torch.optim.Optimizer):
+        return [*model.parameters(), *own]
+    return [{"params": list(model.parameters())}, {"params": own, "lr": lr * rule.rate}]
 
 
 def _name(value: Any) -> str:
