@@ -91,6 +91,9 @@ class Rule(Generic[M]):
         them.
         """
 
+    def plan(self, passes: float) -> None:
+        """Prepare for a run of `passes` passes over its data; `fit` calls this once before `setup` if it knows them."""
+
     def unit(self, steps: int, batch: int) -> int:
         """Return the time steps at multiples of which a batch of `batch` sequences of `steps` may be cut into spans."""
         return 1

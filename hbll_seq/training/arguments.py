@@ -98,6 +98,14 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int, acc
     return max(1, round(many * source.steps_per_epoch(batch_size) / accumulate))
 
 
+def run_passes(total: int, source: Source, batch_size: int, accumulate: int) -> float | None:
+    """Return how often a run of `total` updates passes over its data, or None for a loader without a length."""
+    try:
+        return total * accumulate / source.steps_per_epoch(batch_size)
+    except InputError:
+        return None
+
+
 def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str) -> dict[str, Any]:
     """Merge the options for a rule: the keywords, and those entries of `rule_options=` that the rule has.
 
