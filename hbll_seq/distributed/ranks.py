@@ -6,7 +6,7 @@ span of their time steps. One sum over all ranks at the end of an update makes t
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from torch import Tensor
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.scalars import integer, positive
 from hbll_seq.distributed.group import Group, Traffic
-from hbll_seq.distributed.shards import TimeShards, as_group, even_spans, initialised, spread
+from hbll_seq.distributed.shards import TimeShards, as_group, initialised, spans_of, spread
 from hbll_seq.errors import InputError
 
 AXES = ("data", "time")
@@ -56,15 +56,25 @@ class Ranks:
         data: shares of the batch.
         time: spans of time.
         world, by_data, by_time: process groups of all ranks, of those that differ in the share, and in the span.
+        made: process groups to destroy at the end.
 
     Attributes:
         world, by_data, by_time: the groups.
         chief: whether this rank shows progress and writes checkpoints.
     """
 
-    def __init__(self, world: Group, by_data: Group, by_time: Group) -> None:
+    def __init__(self, world: Group, by_data: Group, by_time: Group, made: Sequence[Any] = ()) -> None:
         self.world, self.by_data, self.by_time = world, by_data, by_time
         self.chief = world.rank == 0
+        self._made = list(made)
+
+    def close(self) -> None:
+        """Destroy the process groups that were made for this run; those of the user stay.
+
+        A group of all processes that was made here stays too: a second run in the same process needs it.
+        """
+        while self._made:
+            dist.destroy_process_group(self._made.pop())
 
     def traffic(self) -> Traffic:
         """Return what this rank has exchanged in all groups."""
@@ -93,23 +103,36 @@ class Ranks:
         Raises:
             InputError: fewer units of time than ranks.
         """
+        if batch.whole is not None:
+            count, steps = batch.whole
+            state = None if batch.state is None else [one[self.rows(count)] for one in batch.state]
+            share = Share(batch._replace(state=state, whole=None), count, steps, self.by_time)
+            return share, self._shards(steps, unit, None) if self.by_time.size > 1 else None
         count, steps = batch.x.shape[:2] if batch.x.ndim > 1 else (len(batch.x), 1)
-        rows = self.rows(count)
-        mine = _rows(batch, rows)
+        mine = _rows(batch, self.rows(count))
         share = Share(mine, count, steps, self.by_time)
         if self.by_time.size == 1:
             return share, None
-        units = -(-steps // unit)
-        if units < self.by_time.size:
-            came = f'"time": {self.by_time.size} for {steps} time steps, cut at multiples of {unit}'
-            raise InputError("parallel", came, f"at most {units} ranks in time")
-        spans = [one * unit for one in even_spans(units, self.by_time.size)]
-        spans[-1] = steps - sum(spans[:-1])
         ragged = told and int(batch.lengths.min()) < steps
-        shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None)
+        shards = self._shards(steps, unit, mine.lengths if ragged else None)
         assert shards.first is not None and shards.stop is not None
         share.batch = _span(mine, shards.first, shards.stop, steps)
         return share, shards
+
+    def cut(self, count: int, steps: int, unit: int) -> tuple[slice, int, int]:
+        """Return this rank's share of `count` sequences, its first time step, and the one after its last.
+
+        Raises:
+            InputError: fewer units of time than ranks.
+        """
+        if self.by_time.size == 1:
+            return self.rows(count), 0, steps
+        shards = self._shards(steps, unit, None)
+        assert shards.first is not None and shards.stop is not None
+        return self.rows(count), shards.first, shards.stop
+
+    def _shards(self, steps: int, unit: int, lengths: Tensor | None) -> TimeShards:
+        return TimeShards(self.by_time, spans_of(steps, unit, self.by_time.size), lengths, None)
 
     @contextmanager
     def entered(self, share: Share, shards: TimeShards | None) -> Iterator[None]:
@@ -219,12 +242,13 @@ def make_ranks(parallel: Any) -> Ranks | None:
         raise InputError("parallel", f"the names {names}", EXPECTED)
     if not mesh:
         return _grid({k: v for k, v in parallel.items() if k != "timeout"}, parallel.get("timeout", TIMEOUT))
-    alone = Group(dist.new_group([dist.get_rank()], use_local_synchronization=True))
+    own = dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    alone = Group(own)
     groups = {name: Group(as_group(parallel[name])) for name in names}
     world = Group() if parallel.size() == dist.get_world_size() else None
     if world is None:
         raise InputError("parallel", f"a mesh of {parallel.size()} processes", f"all {dist.get_world_size()}")
-    return Ranks(world, groups.get("data", alone), groups.get("time", alone))
+    return Ranks(world, groups.get("data", alone), groups.get("time", alone), [own])
 
 
 def initialise(timeout: float = TIMEOUT) -> None:
@@ -280,4 +304,4 @@ def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
             made = dist.new_group(some, timeout=limit)
             if rank in some:
                 handles[name] = made
-    return Ranks(Group(handles["world"]), Group(handles["data"]), Group(handles["time"]))
+    return Ranks(Group(handles["world"]), Group(handles["data"]), Group(handles["time"]), list(handles.values()))

@@ -36,6 +36,20 @@ def even_spans(steps: int, count: int) -> list[int]:
     return [stop - first for first, stop in zip([0, *ends], ends, strict=False)]
 
 
+def spans_of(steps: int, unit: int, count: int) -> list[int]:
+    """Return the time steps of `count` spans that start at multiples of `unit`.
+
+    Raises:
+        InputError: fewer units of time than spans.
+    """
+    units = -(-steps // unit)
+    if units < count:
+        came = f'"time": {count} for {steps} time steps, cut at multiples of {unit}'
+        raise InputError("parallel", came, f"at most {units} ranks in time")
+    spans = [one * unit for one in even_spans(units, count)]
+    return [*spans[:-1], steps - sum(spans[:-1])]
+
+
 class TimeShards:
     """The spans of a group of ranks; what `time_sharded` returns.
 

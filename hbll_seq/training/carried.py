@@ -84,7 +84,7 @@ class Carried:
             return batch
         assert isinstance(self._model, SequenceModel)
         if self._state is None or self.streams.begins(step, self._batch_size):
-            self._state = zero_state(self._model, len(batch.x))
+            self._state = zero_state(self._model, self.streams.rows(step, self._batch_size))
         return batch._replace(state=self._state)
 
     def leave(self, result: StepResult, number: int) -> None:

@@ -63,7 +63,8 @@ def check_spread_batch(model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks
     """
     if batch.x.ndim < 2:
         raise InputError("parallel", f'"time" for x of shape {tuple(batch.x.shape)}', "sequences")
-    ranks.share(batch, rule.unit(batch.x.shape[1], len(batch.x)))
+    rows, steps = batch.whole or batch.x.shape[:2]
+    ranks.share(batch, rule.unit(steps, rows))
     if not isinstance(model.inner, Model) and not along_time(batch, batch.x.shape[1]):
         raise InputError(
             "y", 'one target a sequence for a module of your own, with parallel={"time": ...}',
@@ -107,9 +108,9 @@ def spread_gradient(
     metrics, result = dict[str, float](), StepResult(0.0, {})
     before, state = ranks.traffic(), None
     for batch in batches:
-        steps = batch.x.shape[1] if batch.x.ndim > 1 else 1
+        rows, steps = batch.whole or (len(batch.x), batch.x.shape[1] if batch.x.ndim > 1 else 1)
         # a module of the user's packs sequences itself, or runs over their padding, as it does in one process
-        share, shards = ranks.share(batch, rule.unit(steps, len(batch.x)), told=isinstance(model.inner, Model))
+        share, shards = ranks.share(batch, rule.unit(steps, rows), told=isinstance(model.inner, Model))
         for p in parameters:
             p.grad = None
         if len(share.batch.x):
@@ -124,7 +125,7 @@ def spread_gradient(
                 metrics[name] = metrics.get(name, 0.0) + (own * value if own else 0.0)  # of no targets: 0 / 0
         if batch.state is not None:
             ends = result.state if len(share.batch.x) else [one[:0] for one in batch.state]
-            state = ranks.all_rows(ends, len(batch.x))
+            state = ranks.all_rows(ends, rows)
     names = sorted(model.metrics) if isinstance(model, AnyModule) else []  # also on a rank without a sequence
     made = [float(one is not None) for one in total]
     figures = [loss, seen, judged, *(metrics.get(name, 0.0) for name in names), *made]
