@@ -110,6 +110,10 @@ class Carried:
         if self.streams is not None:
             self._state = score_on(self._model, batch)[2]
 
+    def take_over(self, state: list[Tensor] | None) -> None:
+        """Carry on a state that was computed elsewhere."""
+        self._state = state
+
     def state_dict(self) -> list[Tensor] | None:
         """Return the state for a checkpoint: one tensor a layer, or None."""
         return self._state

@@ -1,6 +1,8 @@
 """Evaluation and prediction for modules of the user's: their loss and metrics over all data."""
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,24 +11,33 @@ from torch import Tensor, nn
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.read_pairs import read_inputs
 from hbll_seq.data.sources import Source
+from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import InputError
 from hbll_seq.models.any_module import AnyModule, device_of, dtype_of
 from hbll_seq.models.given_metrics import Tally
 
 
-def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[str, float]:
+def own_batches(source: Source, batch_size: int, ranks: Ranks | None) -> Iterator[Batch]:
+    """Iterate over all data in order; with `ranks` over every P-th batch, from this rank's number on."""
+    first, every = (0, 1) if ranks is None else (ranks.world.rank, ranks.world.size)
+    return itertools.islice(source.in_order(batch_size), first, None, every)
+
+
+def evaluate_module(model: AnyModule, source: Source, batch_size: int, ranks: Ranks | None = None) -> dict[str, float]:
     """Return the loss, for labels the accuracy, and the metrics.
 
     The loss is the mean over all targets that count; of a callable, the mean over batches, weighted by their
-    sequences. The caller sets modes and gradient.
+    sequences. The caller sets modes and gradient. With `ranks` every rank scores its share of the batches; metrics
+    are then those of that share.
 
     Raises:
         InputError: data in which no target counts.
     """
     where, total, weights = device_of(model.inner), 0.0, 0.0
-    right = answers = 0
+    right: float = 0
+    answers: float = 0
     tally = Tally(model.metrics)
-    for batch in source.in_order(batch_size):
+    for batch in own_batches(source, batch_size, ranks):
         if not batch.targeted():
             continue
         batch = batch.to(where)
@@ -42,6 +53,8 @@ def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[s
                 right += int((scored.out.argmax(-1) == scored.y)[counted].sum())
                 answers += int(counted.sum())
         tally.add(scored, out, lengths, batch, model.loss)
+    if ranks is not None:
+        total, weights, right, answers = ranks.added([total, weights, right, answers])
     if not weights:
         raise InputError("y", "no target that counts", "at least one that is not ignored, masked or padding")
     found = {"loss": total if model.losses_add else total / weights}

@@ -11,7 +11,7 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.data.shared_streams import SharedStreams
 from hbll_seq.errors import DivergenceError, LostRankError
 from hbll_seq.training.callbacks import CallbackState
-from hbll_seq.training.evaluation import evaluate_source
+from hbll_seq.training.evaluation import evaluate_spread
 from hbll_seq.training.gradient_cosine import gradient_cosine
 from hbll_seq.training.history import History, versions
 from hbll_seq.training.last_good import LastGood
@@ -21,7 +21,7 @@ from hbll_seq.training.record import record, record_validation
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
 from hbll_seq.training.shared import counting
-from hbll_seq.training.spread import agree
+from hbll_seq.training.spread import agree, spread_state
 from hbll_seq.training.step import StepInfo, all_finite, clear_gradients, divergence, update
 
 APART = 1_000_003  # between the seeds of ranks
@@ -103,13 +103,16 @@ def _updates(
                 bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
         else:
             with draws.of(i):
-                p.carried.pass_over(whole_batch(p, drawn[0], i).to(p.device))
+                if p.ranks is not None and drawn[0].whole is not None:
+                    p.carried.take_over(spread_state(p.model, drawn[0], p.device, p.rule, p.ranks))
+                else:
+                    p.carried.pass_over(drawn[0].to(p.device))
             run.add(skipped_step=number)
         bar.update()
         stop = p.callbacks.call("on_step_end", run, number)
         if p.held_out is not None and p.due(p.validate_every, number):
             with draws.of(i):
-                figures = evaluate_source(p.model, p.held_out, max(p.batch_size, 64))
+                figures = evaluate_spread(p.model, p.held_out, max(p.batch_size, 64), p.ranks)
             record_validation(run, figures, number)
             stop = p.callbacks.call("on_validation", run, number) or stop
         if p.checkpoint is not None and p.due(p.checkpoint_every, number):

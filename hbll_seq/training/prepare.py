@@ -35,7 +35,7 @@ from hbll_seq.training.modes import training_mode
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
 from hbll_seq.training.shared import open_streams, opened, refuse_open, share_streams
-from hbll_seq.training.spread import check_spread, check_spread_batch
+from hbll_seq.training.spread import check_lengths, check_spread, check_spread_batch
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ def prepare(
     first = source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
     if ranks is not None and ranks.by_time.size > 1:
         check_spread_batch(model, learner, first, ranks)
+        check_lengths(source, learner, ranks, batch_size, seed, total * accumulate)
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import hbll_seq as hs
-from hbll_seq.distributed.ranks import make_ranks
+from hbll_seq.distributed.start import make_ranks
 
 
 def own(steps: int, ahead: int, batch_size: int, window: int | None, parallel: dict[str, int]) -> np.ndarray:
