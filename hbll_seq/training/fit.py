@@ -90,8 +90,7 @@ def fit(
         LostRankError: another process failed. The model holds the weights of its last update.
     """
     trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
-    ranks = make_ranks(parallel)
-    with trained.in_run(flag("convert", convert)), ranks or nullcontext():
+    with trained.in_run(flag("convert", convert)), make_ranks(parallel) or nullcontext() as ranks:
         return train(prepare(
             trained, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
             rule_options=rule_options, options=options, sample_weight=sample_weight, convert=convert,
