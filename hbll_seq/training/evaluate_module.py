@@ -11,10 +11,17 @@ from torch import Tensor, nn
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.read_pairs import read_inputs
 from hbll_seq.data.sources import Source
+from hbll_seq.data.streams import Streams
 from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import InputError
 from hbll_seq.models.any_module import AnyModule, device_of, dtype_of
+from hbll_seq.models.given_loss import Scored
 from hbll_seq.models.given_metrics import Tally
+from hbll_seq.models.recurrent import SequenceModel
+from hbll_seq.models.scoring import predict_on
+from hbll_seq.models.symbol_text import SymbolText
+from hbll_seq.text import Tokenizer
+from hbll_seq.training.carried import zero_state
 
 
 def own_batches(source: Source, batch_size: int, ranks: Ranks | None) -> Iterator[Batch]:
@@ -33,15 +40,12 @@ def evaluate_module(model: AnyModule, source: Source, batch_size: int, ranks: Ra
     Raises:
         InputError: data in which no target counts.
     """
-    where, total, weights = device_of(model.inner), 0.0, 0.0
+    total, weights = 0.0, 0.0
     right: float = 0
     answers: float = 0
-    tally = Tally(model.metrics)
-    for batch in own_batches(source, batch_size, ranks):
-        if not batch.targeted():
-            continue
-        batch = batch.to(where)
-        scored, out, lengths = model.scored(batch)
+    size: float = 0
+    tally, own = Tally(model.metrics), model.own
+    for batch, scored, out, lengths in _scored(model, source, batch_size, ranks):
         weight = float(scored.weight) if model.loss.known else float(len(batch.x))
         if not weight:
             continue
@@ -52,17 +56,62 @@ def evaluate_module(model: AnyModule, source: Source, batch_size: int, ranks: Ra
                 counted = torch.ne(scored.y, -100 if model.loss.ignored is None else model.loss.ignored)
                 right += int((scored.out.argmax(-1) == scored.y)[counted].sum())
                 answers += int(counted.sum())
+        if isinstance(own, SymbolText) and own.tokenizer is not None:
+            size += bytes_of(own.tokenizer, batch)
         tally.add(scored, out, lengths, batch, model.loss)
     if ranks is not None:
-        total, weights, right, answers = ranks.added([total, weights, right, answers])
+        total, weights, right, answers, size = ranks.added([total, weights, right, answers, size])
     if not weights:
         raise InputError("y", "no target that counts", "at least one that is not ignored, masked or padding")
     found = {"loss": total if model.losses_add else total / weights}
     if answers:
         found["accuracy"] = right / answers
-    if model.own is not None and model.own.task == "next" and model.loss.named() == "cross_entropy":
+    if own is not None and own.task == "next" and model.loss.named() == "cross_entropy":
         found["bits"] = found["loss"] / math.log(2)
+    if isinstance(own, SymbolText) and model.own_objective:
+        found |= text_figures(found["loss"], total, size)
     return found | tally.result()
+
+
+def _scored(
+    model: AnyModule, source: Source, batch_size: int, ranks: Ranks | None
+) -> Iterator[tuple[Batch, Scored, Tensor, Tensor | None]]:  # fmt: skip
+    """Iterate over the batches that have targets, with their scores, outputs and lengths; the state is carried along
+    streams.
+    """
+    where = device_of(model.inner)
+    if not isinstance(source, Streams):
+        for batch in own_batches(source, batch_size, ranks):
+            if batch.targeted():
+                batch = batch.to(where)
+                yield batch, *model.scored(batch)
+        return
+    assert isinstance(model.inner, SequenceModel)
+    state: list[Tensor] | None = None
+    for begins, batch in source.whole(batch_size):
+        state = zero_state(model.inner, len(batch.x)) if begins else state
+        batch = batch._replace(state=state).to(where)
+        out, state = predict_on(model.inner, batch)
+        if batch.targeted():
+            yield batch, model.loss(out, batch.lengths, batch), out, batch.lengths
+
+
+def text_figures(loss: float, total: float, size: float) -> dict[str, float]:
+    """Return the figures of a language model beside its loss.
+
+    Args:
+        loss: nats per target.
+        total: nats of all targets.
+        size: bytes of their text; 0 if unknown.
+    """
+    found = {"perplexity": math.exp(min(loss, 700.0))}  # the largest of a float is near exp(709)
+    return found | ({"bits_per_byte": total / math.log(2) / size} if size else {})
+
+
+def bytes_of(tokenizer: Tokenizer, batch: Batch) -> int:
+    """Return the bytes of the text of all targets that count."""
+    rows = batch.y if batch.mask is None else [y[mask] for y, mask in zip(batch.y, batch.mask, strict=True)]
+    return sum(tokenizer.bytes_of(row) for row in rows)
 
 
 @torch.no_grad()
