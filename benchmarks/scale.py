@@ -31,6 +31,7 @@ SHAPES = ((1, 65536, 128), (1, 262144, 64), (8, 16384, 128))
 LENGTHS = (4096, 16384, 65536, 262144, 1048576)
 CLASSES = 32
 ROUNDS = 5
+WARM = 1024  # time steps of the step that loads and compiles everything
 PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "img" / "scale.png"
 
 
@@ -120,13 +121,46 @@ def timed(rank: int, shape: tuple[int, int, int], cpu: bool) -> dict[str, float]
     return {name: min(all_) for name, all_ in taken.items()} | {"waiting": shards.group.traffic.seconds / (ROUNDS + 1)}
 
 
-def peak(rank: int, shape: tuple[int, int, int], spread: bool) -> float:
-    """Return the megabytes by which steps raise the process's peak."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with hd.time_sharded(steps=shape[1]) as shards:
+def peak(rank: int, shape: tuple[int, int, int], spread: bool) -> tuple[float, float, float]:
+    """Return the megabytes by which a step raises the process's peak: above its start, and above a process that has
+    made a short step (the floor: compiled code, libraries, work buffers); and those of the data alone.
+    """
+    batch, steps, units = shape
+    start = resident()
+    with hd.time_sharded(steps=WARM) as shards:
+        Side(batch, WARM, units, shards if spread else None).step()
+    floor = resident()
+    with hd.time_sharded(steps=steps) as shards:
         side = Side(*shape, shards if spread else None)
         side.step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    data = (side.x.numel() * side.x.element_size() + side.y.numel() * side.y.element_size()) / 2**20
+    return resident() - start, resident() - floor, data
+
+
+def resident() -> float:
+    """Return the peak of this process so far, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def beside(rank: int, shape: tuple[int, int, int]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Return the least seconds of a step of T / 8 and of T / 4 time steps in one process, when the other rank waits
+    and when it does the same; by the clock and in CPU seconds. Nothing is exchanged.
+    """
+    batch, steps, units = shape
+    sides = [Side(batch, steps // part, units, None) for part in (8, 4)]
+    taken: dict[bool, list[list[tuple[float, float]]]] = {False: [[], []], True: [[], []]}
+    for i in range(ROUNDS + 1):
+        for both in (False, True):
+            for j, side in enumerate(sides):
+                dist.barrier()
+                began, spent = time.perf_counter(), time.process_time()
+                if both or rank == 0:
+                    side.step()
+                if i:
+                    taken[both][j].append((time.perf_counter() - began, time.process_time() - spent))
+                dist.barrier()
+    alone, busy = ([tuple(map(min, zip(*one, strict=True))) for one in taken[both]] for both in (False, True))
+    return alone, busy
 
 
 def collective(rank: int) -> dict[int, float]:
@@ -152,17 +186,6 @@ def fold_seconds(links: int, batch: int, units: int) -> float:
             state = ends[r] + ends[r] * (state - ends[r])
         best = min(best, time.perf_counter() - began)
     return best
-
-
-def least(work: Callable[[], None], cpu: bool) -> float:
-    clock = time.process_time if cpu else time.perf_counter
-    work()
-    taken = []
-    for _ in range(3):
-        began = clock()
-        work()
-        taken.append(clock() - began)
-    return min(taken)
 
 
 class Cost:
@@ -193,12 +216,18 @@ class Cost:
 
 
 def measured_cost(shape: tuple[int, int, int], cpu: bool, gathers: dict[int, float]) -> Cost:
+    """Return the cost whose parts were measured while both ranks worked, without any exchange between them.
+
+    Two processes of one machine share its memory's bandwidth; the printed ratio is what a part takes beside another
+    over what it takes alone. So the prediction of two processes is of two that work at once.
+    """
     batch, steps, units = shape
-    torch.set_num_threads(1)
-    small, large = (least(Side(batch, n, units, None).step, cpu) for n in (steps // 8, steps // 2))
-    each = (large - small) / (steps // 2 - steps // 8)
+    alone, busy = processes(2, beside, shape)[0]
+    (small, large), (lone, _) = ([one[int(cpu)] for one in some] for some in (busy, alone))
+    each = (large - small) / (steps // 4 - steps // 8)
     latency = gathers[1]
     bandwidth = 4 * 999_999 / max(gathers[1_000_000] - gathers[1], 1e-9)
+    print(f"{shape}: a step of T / 8 beside another process, over alone: {small / lone:.2f}")
     return Cost(shape, max(small - each * (steps // 8), 0.0), each, latency, bandwidth)
 
 
@@ -256,10 +285,15 @@ def main() -> None:
                 f"| {shape} | {two:.0f} ms | {one:.0f} | {one / two:.2f} x | {both:.0f} | {both / two:.2f} x | {waiting:.0f} |"
             )
     if asked.memory:
-        print("\n| shape | one rank of two | one process |\n|---|---|---|")
+        print("\nPeak above the start of a process | above one that made a short step | data\n")
+        print("| shape | one rank of two | one process | | rank, above a short step | process | | data of a rank |")
+        print("|---|---|---|---|---|---|---|---|")
         for shape in SHAPES:
             two, one = processes(2, peak, shape, True)[0], processes(1, peak, shape, False)[0]
-            print(f"| {shape} | {two:.0f} MB | {one:.0f} MB |")
+            print(
+                f"| {shape} | {two[0]:.0f} MB | {one[0]:.0f} MB | {two[0] / one[0]:.2f} | {two[1]:.0f} MB | "
+                f"{one[1]:.0f} MB | {two[1] / one[1]:.2f} | {two[2]:.0f} MB |"
+            )
     if asked.model:
         gathers = processes(2, collective)[0]
         print("\ngather, us: " + ", ".join(f"{n:,} numbers {1e6 * s:.0f}" for n, s in gathers.items()))

@@ -22,6 +22,8 @@ class Batch(NamedTuple):
         state: start `(B, S)` of every layer of a recurrent model, detached; None for zero.
         target_lengths: `(B,)` int64 on the CPU, targets of each sequence, where y has a length of its own; else None.
         weight: `(B,)` weight of each sequence in the loss; None for 1.
+        whole: B and T of the batch of which this is one rank's part, with the state of all B (`SharedStreams`); else
+            None.
 
     Modules of the user's (`models.any_module`) may read x of any shape `(B, ...)`, and losses of theirs any y and mask.
     """
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
     state: list[Tensor] | None = None
     target_lengths: Tensor | None = None
     weight: Tensor | None = None
+    whole: tuple[int, int] | None = None
 
     def targeted(self) -> bool:
         """Return whether any target counts in the loss."""
@@ -50,4 +53,5 @@ class Batch(NamedTuple):
             None if self.state is None else [one.to(device) for one in self.state],
             self.target_lengths,
             None if self.weight is None else self.weight.to(device),
+            self.whole,
         )

@@ -80,11 +80,15 @@ class Padded:
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`. Each epoch is a permutation; its last batch may be smaller."""
-        epoch, at = divmod(step, self.steps_per_epoch(batch_size))
-        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed * MIX + epoch))
-        rows = order[at * batch_size : (at + 1) * batch_size]
+        rows, epoch = self.rows(step, batch_size, seed), step // self.steps_per_epoch(batch_size)
         batch = self._take(rows)
         return batch if self.renew is None else self.renew(batch, rows.tolist(), epoch, seed)
+
+    def rows(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """Return the numbers of the sequences of training batch number `step`."""
+        epoch, at = divmod(step, self.steps_per_epoch(batch_size))
+        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed * MIX + epoch))
+        return order[at * batch_size : (at + 1) * batch_size]
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """See `Source`."""

@@ -104,6 +104,10 @@ class Streams:
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """See `Source`. Sequences of a batch are permuted each epoch if they do not all fit in one batch."""
+        return self._take(*self.window_of(step, batch_size, seed))
+
+    def window_of(self, step: int, batch_size: int, seed: int) -> tuple[list[Place], int, int]:
+        """Return where the streams of training batch number `step` start, its first time step in them, and its size."""
         epoch, at = divmod(step, self.steps_per_epoch(batch_size))
         group, number = divmod(at, self._windows(batch_size))
         width, length = self._width(batch_size), self.length(batch_size)
@@ -115,7 +119,14 @@ class Streams:
             if len(rows) > batch_size:
                 rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * MIX + epoch))
             places = [(int(row), 0) for row in rows[group * batch_size : (group + 1) * batch_size]]
-        return self._take(places, first, min(width, length - first))
+        return places, first, min(width, length - first)
+
+    def rows(self, step: int, batch_size: int) -> int:
+        """Return the number of sequences of training batch number `step`."""
+        if self.series.single:
+            return batch_size
+        group = step % self.steps_per_epoch(batch_size) // self._windows(batch_size)
+        return min(batch_size, len(self.series.x) - group * batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """See `Source`."""
@@ -174,8 +185,9 @@ class Streams:
 
 
 def as_streams(
-    x: Any, y: Any, model: Expected, *, mask: Any = None, window: int | None = None, ignore_index: int = -100
-) -> Streams:
+    x: Any, y: Any, model: Expected, *, mask: Any = None, window: int | None = None, ignore_index: int = -100,
+    read: bool = True,
+) -> Streams:  # fmt: skip
     """Check long sequences and their targets; nothing of their size is copied.
 
     Args:
@@ -185,6 +197,7 @@ def as_streams(
         mask: as y, bool: True where a target counts.
         window: time steps of a window, or None (`Streams.window`).
         ignore_index: label of time steps that do not count.
+        read: read everything once, to check its values.
 
     Raises:
         InputError: names the argument, the value given and the value expected.
@@ -200,7 +213,7 @@ def as_streams(
     elif y is None:
         raise InputError("y", "None", f"targets: the model's task is {model.task!r}")
     source = Streams(series, _along(y, series, "y"), _along(mask, series, "mask"), window, ignore_index)
-    if not source.targeted():
+    if read and not source.targeted():
         which = "mask" if model.task == "next" else "y"
         raise InputError(which, "no step that counts", "at least one target that is not ignored or masked")
     return source

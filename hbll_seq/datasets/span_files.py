@@ -29,6 +29,8 @@ class OpenSpan:
         first, stop: first time step of the span in the whole sequence, and the one after its last.
         steps: time steps of the whole sequence, T.
         ahead: time steps after the span that are also mapped, as targets.
+        whole: `(T,)` or `(T, D)` the whole sequence, mapped. It takes no memory until it is looked at; `fit` reads this
+            rank's share of every window from it.
     """
 
     values: Tensor
@@ -36,6 +38,7 @@ class OpenSpan:
     stop: int
     steps: int
     ahead: int
+    whole: Tensor
 
     def windows(self, window: int) -> Iterator[Tensor]:
         """Iterate over windows of `window` time steps in order, with `ahead` more each; the last may be shorter.
@@ -85,7 +88,8 @@ def open_span(
         came = f"{len(values)} time steps for {ranks} spans at multiples of {multiple}"
         raise InputError("path", came, "a longer sequence, or fewer spans")
     first, stop = (min(units * i // ranks * multiple, inputs) for i in (rank, rank + 1))
-    return OpenSpan(keep_type(values[first : stop + ahead], "path", "numbers"), first, stop, len(values), ahead)
+    whole = keep_type(values, "path", "numbers")
+    return OpenSpan(whole[first : stop + ahead], first, stop, len(values), ahead, whole)
 
 
 def _mapped(path: str | os.PathLike[str], dtype: Any, features: int | None) -> np.ndarray[Any, Any]:

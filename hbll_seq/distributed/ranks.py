@@ -4,9 +4,7 @@ Every rank draws the same batches, by number. Row i of the grid takes the i-th s
 span of their time steps. One sum over all ranks at the end of an update makes the gradient of the whole.
 """
 
-import datetime
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,17 +12,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.scalars import integer, positive
 from hbll_seq.distributed.group import Group, Traffic
-from hbll_seq.distributed.shards import TimeShards, as_group, even_spans, initialised, spread
-from hbll_seq.errors import InputError
+from hbll_seq.distributed.shards import TimeShards, spans_of, spread
+from hbll_seq.errors import LostRankError
 
-AXES = ("data", "time")
-TIMEOUT = 600.0  # seconds a rank waits for another one
-EXPECTED = '{"data": ranks, "time": ranks}, or a DeviceMesh with axes of these names'
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 @dataclass
@@ -56,15 +51,34 @@ class Ranks:
         data: shares of the batch.
         time: spans of time.
         world, by_data, by_time: process groups of all ranks, of those that differ in the share, and in the span.
+        made: process groups to destroy at the end.
 
     Attributes:
         world, by_data, by_time: the groups.
         chief: whether this rank shows progress and writes checkpoints.
     """
 
-    def __init__(self, world: Group, by_data: Group, by_time: Group) -> None:
+    def __init__(self, world: Group, by_data: Group, by_time: Group, made: Sequence[Any] = ()) -> None:
         self.world, self.by_data, self.by_time = world, by_data, by_time
         self.chief = world.rank == 0
+        self._made = list(made)
+
+    def __enter__(self) -> "Ranks":
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close, but for a lost rank: its groups may not answer."""
+        if kind is None or not issubclass(kind, LostRankError):
+            self.close()
+
+    def close(self) -> None:
+        """Destroy the process groups that were made for this run; those of the user stay.
+
+        A group of all processes that was made here stays too: a second run in the same process needs it.
+        """
+        while self._made:
+            dist.destroy_process_group(self._made.pop())
 
     def traffic(self) -> Traffic:
         """Return what this rank has exchanged in all groups."""
@@ -93,23 +107,36 @@ class Ranks:
         Raises:
             InputError: fewer units of time than ranks.
         """
+        if batch.whole is not None:
+            count, steps = batch.whole
+            state = None if batch.state is None else [one[self.rows(count)] for one in batch.state]
+            share = Share(batch._replace(state=state, whole=None), count, steps, self.by_time)
+            return share, self._shards(steps, unit, None) if self.by_time.size > 1 else None
         count, steps = batch.x.shape[:2] if batch.x.ndim > 1 else (len(batch.x), 1)
-        rows = self.rows(count)
-        mine = _rows(batch, rows)
+        mine = _rows(batch, self.rows(count))
         share = Share(mine, count, steps, self.by_time)
         if self.by_time.size == 1:
             return share, None
-        units = -(-steps // unit)
-        if units < self.by_time.size:
-            came = f'"time": {self.by_time.size} for {steps} time steps, cut at multiples of {unit}'
-            raise InputError("parallel", came, f"at most {units} ranks in time")
-        spans = [one * unit for one in even_spans(units, self.by_time.size)]
-        spans[-1] = steps - sum(spans[:-1])
         ragged = told and int(batch.lengths.min()) < steps
-        shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None)
+        shards = self._shards(steps, unit, mine.lengths if ragged else None)
         assert shards.first is not None and shards.stop is not None
         share.batch = _span(mine, shards.first, shards.stop, steps)
         return share, shards
+
+    def cut(self, count: int, steps: int, unit: int) -> tuple[slice, int, int]:
+        """Return this rank's share of `count` sequences, its first time step, and the one after its last.
+
+        Raises:
+            InputError: fewer units of time than ranks.
+        """
+        if self.by_time.size == 1:
+            return self.rows(count), 0, steps
+        shards = self._shards(steps, unit, None)
+        assert shards.first is not None and shards.stop is not None
+        return self.rows(count), shards.first, shards.stop
+
+    def _shards(self, steps: int, unit: int, lengths: Tensor | None) -> TimeShards:
+        return TimeShards(self.by_time, spans_of(steps, unit, self.by_time.size), lengths, None)
 
     @contextmanager
     def entered(self, share: Share, shards: TimeShards | None) -> Iterator[None]:
@@ -127,6 +154,26 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Return whether the flag is true on any rank."""
         return float(self.world.sum(torch.tensor([float(flag)]))) > 0
+
+    def added(self, numbers: list[float]) -> list[float]:
+        """Return the sums of numbers over all ranks."""
+        found: list[float] = self.world.sum(torch.tensor(numbers, dtype=torch.float64)).tolist()
+        return found
+
+    def of_the_first(self, figures: dict[str, float]) -> dict[str, float]:
+        """Return the first rank's figures; all ranks have figures of the same names."""
+        return dict(zip(figures, self.added([v if self.chief else 0.0 for v in figures.values()]), strict=True))
+
+    @torch.no_grad()
+    def average_running(self, model: nn.Module) -> None:
+        """Give all ranks the mean of the running means and variances of normalisations."""
+        norms = [one for one in model.modules() if isinstance(one, NORMS) and one.running_mean is not None]
+        if not norms or self.world.size == 1:
+            return
+        held = [value for one in norms for value in (one.running_mean, one.running_var) if value is not None]
+        total = self.world.sum(torch.cat([one.double().flatten() for one in held])) / self.world.size
+        for one, value in zip(held, total.split([one.numel() for one in held]), strict=True):
+            one.copy_(value.view_as(one))
 
     def all_rows(self, state: list[Tensor] | None, count: int) -> list[Tensor] | None:
         """Return the states of all `count` sequences from those of this rank's share."""
@@ -198,86 +245,3 @@ def shape_of(batch: Batch) -> tuple[int, int]:
     """Return T and B of the whole batch that a share belongs to; of the batch itself outside a share."""
     share = SHARE.get()
     return (batch.x.shape[1], len(batch.x)) if share is None else (share.steps, share.rows)
-
-
-def make_ranks(parallel: Any) -> Ranks | None:
-    """Return the grid for `fit(..., parallel=...)`; None for None.
-
-    Under torchrun the process group is made here if it was not made before: NCCL if every process has a GPU, else gloo.
-
-    Raises:
-        InputError: another form, no torchrun, or another number of processes.
-    """
-    if parallel is None:
-        return None
-    mesh = hasattr(parallel, "mesh_dim_names")
-    if not mesh and not isinstance(parallel, dict):
-        raise InputError("parallel", type(parallel).__name__, EXPECTED)
-    names = tuple(parallel.mesh_dim_names or ()) if mesh else tuple(parallel)
-    allowed = AXES if mesh else (*AXES, "timeout")
-    if not names or any(one not in allowed for one in names):
-        raise InputError("parallel", f"the names {names}", EXPECTED)
-    if not mesh:
-        return _grid({k: v for k, v in parallel.items() if k != "timeout"}, parallel.get("timeout", TIMEOUT))
-    alone = Group(dist.new_group([dist.get_rank()], use_local_synchronization=True))
-    groups = {name: Group(as_group(parallel[name])) for name in names}
-    world = Group() if parallel.size() == dist.get_world_size() else None
-    if world is None:
-        raise InputError("parallel", f"a mesh of {parallel.size()} processes", f"all {dist.get_world_size()}")
-    return Ranks(world, groups.get("data", alone), groups.get("time", alone))
-
-
-def initialise(timeout: float = TIMEOUT) -> None:
-    """Make the process group of a process under torchrun: NCCL if every process has a GPU, else gloo.
-
-    `fit(..., parallel=...)` does it by itself.
-
-    Args:
-        timeout: seconds that a process waits for another.
-
-    Raises:
-        InputError: no torchrun.
-    """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        came = "one process, started without torchrun"
-        raise InputError("parallel", came, "torchrun --nproc-per-node 2 your_script.py")
-    _start(datetime.timedelta(seconds=positive("timeout", timeout)))
-
-
-def _start(limit: datetime.timedelta) -> None:
-    """Make the process group of a process under torchrun.
-
-    A restarted process must not read the addresses that processes of its earlier life left in torchrun's store: each
-    life has a part of the store of its own.
-    """
-    gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"  # counts and losses are sent from the CPU
-    if gpus:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # NCCL wants a GPU for each process
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        dist.init_process_group(backend, timeout=limit)
-        return
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"life {life}", dist.TCPStore(host, port, is_master=False, timeout=limit))
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-
-
-def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
-    data, time = (integer(f"parallel[{name!r}]", sizes.get(name, 1)) for name in AXES)
-    limit = datetime.timedelta(seconds=positive("parallel['timeout']", timeout))
-    if not initialised():
-        initialise(limit.total_seconds())
-    count = dist.get_world_size()
-    if data * time != count:
-        raise InputError("parallel", f"{data} x {time} ranks", f"a product of {count}, the number of processes")
-    rank = dist.get_rank()
-    handles: dict[str, Any] = {}
-    grid = torch.arange(count).view(data, time)
-    for name, members in (("data", grid.t()), ("time", grid), ("world", grid.view(1, -1))):
-        for some in members.tolist():  # every process makes every group, in the same order
-            made = dist.new_group(some, timeout=limit)
-            if rank in some:
-                handles[name] = made
-    return Ranks(Group(handles["world"]), Group(handles["data"]), Group(handles["time"]))

@@ -19,7 +19,7 @@ from hbll_seq.distributed.layer import run_span, zero_start
 from hbll_seq.distributed.outputs import at_steps, gathered
 from hbll_seq.distributed.spans import Span
 from hbll_seq.engine.execution import Execute
-from hbll_seq.errors import InputError
+from hbll_seq.errors import InputError, warn
 from hbll_seq.nn.projected import Projected
 from hbll_seq.nn.stack import SPREAD, reverse, run_cell
 
@@ -34,6 +34,20 @@ def even_spans(steps: int, count: int) -> list[int]:
         raise InputError("steps", f"{steps} for {count} spans", "at least one time step a rank")
     ends = [steps * (i + 1) // count for i in range(count)]
     return [stop - first for first, stop in zip([0, *ends], ends, strict=False)]
+
+
+def spans_of(steps: int, unit: int, count: int) -> list[int]:
+    """Return the time steps of `count` spans that start at multiples of `unit`.
+
+    Raises:
+        InputError: fewer units of time than spans.
+    """
+    units = -(-steps // unit)
+    if units < count:
+        came = f'"time": {count} for {steps} time steps, cut at multiples of {unit}'
+        raise InputError("parallel", came, f"at most {units} ranks in time")
+    spans = [one * unit for one in even_spans(units, count)]
+    return [*spans[:-1], steps - sum(spans[:-1])]
 
 
 class TimeShards:
@@ -179,8 +193,22 @@ def time_sharded(
     shards = TimeShards(Group(as_group(group)), *_checked(group, steps, spans, lengths), tolerance)
     if tolerance is not None:
         positive("tolerance", tolerance, ", or None")
-    with spread(shards):
-        yield shards
+    watch = torch.nn.modules.module.register_module_forward_pre_hook(_warn_of_others)
+    try:
+        with spread(shards):
+            yield shards
+    finally:
+        watch.remove()
+
+
+def _warn_of_others(module: nn.Module, _: Any) -> None:
+    """Warn of a recurrent layer of PyTorch's, which knows nothing of other spans."""
+    if type(module) in (nn.GRU, nn.LSTM, nn.RNN):
+        warn(
+            f"{type(module).__name__} of torch.nn inside time_sharded starts anew in this rank's span: model = "
+            "hs.convert(model), or a layer of hbll_seq.nn, runs over all spans",
+            UserWarning,
+        )
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Carried:
             return batch
         assert isinstance(self._model, SequenceModel)
         if self._state is None or self.streams.begins(step, self._batch_size):
-            self._state = zero_state(self._model, len(batch.x))
+            self._state = zero_state(self._model, self.streams.rows(step, self._batch_size))
         return batch._replace(state=self._state)
 
     def leave(self, result: StepResult, number: int) -> None:
@@ -109,6 +109,10 @@ class Carried:
         """Carry the state over a batch in which no target counts."""
         if self.streams is not None:
             self._state = score_on(self._model, batch)[2]
+
+    def take_over(self, state: list[Tensor] | None) -> None:
+        """Carry on a state that was computed elsewhere."""
+        self._state = state
 
     def state_dict(self) -> list[Tensor] | None:
         """Return the state for a checkpoint: one tensor a layer, or None."""

@@ -1,5 +1,6 @@
 """Evaluation and prediction for modules of the user's: their loss and metrics over all data."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from hbll_seq.data.batch import Batch
 from hbll_seq.data.read_pairs import read_inputs
 from hbll_seq.data.sources import Source
 from hbll_seq.data.streams import Streams
+from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import InputError
 from hbll_seq.models.any_module import AnyModule, device_of, dtype_of
 from hbll_seq.models.given_loss import Scored
@@ -22,19 +24,28 @@ from hbll_seq.text import Tokenizer
 from hbll_seq.training.carried import zero_state
 
 
-def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[str, float]:
+def own_batches(source: Source, batch_size: int, ranks: Ranks | None) -> Iterator[Batch]:
+    """Iterate over all data in order; with `ranks` over every P-th batch, from this rank's number on."""
+    first, every = (0, 1) if ranks is None else (ranks.world.rank, ranks.world.size)
+    return itertools.islice(source.in_order(batch_size), first, None, every)
+
+
+def evaluate_module(model: AnyModule, source: Source, batch_size: int, ranks: Ranks | None = None) -> dict[str, float]:
     """Return the loss, for labels the accuracy, and the metrics.
 
     The loss is the mean over all targets that count; of a callable, the mean over batches, weighted by their
-    sequences. The caller sets modes and gradient.
+    sequences. The caller sets modes and gradient. With `ranks` every rank scores its share of the batches; metrics
+    are then those of that share.
 
     Raises:
         InputError: data in which no target counts.
     """
-    total, weights, size = 0.0, 0.0, 0
-    right = answers = 0
+    total, weights = 0.0, 0.0
+    right: float = 0
+    answers: float = 0
+    size: float = 0
     tally, own = Tally(model.metrics), model.own
-    for batch, scored, out, lengths in _scored(model, source, batch_size):
+    for batch, scored, out, lengths in _scored(model, source, batch_size, ranks):
         weight = float(scored.weight) if model.loss.known else float(len(batch.x))
         if not weight:
             continue
@@ -48,6 +59,8 @@ def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[s
         if isinstance(own, SymbolText) and own.tokenizer is not None:
             size += bytes_of(own.tokenizer, batch)
         tally.add(scored, out, lengths, batch, model.loss)
+    if ranks is not None:
+        total, weights, right, answers, size = ranks.added([total, weights, right, answers, size])
     if not weights:
         raise InputError("y", "no target that counts", "at least one that is not ignored, masked or padding")
     found = {"loss": total if model.losses_add else total / weights}
@@ -61,14 +74,14 @@ def evaluate_module(model: AnyModule, source: Source, batch_size: int) -> dict[s
 
 
 def _scored(
-    model: AnyModule, source: Source, batch_size: int
+    model: AnyModule, source: Source, batch_size: int, ranks: Ranks | None
 ) -> Iterator[tuple[Batch, Scored, Tensor, Tensor | None]]:  # fmt: skip
     """Iterate over the batches that have targets, with their scores, outputs and lengths; the state is carried along
     streams.
     """
     where = device_of(model.inner)
     if not isinstance(source, Streams):
-        for batch in source.in_order(batch_size):
+        for batch in own_batches(source, batch_size, ranks):
             if batch.targeted():
                 batch = batch.to(where)
                 yield batch, *model.scored(batch)
@@ -83,7 +96,7 @@ def _scored(
             yield batch, model.loss(out, batch.lengths, batch), out, batch.lengths
 
 
-def text_figures(loss: float, total: float, size: int) -> dict[str, float]:
+def text_figures(loss: float, total: float, size: float) -> dict[str, float]:
     """Return the figures of a language model beside its loss.
 
     Args:

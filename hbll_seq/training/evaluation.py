@@ -14,6 +14,7 @@ from hbll_seq.data.scalars import flag, integer, shown
 from hbll_seq.data.series import Series, as_series
 from hbll_seq.data.sources import LongText, Source
 from hbll_seq.data.streams import Streams, as_streams
+from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
 from hbll_seq.models.any_module import AnyModule, as_evaluated
@@ -23,7 +24,7 @@ from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score, score_on
 from hbll_seq.models.symbol_text import SymbolText
 from hbll_seq.training.carried import carries, check_stateful, zero_state
-from hbll_seq.training.evaluate_module import bytes_of, evaluate_module, predict_module, text_figures
+from hbll_seq.training.evaluate_module import bytes_of, evaluate_module, own_batches, predict_module, text_figures
 from hbll_seq.training.modes import evaluation_mode
 
 
@@ -102,20 +103,36 @@ def _cut(source: Source) -> str:
     return "sequences as they came, each from a zero state"
 
 
-def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, float]:
-    """Evaluate on normalised data."""
+def evaluate_spread(model: Model, source: Source, batch_size: int, ranks: Ranks | None) -> dict[str, float]:
+    """Evaluate on the processes of a run, each on its share of the batches; all get the same figures.
+
+    Figures that do not add up over batches (a state carried along streams, metrics, error rates) are computed by every
+    rank from all data; those of the first count.
+    """
+    if ranks is None:
+        return evaluate_source(model, source, batch_size)
+    whole = isinstance(source, Streams) or model.own_loss is not None
+    if whole or (isinstance(model, AnyModule) and model.metrics):
+        return ranks.of_the_first(evaluate_source(model, source, batch_size))
+    return ranks.of_the_first(evaluate_source(model, source, batch_size, ranks))
+
+
+def evaluate_source(model: Model, source: Source, batch_size: int, ranks: Ranks | None = None) -> dict[str, float]:
+    """Evaluate on normalised data; with `ranks` on this one's share, and sum over all."""
     if isinstance(model, AnyModule):
         with _deployed(model):
-            return evaluate_module(model, source, batch_size)
+            return evaluate_module(model, source, batch_size, ranks)
     if model.own_loss is not None:
         with _deployed(model):
             return model.figures(source, batch_size)
     total = 0.0
-    targets = right = answers = 0
+    targets: float = 0
+    right: float = 0
+    answers: float = 0
     tokenizer = model.tokenizer if isinstance(model, SymbolText) else None
-    size = 0  # bytes of all targets
+    size: float = 0  # bytes of all targets
     with _deployed(model):
-        for batch, loss, out in _scored(model, source, batch_size):
+        for batch, loss, out in _scored(model, source, batch_size, ranks):
             count = len(batch.x) if batch.mask is None else int(batch.mask.sum())
             total += loss * count
             targets += count
@@ -124,6 +141,8 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
                 right, answers = right + one, answers + all_
             if tokenizer is not None:
                 size += bytes_of(tokenizer, batch)
+    if ranks is not None:
+        total, targets, right, answers, size = ranks.added([total, targets, right, answers, size])
     if not targets:
         raise InputError("y", "no step that counts", "at least one target that is not ignored, masked or padding")
     result = {"loss": total / targets}
@@ -136,12 +155,14 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     return result
 
 
-def _scored(model: Model, source: Source, batch_size: int) -> Iterator[tuple[Batch, float, Tensor]]:
+def _scored(
+    model: Model, source: Source, batch_size: int, ranks: Ranks | None
+) -> Iterator[tuple[Batch, float, Tensor]]:
     """Iterate over the batches of all data, on the model's device, with their loss and predictions; the state is
     carried along streams.
     """
     if not isinstance(source, Streams):
-        for batch in source.in_order(batch_size):
+        for batch in own_batches(source, batch_size, ranks):
             batch = batch.to(_device(model))
             yield batch, *score(model, batch)
         return

@@ -6,13 +6,14 @@ it reached, and a run that diverges leaves the weights of its last finite loss (
 """
 
 import os
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from torch import nn
 
 from hbll_seq import rules
 from hbll_seq.data.scalars import flag
-from hbll_seq.distributed.ranks import make_ranks
+from hbll_seq.distributed.start import make_ranks
 from hbll_seq.models.any_module import as_model
 from hbll_seq.models.label_names import learned_names
 from hbll_seq.training.history import History
@@ -90,7 +91,11 @@ def fit(
         LostRankError: another process failed. The model holds the weights of its last update.
     """
     trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
-    with trained.in_run(flag("convert", convert)), learned_names(trained, x, y) as (x, y):
+    with (
+        trained.in_run(flag("convert", convert)),
+        learned_names(trained, x, y) as (x, y),
+        make_ranks(parallel) or nullcontext() as ranks,
+    ):
         return train(prepare(
             trained, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
             rule_options=rule_options, options=options, sample_weight=sample_weight, convert=convert,
@@ -98,5 +103,5 @@ def fit(
             weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
             callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
             measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-            resume=resume, stateful=stateful, ranks=make_ranks(parallel),
+            resume=resume, stateful=stateful, ranks=ranks,
         ))  # fmt: skip

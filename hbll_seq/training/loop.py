@@ -8,9 +8,10 @@ import torch
 from tqdm import tqdm
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.shared_streams import SharedStreams
 from hbll_seq.errors import DivergenceError, LostRankError
 from hbll_seq.training.callbacks import CallbackState
-from hbll_seq.training.evaluation import evaluate_source
+from hbll_seq.training.evaluation import evaluate_spread
 from hbll_seq.training.gradient_cosine import gradient_cosine
 from hbll_seq.training.history import History, versions
 from hbll_seq.training.last_good import LastGood
@@ -19,7 +20,8 @@ from hbll_seq.training.prepare import Prepared
 from hbll_seq.training.record import record, record_validation
 from hbll_seq.training.run_state import Trained
 from hbll_seq.training.seeding import Draws
-from hbll_seq.training.spread import agree
+from hbll_seq.training.shared import counting
+from hbll_seq.training.spread import agree, spread_state
 from hbll_seq.training.step import StepInfo, all_finite, clear_gradients, divergence, update
 
 APART = 1_000_003  # between the seeds of ranks
@@ -60,6 +62,8 @@ def train(p: Prepared) -> History:
         raise
     finally:
         bar.close()
+        if isinstance(p.source, SharedStreams):
+            p.source.close()
         clear_gradients(p.model, p.rule, p.optimizer)
         for group, peak in zip(p.optimizer.param_groups, p.peaks, strict=True):
             group["lr"] = peak  # an optimiser of the user's may train on
@@ -87,8 +91,8 @@ def _updates(
         number = i + 1
         numbers = range(i * p.accumulate, number * p.accumulate)
         drawn = [p.carried.enter(p.source.batch(j, p.batch_size, p.seed), j) for j in numbers]
-        batches = [batch for batch in drawn if batch.targeted()]
-        if batches:  # tested on the CPU, without a wait for the device
+        batches = counting(drawn, p.source, p.ranks)
+        if batches:
             factor = p.factor(i)
             info = _update(p, run, last_good, draws, i, batches, factor)
             p.carried.leave(info.result, number)
@@ -99,13 +103,16 @@ def _updates(
                 bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
         else:
             with draws.of(i):
-                p.carried.pass_over(drawn[0].to(p.device))
+                if p.ranks is not None and drawn[0].whole is not None:
+                    p.carried.take_over(spread_state(p.model, drawn[0], p.device, p.rule, p.ranks))
+                else:
+                    p.carried.pass_over(drawn[0].to(p.device))
             run.add(skipped_step=number)
         bar.update()
         stop = p.callbacks.call("on_step_end", run, number)
         if p.held_out is not None and p.due(p.validate_every, number):
             with draws.of(i):
-                figures = evaluate_source(p.model, p.held_out, max(p.batch_size, 64))
+                figures = evaluate_spread(p.model, p.held_out, max(p.batch_size, 64), p.ranks)
             record_validation(run, figures, number)
             stop = p.callbacks.call("on_validation", run, number) or stop
         if p.checkpoint is not None and p.due(p.checkpoint_every, number):
@@ -114,6 +121,13 @@ def _updates(
         if stop:
             run.stopped_reason = "early_stopping" if run.stopped_reason == "early_stopping" else "callback"
             return
+
+
+def whole_batch(p: Prepared, batch: Batch, i: int) -> Batch:
+    """Return all of the batch of update i (from 0), of which a rank may have read its part alone."""
+    if not isinstance(p.source, SharedStreams):
+        return batch
+    return p.source.whole_batch(i, p.batch_size, p.seed)._replace(state=batch.state)
 
 
 def _update(
@@ -125,7 +139,7 @@ def _update(
     done = i / p.total
     with draws.of(i) as anew:
         if p.measure_cosine and i % p.measure_cosine == 0:
-            first = batches[0].to(p.device)
+            first = whole_batch(p, batches[0], i).to(p.device)
             run.add(gradient_cosine=gradient_cosine(p.model, first, p.rule, anew, done), cosine_step=i + 1)
             anew()
         last_good.begin()

@@ -11,7 +11,7 @@ from hbll_seq import rules
 from hbll_seq.data.inputs import text_window
 from hbll_seq.data.scalars import flag, plain_number
 from hbll_seq.data.sources import Source
-from hbll_seq.data.streams import Streams, as_streams
+from hbll_seq.data.streams import Streams
 from hbll_seq.distributed.ranks import Ranks
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
@@ -35,7 +35,8 @@ from hbll_seq.training.carried import Carried, check_stateful
 from hbll_seq.training.modes import training_mode
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
-from hbll_seq.training.spread import check_spread, check_spread_batch
+from hbll_seq.training.shared import open_streams, opened, refuse_open, share_streams
+from hbll_seq.training.spread import check_lengths, check_spread, check_spread_batch
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,21 @@ def prepare(
         check_stateful(model, learner)
         if accumulate != 1:
             raise InputError("accumulate", f"{accumulate} beside stateful=True", "1: a window starts where one ended")
-        whole: Source = as_streams(x, model.targets(y), model, mask=mask, window=window, ignore_index=ignore_index)
+        y = model.targets(y)
+        whole: Source = open_streams(
+            x, y, model, batch_size=batch_size, mask=mask, window=window, ignore_index=ignore_index, ranks=ranks
+        )
     else:
+        refuse_open(x, y, validation)
         whole = model.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index, weight=sample_weight)
-    source, held_out = split_validation(whole, validation, model, window, ignore_index)
+    source, held_out = split_validation(whole, opened(validation), model, window, ignore_index)
+    if ranks is not None and isinstance(source, Streams):
+        source = share_streams(source, learner, ranks, batch_size)
     total = training_steps(steps, epochs, source, batch_size, accumulate)
     first = source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
     if ranks is not None and ranks.by_time.size > 1:
         check_spread_batch(model, learner, first, ranks)
+        check_lengths(source, learner, ranks, batch_size, seed, total * accumulate)
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)

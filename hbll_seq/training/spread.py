@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.sources import Padded, Source
 from hbll_seq.distributed.ranks import Ranks, Share, along_time
-from hbll_seq.distributed.shards import TimeShards
+from hbll_seq.distributed.shards import TimeShards, spans_of
 from hbll_seq.errors import InputError
 from hbll_seq.models.any_module import AnyModule
 from hbll_seq.models.base import Model
 from hbll_seq.models.converted import layers_of, others_layer
+from hbll_seq.models.scoring import predict_on
 from hbll_seq.rules import Rule, StepResult
 
 
@@ -63,13 +65,42 @@ def check_spread_batch(model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks
     """
     if batch.x.ndim < 2:
         raise InputError("parallel", f'"time" for x of shape {tuple(batch.x.shape)}', "sequences")
-    ranks.share(batch, rule.unit(batch.x.shape[1], len(batch.x)))
+    rows, steps = batch.whole or batch.x.shape[:2]
+    ranks.share(batch, rule.unit(steps, rows))
     if not isinstance(model.inner, Model) and not along_time(batch, batch.x.shape[1]):
         raise InputError(
             "y", 'one target a sequence for a module of your own, with parallel={"time": ...}',
             "targets of time steps: the module sees no sequence's end; or a loop of your own with "
             "hs.distributed.time_sharded, whose `at_ends` gives the outputs there",
         )  # fmt: skip
+
+
+def check_lengths(source: Source, rule: Rule[Any], ranks: Ranks, batch_size: int, seed: int, batches: int) -> None:
+    """Refuse a run in which a later batch is too short for a span a rank, as far as lengths are known beforehand.
+
+    Args:
+        source: training data; those of a DataLoader, and of augmented ones, are not known.
+        rule: says where spans may be cut.
+        ranks: the processes.
+        batch_size: sequences a batch.
+        seed: seed of the order.
+        batches: batches of the run.
+
+    Raises:
+        InputError: names the first such batch.
+    """
+    if not isinstance(source, Padded) or source.renew is not None:
+        return
+    least = int(source.lengths.min())
+    if -(-least // rule.unit(least, batch_size)) >= ranks.by_time.size and rule.unit(least, batch_size) == 1:
+        return
+    for i in range(batches):
+        rows = source.rows(i, batch_size, seed)
+        steps = int(source.lengths[rows].max())
+        try:
+            spans_of(steps, rule.unit(steps, len(rows)), ranks.by_time.size)
+        except InputError as error:
+            raise InputError(error.argument, f"{error.got}, in batch {i + 1}", error.expected) from error
 
 
 def agree(ranks: Ranks, step: int, model: Model) -> None:
@@ -107,9 +138,9 @@ def spread_gradient(
     metrics, result = dict[str, float](), StepResult(0.0, {})
     before, state = ranks.traffic(), None
     for batch in batches:
-        steps = batch.x.shape[1] if batch.x.ndim > 1 else 1
+        rows, steps = batch.whole or (len(batch.x), batch.x.shape[1] if batch.x.ndim > 1 else 1)
         # a module of the user's packs sequences itself, or runs over their padding, as it does in one process
-        share, shards = ranks.share(batch, rule.unit(steps, len(batch.x)), told=isinstance(model.inner, Model))
+        share, shards = ranks.share(batch, rule.unit(steps, rows), told=isinstance(model.inner, Model))
         for p in parameters:
             p.grad = None
         if len(share.batch.x):
@@ -124,7 +155,7 @@ def spread_gradient(
                 metrics[name] = metrics.get(name, 0.0) + (own * value if own else 0.0)  # of no targets: 0 / 0
         if batch.state is not None:
             ends = result.state if len(share.batch.x) else [one[:0] for one in batch.state]
-            state = ranks.all_rows(ends, len(batch.x))
+            state = ranks.all_rows(ends, rows)
     names = sorted(model.metrics) if isinstance(model, AnyModule) else []  # also on a rank without a sequence
     made = [float(one is not None) for one in total]
     figures = [loss, seen, judged, *(metrics.get(name, 0.0) for name in names), *made]
@@ -141,6 +172,7 @@ def spread_gradient(
         p.grad = None
     for p, one in wanted:
         p.grad = one.div_(size)
+    ranks.average_running(model)
     sent = ranks.traffic().since(before)
     figures_of = dict(result.metrics) | {name: value / judged for name, value in zip(names, values, strict=True)}
     figures_of |= {
@@ -148,6 +180,21 @@ def spread_gradient(
     }  # fmt: skip
     blocks = result.block_loss if ranks.world.size == 1 else None  # those of this rank's part alone
     return StepResult(loss / size, figures_of, blocks, state)
+
+
+@torch.no_grad()
+def spread_state(
+    model: Model, batch: Batch, device: torch.device, rule: Rule[Any], ranks: Ranks
+) -> list[Tensor] | None:  # fmt: skip
+    """Return the state of all sequences after a batch of which every rank has its part."""
+    assert batch.whole is not None and batch.state is not None
+    rows, steps = batch.whole
+    share, shards = ranks.share(batch, rule.unit(steps, rows))
+    ends: list[Tensor] | None = [one[:0] for one in batch.state]
+    if len(share.batch.x):
+        with ranks.entered(share, shards):
+            ends = predict_on(model, share.batch.to(device))[1]
+    return ranks.all_rows(ends, rows)
 
 
 def _part(

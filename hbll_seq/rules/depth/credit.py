@@ -7,7 +7,8 @@ modules, the gains rise, and the messages' share with them.
 
 The first update decides how fast the share may rise. Where its messages arrive, local credit is a warm-up: of `RISE`
 updates, and no longer than every example is new. It pays in runs that see their data once or twice, and costs those
-that pass over it often, so a run of more than `PASSES` passes has none. Where messages vanish, it is as long as the run.
+that pass over it often, so a run of more than `PASSES` passes has none. Where messages vanish, it is as long as the
+run.
 """
 
 from collections.abc import Sequence
