@@ -29,6 +29,7 @@ from hbll_seq.datasets.synthetic_sets import load_adding, load_copy, load_parity
 from hbll_seq.datasets.tones import load_tones
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.datasets.waves import Waves
+from hbll_seq.datasets.words import load_words
 from hbll_seq.errors import InputError
 
 __all__ = [
@@ -52,6 +53,7 @@ _LOADERS: dict[str, Callable[..., Loaded]] = {
     "stdlib": load_stdlib,
     "tinyshakespeare": load_tinyshakespeare,
     "tones": load_tones,
+    "words": load_words,
     **{name: functools.partial(load_standard, name) for name in STANDARD},
 }
 
@@ -70,7 +72,7 @@ def load(
     **options: Any,
 ) -> Text: ...  # fmt: skip
 @overload
-def load(name: Literal["adding", "copy", "parity", "recall", "tones"], **options: Any) -> Sequences: ...
+def load(name: Literal["adding", "copy", "parity", "recall", "tones", "words"], **options: Any) -> Sequences: ...
 @overload
 def load(name: Literal["fsdd"], *, split: Literal["leave-one-speaker-out"], **options: Any) -> dict[str, TrainTest]: ...
 @overload
@@ -99,6 +101,7 @@ def load(name: str, **options: Any) -> Loaded:
             - `"adding"`: `steps=128, n=2048, seed=0`.
             - `"copy"`: `steps=128, length=8, symbols=8, n=2048, seed=0`.
             - `"parity"`: `steps=128, per_step=True, n=2048, seed=0`.
+            - `"words"`: `group="S5", inputs="generators", steps=128, n=2048, seed=0`.
             - `"tones"`: `seconds=0.5, samples_per_step=16, pitches=4, n=1024, noise=0.05, seed=0`.
             - `"mnist10k"`: `path=None, permuted=False, seed=0`.
             - `"fsdd"`: `steps=512, samples_per_step=8, held_out="jackson", normalise="peak", path=None,
