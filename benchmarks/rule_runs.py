@@ -32,8 +32,7 @@ Measure = Callable[[hs.models.SequenceModel], dict[str, float]]
 class Phase(NamedTuple):
     """Sequences to train on, and how: updates at a peak rate that falls linearly to zero."""
 
-    x: Tensor
-    y: Tensor
+    data: hs.datasets.Sequences
     steps: int
     lr: float
     batch: int = 32
@@ -73,27 +72,37 @@ def train(
     for number, phase in enumerate(phases):
         before = len(clock.times)
         hs.fit(
-            model, phase.x, phase.y, rule=rule, steps=phase.steps, batch_size=phase.batch, lr=phase.lr, seed=seed,
+            model, inputs(phase.data), phase.data.y, rule=rule, steps=phase.steps, batch_size=phase.batch, lr=phase.lr, seed=seed,
             progress=False, callbacks=[clock],
         )  # fmt: skip
         figures[f"ms_{number + 1}"] = round(1e3 * statistics.median(clock.times[before:]), 3)
     figures |= {"seconds": round(clock.spent, 2), "ms": figures[f"ms_{len(phases)}"]}
-    last = phases[-1]
-    figures["chain_gap"] = gap(model, rule, last.x[: last.batch], last.y[: last.batch])
+    figures["chain_gap"] = gap(model, rule, rows(phases[-1].data, slice(phases[-1].batch)))
     return figures, clock.curve
 
 
-def gap(model: hs.models.SequenceModel, rule: hs.rules.Rule, x: Tensor, y: Tensor) -> float:
+def inputs(data: hs.datasets.Sequences) -> Any:
+    return data.x if data.lengths is None else (data.x, data.lengths)
+
+
+def rows(data: hs.datasets.Sequences, which: slice) -> Batch:
+    x, y = data.x[which], data.y[which]
+    lengths = torch.full((len(x),), x.shape[1]) if data.lengths is None else data.lengths[which]
+    return Batch(x, lengths, y, y >= 0 if data.task == "step" and int(y.min()) < 0 else None)
+
+
+def gap(model: hs.models.SequenceModel, rule: hs.rules.Rule, batch: Batch) -> float:
     """Difference between the loss that the rule reports of a batch and that of PyTorch's own chain, nats."""
-    mask = None if int(y.min()) >= 0 else y >= 0
-    told = rule.step(model, Batch(x, torch.full((len(x),), x.shape[1]), y, mask), progress=1.0).loss
+    told = rule.step(model, batch, progress=1.0).loss
     model.zero_grad()
     with torch.enable_grad():  # with gradient the chain is PyTorch's layer, without it this package's compiled roll
-        chain = functional.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=-100)
+        out = model(batch.x, batch.lengths)
+    chain = functional.cross_entropy(out.flatten(0, -2), batch.y.flatten(), ignore_index=-100)
     return abs(told - float(chain.detach()))
 
 
 @torch.no_grad()
-def right(model: hs.models.SequenceModel, x: Tensor, y: Tensor, rows: int = 32) -> Tensor:
-    """Where the deployed chain answers right, `(n, T)`; False where nothing is asked."""
-    return torch.cat([model(a).argmax(-1) == b for a, b in zip(x.split(rows), y.split(rows), strict=True)])
+def right(model: hs.models.SequenceModel, data: hs.datasets.Sequences, at_once: int = 32) -> Tensor:
+    """Where the deployed chain answers right: `(n, T)`, or `(n,)` for one answer each; False where nothing is asked."""
+    parts = [rows(data, slice(i, i + at_once)) for i in range(0, len(data), at_once)]
+    return torch.cat([model(one.x, one.lengths).argmax(-1) == one.y for one in parts])

@@ -45,17 +45,16 @@ def run(group: str, inputs: str, cell: str, rule: str, seed: int, settings: dict
 
     phases, first = [], words(64, 1, 0)
     for number, (steps, length, lr) in enumerate(settings["phases"]):
-        data = words(length, 32 * steps, 1 + number)
-        phases.append(Phase(data.x, data.y, steps, lr))
+        phases.append(Phase(words(length, 32 * steps, 1 + number), steps, lr))
     tests = {length: words(length, 32, 9) for length in LENGTHS}
 
     def on_the_way(model: hs.models.SequenceModel) -> dict[str, float]:
-        return {"accuracy_512": float(right(model, tests[512].x, tests[512].y).float().mean())}
+        return {"accuracy_512": float(right(model, tests[512]).float().mean())}
 
     model = model_of(first, cell, seed, settings["layers"], settings["timescale"])
     figures, curve = train(model, rule, phases, seed, measure=on_the_way, every=100)
     for length, test in tests.items():
-        hit = right(model, test.x, test.y).float()
+        hit = right(model, test).float()
         figures |= {f"accuracy_{length}": float(hit.mean()), f"end_{length}": float(hit[:, -LAST:].mean())}
     append(
         dict(
