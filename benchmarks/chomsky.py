@@ -27,9 +27,7 @@ def run(task: str, cell: str, rule: str, seed: int, settings: dict[str, Any]) ->
 
     def inputs(lengths: tuple[int, int], n: int, stream: int) -> hs.datasets.Sequences:
         shortest, longest = lengths
-        return hs.datasets.load(
-            "chomsky", task=task, shortest=shortest, longest=longest, n=n, seed=10 * seed + stream
-        )
+        return hs.datasets.load("chomsky", task=task, shortest=shortest, longest=longest, n=n, seed=10 * seed + stream)
 
     data = inputs(SHORT, settings["batch"] * settings["steps"], 1)
     tests = {"accuracy": inputs(LONG, 1024, 8), "accuracy_trained": inputs(SHORT, 1024, 9)}

@@ -56,9 +56,7 @@ class Clock:
     def on_step_end(self, run: hs.History, step: int) -> None:
         self.times.append(time.process_time() - self._mark)
         if len(self.times) % self._every == 0:
-            self.curve.append(
-                {"step": len(self.times), "seconds": round(self.spent, 2), **self._measure(run.model)}
-            )
+            self.curve.append({"step": len(self.times), "seconds": round(self.spent, 2), **self._measure(run.model)})
         self._mark = time.process_time()
 
 

@@ -57,9 +57,7 @@ def run(group: str, inputs: str, cell: str, rule: str, seed: int, settings: dict
         hit = right(model, test).float()
         figures |= {f"accuracy_{length}": float(hit.mean()), f"end_{length}": float(hit[:, -LAST:].mean())}
     append(
-        dict(
-            benchmark="statetracking", task=task, rule=rule, seed=seed, options=options, figures=figures, curve=curve
-        )
+        dict(benchmark="statetracking", task=task, rule=rule, seed=seed, options=options, figures=figures, curve=curve)
     )
     print(task, cell, rule, seed, {k: round(v, 4) for k, v in figures.items()}, flush=True)
 

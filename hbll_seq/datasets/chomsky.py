@@ -76,7 +76,7 @@ def load_chomsky(
 
     - "even_pairs": symbols 0 and 1; 0 if the number of neighbours that differ is even, else 1.
     - "parity_check": symbols 0 and 1; the number of ones, modulo 2.
-    - "cycle_navigation": 0 a step to the left, 1 no step, 2 a step to the right on a circle of 5 places; the last place.
+    - "cycle_navigation": 0 a step to the left, 1 none, 2 one to the right on a circle of 5 places; the last place.
     - "modular_arithmetic": digits 0 to 4 and the operators + (5), - (6), * (7) in turn, products before sums; the value
       modulo 5. An even length is shortened by one.
 
@@ -92,9 +92,10 @@ def load_chomsky(
         seed: same seed, same inputs; the global random state is not touched.
 
     Returns:
-        x `(n, T)` int64, T = `longest` + 1 (`2 * longest` for the sort), with blanks (the last symbol, `input_size - 1`) after the input and 0 after `lengths`
-        `(n,)`, which count the blanks. Task "sequence": y `(n,)`, read at the only blank. "bucket_sort" has task
-        "step": y `(n, T)`, the sorted symbols at the blanks and -100 elsewhere. cause `(n, T)`, every time step.
+        x `(n, T)` int64, T = `longest` + 1, or `2 * longest` for the sort: the input, blanks (the last symbol,
+        `input_size - 1`), and 0 after `lengths` `(n,)`, which count the blanks. Task "sequence": y `(n,)`, read at the
+        only blank. "bucket_sort" has task "step": y `(n, T)`, the sorted symbols at the blanks and -100 elsewhere.
+        cause `(n, T)`, every time step.
 
     Raises:
         InputError: an unknown task; a size below 1; `longest` below `shortest`.

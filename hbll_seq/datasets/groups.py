@@ -39,7 +39,7 @@ class Group:
         return len(self.table)
 
     def products(self, x: Tensor) -> Tensor:
-        """Return the running products of elements `(..., T)` along the last dimension, `(..., T)`: y_t = x_0 x_1 .. x_t.
+        """Return the running products y_t = x_0 x_1 ... x_t of elements `(..., T)`, `(..., T)`.
 
         Products are associative, so log2(T) rounds are enough: in each, every entry takes in the product of as many
         elements before it as it has.
