@@ -1,8 +1,9 @@
 """The page `docs/benchmarks.md` and its pictures, from the records: `python -m benchmarks.report [--check]`.
 
-`benchmarks/results/page.md` is the page's frame. Its line `{"sections": true}` becomes one section a benchmark, from
-the hand-written `results/NAME.md` beside the records `results/NAME.jsonl`; `{"behind": true}` lists every row in which
-a rival is better than hbll; `{"earlier": true}` includes `results/earlier.md`, figures that have no records yet.
+The frame of the page is the text `page` under `benchmarks/results/`. Its line `{"sections": true}` becomes one section
+a benchmark, from the hand-written text beside the records `results/<benchmark>.jsonl`, of the same name;
+`{"behind": true}` lists every row in which a rival is better than hbll; `{"earlier": true}` includes the text `earlier`,
+figures that have no records yet.
 In a section two kinds of lines are replaced:
 
     {"table": {"figure": "loss", "better": "lower", "digits": 3, "tasks": ["S5"], "curve": "loss"}}
