@@ -5,7 +5,6 @@ takes no other, and a `DataLoader` takes its seed there. Such draws borrow it (`
 time, and its state is put back afterwards.
 """
 
-import numbers
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from hbll_seq.data.scalars import as_integer
 from hbll_seq.errors import InputError
 
 # functions that draw and have an optional generator; `nn.init` always passes one, which may be None
@@ -49,9 +49,10 @@ class SeededDraws(TorchFunctionMode):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        if not isinstance(seed, numbers.Integral) or not -(2**63) <= int(seed) < 2**64:
+        found = as_integer(seed)
+        if found is None or not -(2**63) <= found < 2**64:
             raise InputError("seed", repr(seed), "an integer of 64 bits")
-        self._seed: int = int(seed)
+        self._seed: int = found
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def __torch_function__(

@@ -1,8 +1,13 @@
-"""Checks of single numbers given as arguments: whole numbers, positive numbers, seeds."""
+"""Checks of single numbers given as arguments: whole numbers, positive numbers, seeds.
+
+All options pass here. A number may come as Python's, NumPy's, or a tensor or array without axes, and goes on as
+Python's, so that configurations can be written as JSON. A bool is no number.
+"""
 
 import math
 import numbers
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,35 +19,37 @@ LARGEST_SEED = 2**42  # seed and update number together make a generator's seed 
 
 
 def integer(name: str, value: Any, least: int = 1, extra: str = "", most: int = LARGEST) -> int:
-    """Return `value` as an int in `least`..`most`; NumPy's integers are accepted."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not least <= int(value) <= most:
+    """Return `value` as an int in `least`..`most`."""
+    found = as_integer(value)
+    if found is None or not least <= found <= most:
         expected = f"an integer >= {least}" if most == LARGEST else f"an integer in {least}..{most}"
         raise InputError(name, shown(value), expected + extra)
-    return int(value)
+    return found
 
 
 def number(name: str, value: Any, least: float = 0.0, most: float = math.inf, extra: str = "") -> float:
     """Return `value` as a finite float in `least`..`most`."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not (math.isfinite(as_float(value)) and least <= as_float(value) <= most):
+    found = as_real(value)
+    if found is None or not (math.isfinite(found) and least <= found <= most):
         expected = f"a number >= {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
         raise InputError(name, shown(value), expected + extra)
-    return float(value)
+    return found
 
 
 def positive(name: str, value: Any, extra: str = "") -> float:
     """Return `value` as a finite float > 0."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < as_float(value) < math.inf:
+    found = as_real(value)
+    if found is None or not 0 < found < math.inf:
         raise InputError(name, shown(value), f"a number > 0{extra}")
-    return float(value)
+    return found
 
 
 def check_seed(seed: Any) -> int:
     """Return the seed as an int, small enough to leave room for the update's number."""
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or abs(int(seed)) > LARGEST_SEED:
+    found = as_integer(seed)
+    if found is None or abs(found) > LARGEST_SEED:
         raise InputError("seed", shown(seed), f"an integer within +-{LARGEST_SEED}")
-    return int(seed)
+    return found
 
 
 def choice(name: str, value: Any, allowed: Sequence[str], extra: str = "") -> str:
@@ -73,6 +80,45 @@ def shown(value: Any) -> str:
     except Exception:  # foreign objects
         text = ""
     return text if 0 < len(text) <= 80 and "\n" not in text else type(value).__name__
+
+
+def as_integer(value: Any) -> int | None:
+    """Return a whole number of any package as an int; None for everything else, a bool among it."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool | np.bool_) or getattr(value, "ndim", None) or "bool" in str(getattr(value, "dtype", "")):
+        return None
+    try:
+        return operator.index(value)
+    except Exception:  # no integer; foreign objects raise anything
+        return None
+
+
+def as_real(value: Any) -> float | None:
+    """Return a real number of any package as a float; None for everything else, a bool among it."""
+    if isinstance(value, bool | np.bool_) or getattr(value, "ndim", None):
+        return None
+    if not isinstance(value, numbers.Real) and hasattr(value, "ndim") and hasattr(value, "item"):
+        try:
+            value = value.item()  # a tensor or array without axes
+        except Exception:  # on a device that holds no values
+            return None
+    return None if isinstance(value, bool) or not isinstance(value, numbers.Real) else as_float(value)
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of any package as Python's int or float, and anything else as it is."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return float(value) if isinstance(value, np.float64) else value
+    for found in (as_integer(value), as_real(value)):
+        if found is not None:
+            return found
+    return value
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their numbers as Python's."""
+    return {name: plain_number(value) for name, value in options.items()}
 
 
 def as_float(value: Any) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbll_seq.data.scalars import check_seed, integer, number
 from hbll_seq.datasets.fsdd import Recording, read_samples, recordings_of
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.errors import InputError
@@ -53,12 +54,9 @@ def load_digitstrings(
     for name, value, least in (
         ("digits", digits, 1), ("samples_per_step", samples_per_step, 1), ("n", n, 1), ("n_test", n_test, 1),
     ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(name, repr(value), f"an integer >= {least}")
-    if isinstance(delay, bool) or not isinstance(delay, int) or delay < LONGEST * (digits - 1):
-        raise InputError("delay", repr(delay), f"an integer >= {LONGEST * (digits - 1)}, room for {digits - 1} digits")
-    if not 0 <= noise < math.inf:
-        raise InputError("noise", repr(noise), "a finite number >= 0")
+        integer(name, value, least)
+    delay = integer("delay", delay, LONGEST * (digits - 1), f", room for {digits - 1} digits")
+    noise, seed = number("noise", noise), check_seed(seed)
     recordings = recordings_of(path)
     speakers = sorted({r.speaker for r in recordings})
     if held_out not in speakers or len(speakers) < 2:

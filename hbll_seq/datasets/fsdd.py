@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.audio.whole import check_whole
+from hbll_seq.data.scalars import integer
 from hbll_seq.datasets.location import data_folder, missing
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.errors import InputError
@@ -59,8 +60,7 @@ def load_fsdd(
         InputError: files absent or not 8 kHz 16-bit mono; an unknown speaker or split; a size below 1.
     """
     for argument, size in (("steps", steps), ("samples_per_step", samples_per_step)):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(argument, repr(size), "an int of at least 1")
+        integer(argument, size)
     if normalise not in ("peak", "rms"):
         raise InputError("normalise", repr(normalise), "'peak' or 'rms'")
     if split not in ("speaker", "official", "leave-one-speaker-out"):

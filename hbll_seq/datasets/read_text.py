@@ -80,6 +80,8 @@ def _folder(folder: Path, pattern: str, encoding: str) -> tuple[str, tuple[str, 
     """Return the text of all files, and the files left out."""
     if not isinstance(pattern, str) or not pattern or os.path.isabs(pattern):
         raise InputError("pattern", repr(pattern), 'a pattern of file names, such as "*.txt"')
+    if ".." in pattern.replace("\\", "/").split("/"):
+        raise InputError("pattern", f"{pattern!r}, which leaves the folder", 'one inside it, such as "*.txt"')
     parts, bad = [], []
     try:
         found = sorted(p for p in folder.rglob(pattern) if p.is_file())

@@ -76,8 +76,7 @@ def open_span(
         InputError: no such file, not whole time steps, or fewer time steps than spans.
     """
     ranks = integer("ranks", ranks)
-    if not isinstance(rank, int) or not 0 <= rank < ranks:
-        raise InputError("rank", repr(rank), f"an integer in 0..{ranks - 1}")
+    rank = integer("rank", rank, 0, most=ranks - 1)
     ahead, multiple = integer("ahead", ahead, least=0), integer("multiple", multiple)
     values = _mapped(path, dtype, features)
     inputs = len(values) - ahead  # time steps that have their targets in the file

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.audio import read
+from hbll_seq.data.scalars import integer
 from hbll_seq.datasets.download import DownloadError, fetch
 from hbll_seq.datasets.location import cache_folder, from_environment
 from hbll_seq.datasets.waves import Part, Waves
@@ -47,8 +48,7 @@ def load_speechcommands(
         DownloadError: `download=True` and it could not be fetched or unpacked.
     """
     for name, value in (("rate", rate), ("limit", 1 if limit is None else limit)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(name, repr(value), "an integer >= 1" + (" or None" if name == "limit" else ""))
+        integer(name, value, extra=" or None" if name == "limit" else "")
     folder = _find(path, download)
     known = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("_"))
     if not known or not all((folder / name).is_file() for name in LISTS.values()):

@@ -8,6 +8,7 @@ the global one. So a benchmark can take new data at every update and still be re
 import torch
 from torch import Generator, Tensor
 
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 
 IGNORE = -100  # the ignore_index of torch.nn.functional.cross_entropy
@@ -123,5 +124,4 @@ def parity(batch: int, steps: int, generator: Generator, per_step: bool = True) 
 def _at_least(**numbers: tuple[int, int]) -> None:
     """Raise an InputError for the first `name=(value, minimum)` below its minimum."""
     for name, (value, minimum) in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise InputError(name, repr(value), f"an int of at least {minimum}")
+        integer(name, value, minimum)

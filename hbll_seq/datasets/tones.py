@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from hbll_seq.data.scalars import check_seed, integer
 from hbll_seq.datasets.sequences import Sequences
 from hbll_seq.errors import InputError
 
@@ -35,10 +36,8 @@ def load_tones(
         x `(n, T, D)` float32; y `(n,)` int64 the pitch; cause `(n,)` the time step of the cue's middle.
     """
     for name, value, least in (("samples_per_step", samples_per_step, 1), ("n", n, 1)):
-        if not isinstance(value, int) or value < least:
-            raise InputError(name, repr(value), f"an integer >= {least}")
-    if not isinstance(pitches, int) or not 2 <= pitches <= 8:
-        raise InputError("pitches", repr(pitches), "an integer in 2..8")
+        integer(name, value, least)
+    pitches, seed = integer("pitches", pitches, 2, most=8), check_seed(seed)
     if not seconds >= 0.2 or not noise >= 0:
         raise InputError("seconds, noise", f"{seconds}, {noise}", "at least 0.2 and at least 0")
     g = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from hbll_seq.cells import PRECISIONS
-from hbll_seq.data.scalars import LARGEST, as_float, flag, integer, shown
+from hbll_seq.data.scalars import as_float, flag, integer, integer_or_auto, plain_number, shown
 from hbll_seq.engine.memory import memory_bytes
 from hbll_seq.errors import InputError
 
@@ -83,10 +83,11 @@ class Options:
         """Check every option alone, then those that exclude each other."""
         if isinstance(self.block_size, str) and self.block_size == "measured":
             raise InputError("block_size", '"measured"', 'execution="measured": the credit block is no matter of speed')
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain_number(getattr(self, field.name)))
         for name, least in (("block_size", 1), ("sweeps", 0), ("feedback", 0), ("execution_block", 1)):
-            _whole(name, getattr(self, name), least)
-        if not _integer(self.most, 1):
-            raise InputError("most", repr(self.most), "an integer >= 1")
+            integer_or_auto(name, getattr(self, name), least)
+        integer("most", self.most)
         if self.group is not None:
             integer("group", self.group, extra=", or None for all at once")
         _number("pull", self.pull, 'a number >= 0 or "auto"')
@@ -143,15 +144,6 @@ class Options:
     def names(cls) -> list[str]:
         """List the names of all options."""
         return [field.name for field in fields(cls)]
-
-
-def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if not (isinstance(value, str) and value == "auto") and not _integer(value, least):
-        raise InputError(name, repr(value), f'an integer >= {least} or "auto"')
 
 
 def _number(name: str, value: Any, expected: str, most: float = math.inf) -> None:

@@ -40,11 +40,14 @@ def check_whole(model: nn.Module) -> None:
     """Refuse what a file would silently leave out.
 
     Raises:
-        InputError: hooks on a module, several devices or types, or a type other than float32.
+        InputError: hooks on a module, weights without values or on several devices, or of a type other than float32.
     """
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise InputError("model", f"a hook on {name or 'the model'}", "no hooks: a file would not have them")
+    devices = sorted({str(one.device) for one in (*model.parameters(), *model.buffers())})
+    if len(devices) > 1 or devices == ["meta"]:
+        raise InputError("model", f"weights on {', '.join(devices)}", "one device that holds values: model.to(device)")
     types = {p.dtype for p in model.parameters()}
     if types != {torch.float32}:
         raise InputError(

@@ -53,6 +53,7 @@ class AnyModule(TimeModel):
         module: the module.
         loss: the loss.
         metrics: the metrics.
+        own_objective: whether the loss is the module's own.
         latest: figures of the latest trained batch.
 
     Raises:
@@ -70,6 +71,7 @@ class AnyModule(TimeModel):
         self.module = module
         self.training = module.training
         own = self.own
+        self.own_objective = loss is None
         if loss is None:
             if own is None:
                 raise InputError("loss", f"None for a {type(module).__name__}", EXPECTED)

@@ -12,10 +12,11 @@ from hbll_seq.audio.front import make
 from hbll_seq.audio.samples import as_waves
 from hbll_seq.audio.training_sounds import augmented, waves_in
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.scalars import flag
+from hbll_seq.data.scalars import flag, integer
 from hbll_seq.data.sources import Padded, Source
 from hbll_seq.data.streaming import check_state
 from hbll_seq.errors import InputError
+from hbll_seq.models.own_options import own_options
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
 
@@ -34,11 +35,14 @@ class Listening(NamedTuple):
 
 class _Audio(SequenceModel):
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], task: Any, augment: Augment | dict[str, Any] | None,
+        self, classes: int, front: Front | dict[str, int | str], task: Any, augment: Augment | dict[str, Any] | None, /,
         **options: Any,
     ) -> None:  # fmt: skip
         self.front = front if isinstance(front, Front) else make(front)
         self.augment = augment_from(augment)
+        classes = integer("classes", classes)
+        decided = {"input_size": self.front.size, "output_size": classes, "task": task, "input_kind": "features"}
+        options = own_options(options, "the front end, `classes` and the class decide it", decided)
         super().__init__(self.front.size, classes, task=task, input_kind="features", **options)
         if self.augment is not None:
             if self.augment.bands >= self.front.size:

@@ -14,6 +14,7 @@ from hbll_seq.data.expected import Objective as Objective
 from hbll_seq.data.expected import Task as Task
 from hbll_seq.data.inputs import as_sequences, as_source
 from hbll_seq.data.sources import Source
+from hbll_seq.errors import InputError
 
 
 class Model(nn.Module):
@@ -40,6 +41,15 @@ class Model(nn.Module):
     input_shape: tuple[int, ...] = ()
     context: int | None = None
     own_loss: ClassVar[str | None] = None
+
+    def __prepare_scriptable__(self) -> "Model":
+        """Refuse `torch.jit.script`, which calls this first.
+
+        Raises:
+            InputError: always.
+        """
+        came = f"torch.jit.script of a {type(self).__name__}"
+        raise InputError("model", came, "torch.jit.trace, torch.export, or hs.export(model, path)")
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the predictions of the deployed model: `(B, T, V)` for tasks "step" and "next", `(B, V)` for

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from hbll_seq.data.scalars import integer
 from hbll_seq.models.language import LanguageModel
 from hbll_seq.models.registry import remember
 from hbll_seq.text import from_config
@@ -20,10 +21,11 @@ class CharLM(LanguageModel):
     """
 
     def __init__(self, vocab_size: int, *, symbols: list[str] | None = None, **options: Any) -> None:
+        vocab_size = integer("vocab_size", vocab_size)
         self._start(vocab_size, options)
         self.name_symbols(symbols, vocab_size)
         if self._config is not None:
-            self._config = {"vocab_size": vocab_size, "symbols": symbols, **options}
+            self._config = {"vocab_size": vocab_size, "symbols": symbols, **self._options}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], tokenizer: Any = None) -> "CharLM":

@@ -8,6 +8,7 @@ tree has the midpoint n. A path crosses it directly, by module j on the state of
 
 from collections.abc import Sequence
 
+from hbll_seq.data.scalars import plain_number
 from hbll_seq.errors import InputError
 from hbll_seq.tree import Tree
 
@@ -42,7 +43,7 @@ def resolve(layers: int, spec: str | Sequence[int]) -> tuple[int, ...]:
         return named[spec]
     if not isinstance(spec, list | tuple | range):
         raise InputError("path", type(spec).__name__, "its name or a list of nodes")
-    nodes = tuple(spec)
+    nodes = tuple(plain_number(node) for node in spec)
     top = midpoint(0, layers)
     if (
         any(not isinstance(n, int) or isinstance(n, bool) or not 0 < n < layers for n in nodes)

@@ -52,6 +52,11 @@ class GivenMetrics:
         """Return whether there are any."""
         return bool(self._all)
 
+    @property
+    def by_target(self) -> bool:
+        """Whether every metric sees targets in rows, wherever sequences are cut."""
+        return all(count == 2 for count in self._count.values())
+
     def __iter__(self) -> Any:
         """Iterate over the names."""
         return iter(self._all)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.scalars import integer, plain_number
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered, Path
 from hbll_seq.models.registry import remember
@@ -75,15 +76,9 @@ class GPT(SymbolText, Layered):
         self, vocab_size: int, *, context: int = 256, hidden: int = 128, heads: int = 4, layers: int = 8,
         symbols: list[str] | None = None, dropout: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
-        for name, value, least in (
-            ("vocab_size", vocab_size, 1),
-            ("context", context, 1),
-            ("hidden", hidden, 1),
-            ("heads", heads, 1),
-            ("layers", layers, 2),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise InputError(name, repr(value), f"an integer >= {least}")
+        vocab_size, context = integer("vocab_size", vocab_size), integer("context", context)
+        hidden, heads, layers = integer("hidden", hidden), integer("heads", heads), integer("layers", layers, least=2)
+        dropout, seed = plain_number(dropout), plain_number(seed)
         with SeededDraws(seed):
             embed = TokenEmbedding(vocab_size, context, hidden)
             blocks = [TransformerBlock(hidden, heads, causal=True, dropout=dropout) for _ in range(layers - 1)]

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbll_seq.data.scalars import check_seed, integer
+from hbll_seq.data.scalars import as_integer, check_seed, integer
 from hbll_seq.data.streaming import check_prompt
 from hbll_seq.errors import InputError
 from hbll_seq.models.continuation import continued, continued_together
 from hbll_seq.models.likelihood import LogLikelihood, log_likelihood
+from hbll_seq.models.own_options import own_options
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
 from hbll_seq.models.sampler import Sampler
@@ -38,16 +39,17 @@ class LanguageModel(SymbolText, SequenceModel):
     """
 
     def __init__(self, tokenizer: Any, **options: Any) -> None:
-        sized = isinstance(tokenizer, int) and not isinstance(tokenizer, bool)
+        sized = as_integer(tokenizer) is not None
         made = None if sized else as_tokenizer(tokenizer)
         self._start(integer("tokenizer", tokenizer) if made is None else made.vocab_size, options)
         self.keep_tokenizer(made)
 
     def _start(self, vocab_size: int, options: dict[str, Any]) -> None:
         """Build the network."""
-        for name in ("input_size", "output_size", "task", "objective", "input_kind", "bidirectional"):
-            if options.get(name):
-                raise InputError(name, repr(options[name]), "nothing: a language model predicts the next symbol")
+        options = own_options(options, "a language model predicts the next symbol", {
+            "input_size": vocab_size, "output_size": vocab_size, "task": "next", "objective": "cross_entropy",
+            "input_kind": "symbols", "bidirectional": False,
+        })  # fmt: skip
         super().__init__(vocab_size, vocab_size, task="next", **options)
         self.vocab_size = vocab_size
         self._options = options

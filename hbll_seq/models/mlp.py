@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.scalars import as_integer, integer, plain_number
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered
 from hbll_seq.models.registry import remember
@@ -49,10 +50,11 @@ class MLP(Layered):
         activation: str = "sigmoid", residual: bool = False, norm: bool = False, objective: Any = "cross_entropy",
         nodes: str = "gaussian", seed: int = 0,
     ) -> None:  # fmt: skip
-        shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
-        for name, value, least in (("output_size", output_size, 1), ("hidden", hidden, 1), ("layers", layers, 2)):
-            if not isinstance(value, int) or value < least:
-                raise InputError(name, repr(value), f"an integer >= {least}")
+        alone = as_integer(input_shape) is not None
+        sides: Any = (input_shape,) if alone or not isinstance(input_shape, list | tuple) else input_shape
+        shape = tuple(integer("input_shape", side) for side in sides)
+        output_size, hidden = integer("output_size", output_size), integer("hidden", hidden)
+        layers, seed = integer("layers", layers, least=2), plain_number(seed)
         if activation not in ACTIVATIONS:
             raise InputError("activation", repr(activation), f"one of {sorted(ACTIVATIONS)}")
         if nodes == "bernoulli" and (activation != "sigmoid" or residual):

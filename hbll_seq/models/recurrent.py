@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hbll_seq import cells as c
 from hbll_seq.data.draws import SeededDraws
-from hbll_seq.data.scalars import flag
+from hbll_seq.data.scalars import as_real, flag, integer, plain_number, shown
 from hbll_seq.data.streaming import check_state
 from hbll_seq.distributed.shards import current
 from hbll_seq.engine.execution import Execute as Execute
@@ -92,9 +92,10 @@ class SequenceModel(StepModel):
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in dict(input_size=input_size, output_size=output_size, hidden=hidden, layers=layers).items():
-            if not isinstance(value, int) or value < 1:
-                raise InputError(name, repr(value), "an integer >= 1")
+        input_size, output_size = integer("input_size", input_size), integer("output_size", output_size)
+        hidden, layers = integer("hidden", hidden), integer("layers", layers)
+        embedding = None if embedding is None else integer("embedding", embedding, extra=", or None")
+        timescale, seed = plain_number(timescale), plain_number(seed)
         for choice, chosen, allowed in (
             ("task", task, ("next", "step", "sequence")),
             ("objective", objective, ("cross_entropy", "mse")),
@@ -102,8 +103,8 @@ class SequenceModel(StepModel):
         ):
             if chosen not in allowed:
                 raise InputError(choice, repr(chosen), f"one of {allowed}")
-        if timescale is not None and not timescale > 1:
-            raise InputError("timescale", timescale, "a number of steps > 1, or None")
+        if timescale is not None and not (as_real(timescale) or 0) > 1:
+            raise InputError("timescale", shown(timescale), "a number of steps > 1, or None")
         options = BetweenOptions(dropout, norm, residual, projection, bidirectional).checked(task)
         if flag("tie_weights", tie_weights) and (input_kind != "symbols" or input_size != output_size):
             came = (

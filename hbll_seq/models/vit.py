@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.draws import SeededDraws
+from hbll_seq.data.scalars import integer, plain_number, shown
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Head, Layered
 from hbll_seq.models.registry import remember
@@ -43,16 +44,13 @@ class ViT(Layered):
         self, image: tuple[int, int, int], output_size: int, *, patch: int = 7, hidden: int = 64, heads: int = 4,
         layers: int = 8, dropout: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
-        image = (int(image[0]), int(image[1]), int(image[2]))
-        for name, value, least in (
-            ("output_size", output_size, 1),
-            ("hidden", hidden, 1),
-            ("heads", heads, 1),
-            ("layers", layers, 2),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise InputError(name, repr(value), f"an integer >= {least}")
-        if patch < 1 or image[1] % patch or image[2] % patch:
+        if not isinstance(image, list | tuple) or len(image) != 3:
+            raise InputError("image", shown(image), "(channels, height, width)")
+        image = (integer("image[0]", image[0]), integer("image[1]", image[1]), integer("image[2]", image[2]))
+        output_size, hidden = integer("output_size", output_size), integer("hidden", hidden)
+        heads, layers = integer("heads", heads), integer("layers", layers, least=2)
+        patch, dropout, seed = integer("patch", patch), plain_number(dropout), plain_number(seed)
+        if image[1] % patch or image[2] % patch:
             raise InputError("patch", patch, f"a divisor of the image's sides, {image[1:]}")
         with SeededDraws(seed):
             embed = PatchEmbedding(image, patch, hidden)

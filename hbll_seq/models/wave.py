@@ -10,6 +10,7 @@ from hbll_seq.audio.samples import as_samples
 from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 from hbll_seq.models.continuation import continued
+from hbll_seq.models.own_options import own_options
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.registry import remember
 from hbll_seq.models.sampler import Sampler
@@ -31,6 +32,8 @@ class WaveModel(SequenceModel):
 
     def __init__(self, rate: int, levels: int = 256, **options: Any) -> None:
         rate, levels = integer("rate", rate, extra=" samples a second"), integer("levels", levels, least=2)
+        decided = {"input_size": levels, "output_size": levels, "task": "next", "input_kind": "symbols"}
+        options = own_options(options, "a model of the next sample", decided)
         super().__init__(levels, levels, task="next", **options)
         self.rate, self.levels = rate, levels
         if self._config is not None:

@@ -36,6 +36,16 @@ class Engined(nn.Module):
             engine = vars(self)["_engine"] = Engine(layer_options({}))
         return engine
 
+    def __prepare_scriptable__(self) -> "Engined":
+        """Refuse `torch.jit.script`, which calls this first; it cannot compile an engine.
+
+        Raises:
+            InputError: always.
+        """
+        came = f"torch.jit.script of a {type(self).__module__.split('.')[0]}.nn.{type(self).__name__}"
+        wanted = "a GRU, LSTM or RNN after hs.revert(model); or torch.jit.trace, torch.export, hs.export"
+        raise InputError("model", came, wanted)
+
     def set_engine(self, options: dict[str, Any]) -> None:
         """Give the module a new engine with these options (`Options`), before its first pass.
 

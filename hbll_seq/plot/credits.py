@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from hbll_seq.data.scalars import as_integer, positive
 from hbll_seq.errors import InputError
 from hbll_seq.plot.style import axes, fit_letters, inches, points
 
@@ -43,9 +44,7 @@ def scale(values: np.ndarray, signed: bool, log: bool = True, top: float | None 
 
 def check_top(top: float | None) -> float | None:
     """Refuse a `top` that is no positive number."""
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int | float) or not 0 < top < np.inf):
-        raise InputError("top", repr(top), "a number > 0, or None")
-    return top
+    return None if top is None else positive("top", top, ", or None")
 
 
 def colour_bar(ax: Axes, norm: Normalize, name: str, label: str, **options: Any) -> None:
@@ -157,7 +156,8 @@ def credit(
     Returns:
         The axes. A triangle marks the outcome, the title has its loss. Grey: a node that has no credit.
     """
-    rows = [row] if isinstance(row, int) else list(row)
+    one_row = as_integer(row)
+    rows = [one_row] if one_row is not None else list(cast(Sequence[int], row))
     if not rows:
         raise InputError("row", "none", "one sequence or several")
     if len(rows) > 1 and text is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.data.scalars import plain_options
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
 
@@ -176,6 +177,6 @@ def make(rule: "str | Rule[Any]", /, *, family: str = "recurrent", **options: An
         raise InputError("rule", repr(rule), f"for a {family} model one of {available(family)} or a Rule instance")
     refuse_replaced(_RULES[family, rule], options)
     try:
-        return _RULES[family, rule](**options)
+        return _RULES[family, rule](**plain_options(options))
     except TypeError as error:
         raise InputError("rule options", sorted(options), f"options of rule {rule!r} ({error})") from error

@@ -30,14 +30,17 @@ class DSF(Rule[TimeModel]):
 
     def __init__(self) -> None:
         self.diagonal: dict[int, Tensor] = {}
+        self._seen: int | None = None
 
     def setup(self, model: TimeModel, generator: torch.Generator) -> None:
         """Refuse a model without recurrent layers; warn of those that it does not run."""
         need_layers(model, self.name)
-        warn_of_others(model, self.name)
+        self._seen = warn_of_others(model, self.name)
 
     def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
+        if self._seen != id(model.inner):  # a loop of one's own need not call `setup` for a module of one's own
+            self._seen = warn_of_others(model, self.name)
 
         def execute(
             layer: int, cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool

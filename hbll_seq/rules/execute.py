@@ -60,16 +60,21 @@ def need_layers(model: TimeModel, rule: str) -> None:
         )  # fmt: skip
 
 
-def warn_of_others(model: TimeModel, rule: str) -> None:
-    """Warn of recurrent layers inside a user's module that a rule which changes credit does not run."""
+def warn_of_others(model: TimeModel, rule: str) -> int:
+    """Warn of recurrent layers inside a user's module that a rule which changes credit does not run.
+
+    Returns:
+        The identity of the module, by which a rule knows that it has warned.
+    """
     if isinstance(model.inner, Model):  # of this package: it says which cells it has
-        return
+        return id(model.inner)
     others = [name or type(one).__name__ for name, one in model.inner.named_modules() if others_layer(one)]
     if others:
         warn(
             f"rule {rule!r} does not run {', '.join(others)}, whose gradient stays that of backpropagation through "
             "time; hs.convert says why, and convert=True lets it run plain layers"
         )
+    return id(model.inner)
 
 
 def train(

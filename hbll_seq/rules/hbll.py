@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import generator_states, repeated_draws
+from hbll_seq.data.scalars import integer
 from hbll_seq.distributed.ranks import shape_of
 from hbll_seq.distributed.shards import current
 from hbll_seq.engine import Engine, Options
@@ -63,8 +64,7 @@ class HBLL(Rule[TimeModel]):
         group: int | None = None, memory: int | str | None = None, most: int = 8, check_every: int = 50,
         discount: float | str = "auto", precision: str = "float32", capture: bool = False,
     ) -> None:  # fmt: skip
-        if not (isinstance(check_every, int) and not isinstance(check_every, bool) and check_every >= 0):
-            raise InputError("check_every", repr(check_every), "an integer >= 0")
+        check_every = integer("check_every", check_every, least=0)
         options = Options(
             block_size, sweeps, feedback, pull, tolerance, feedback_tolerance, carry, execution, execution_block,
             group, memory, most, discount, precision, capture,

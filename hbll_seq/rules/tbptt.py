@@ -30,15 +30,18 @@ class TBPTT(Rule[TimeModel]):
     def __init__(self, block_size: int | str = "auto", *, kernels: str = "auto") -> None:
         choice("kernels", kernels, KERNELS)
         self.kernels = kernels
+        self._seen: int | None = None
         self.engine = Engine(Options(block_size=block_size, execution="sequential", discount=0.0))
 
     def setup(self, model: TimeModel, generator: torch.Generator) -> None:
         """Refuse a model without recurrent layers; warn of those that it does not run."""
         need_layers(model, self.name)
-        warn_of_others(model, self.name)
+        self._seen = warn_of_others(model, self.name)
 
     def step(self, model: TimeModel, batch: Batch, progress: float = 1.0) -> StepResult:
         """See `Rule.step`."""
+        if self._seen != id(model.inner):  # a loop of one's own need not call `setup` for a module of one's own
+            self._seen = warn_of_others(model, self.name)
         steps = batch.x.shape[1]
         block = self.engine.credit_block(steps, len(batch.x))
         if self.kernels == "auto" and compiled(model):

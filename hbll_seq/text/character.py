@@ -19,7 +19,7 @@ class CharTokenizer(Tokenizer):
             symbol that no text is read as, such as "<pad>".
 
     Raises:
-        InputError: not strings, or none.
+        InputError: not strings, none, or one twice.
     """
 
     kind = "char"
@@ -29,6 +29,10 @@ class CharTokenizer(Tokenizer):
             raise InputError("symbols", type(symbols).__name__, "a list of strings, one a symbol")
         if not symbols:
             raise InputError("symbols", "none", "at least one character")
+        if len(set(symbols)) < len(symbols):
+            twice = next(one for i, one in enumerate(symbols) if one in symbols[:i])
+            places = [i for i, one in enumerate(symbols) if one == twice]
+            raise InputError("symbols", f"{twice!r} at {', '.join(map(str, places))}", "every character once")
         self.symbols, self.vocab_size = list(symbols), len(symbols)
         single = [(ord(one), i) for i, one in enumerate(self.symbols) if len(one) == 1]
         single.sort()

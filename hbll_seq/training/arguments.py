@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import numbers
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.scalars import as_float
+from hbll_seq.data.scalars import as_real, plain_options
 from hbll_seq.data.scalars import check_seed as check_seed
 from hbll_seq.data.scalars import integer as integer
 from hbll_seq.data.scalars import integer_or_auto as integer_or_auto
@@ -125,7 +124,7 @@ def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str)
         if name in options:
             raise InputError(name, "a keyword and also in rule_options", "one of the two")
     own = _options(rule, family)
-    return {**{name: value for name, value in shared.items() if name in own}, **options}
+    return plain_options({**{name: value for name, value in shared.items() if name in own}, **options})
 
 
 def make_rule(rule: Any, options: dict[str, Any], family: str, words: Sequence[str] = FIT) -> rules.Rule[Any]:
@@ -170,8 +169,9 @@ def split_validation(
     """Return the training source and the held-out source, `Streams` if the training source is."""
     if validation is None:
         return source, None
-    if isinstance(validation, numbers.Real):
-        validation = as_float(validation)
+    share = as_real(validation)
+    if share is not None:
+        validation = share
         if not 0 < validation < 1:
             raise InputError("validation", validation, "a fraction between 0 and 1")
         return source.tail(validation)

@@ -21,9 +21,8 @@ from hbll_seq.models.base import Model
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score, score_on
 from hbll_seq.models.symbol_text import SymbolText
-from hbll_seq.text import Tokenizer
 from hbll_seq.training.carried import carries, check_stateful, zero_state
-from hbll_seq.training.evaluate_module import evaluate_module, predict_module
+from hbll_seq.training.evaluate_module import bytes_of, evaluate_module, predict_module, text_figures
 from hbll_seq.training.modes import evaluation_mode
 
 
@@ -47,7 +46,8 @@ def evaluate(
 
     A recurrent model reads one long text from its start to its end with one state, in constant memory. Where `window`
     is given the text is cut into windows of so many time steps, and every window starts from a zero state; so does
-    `fit` with its `validation`. `Evaluation.cut` says which it was.
+    `fit` with its `validation`. Figures that are no means over targets (a callable `loss`, a metric that takes lengths)
+    need windows, too. `Evaluation.cut` says which it was.
 
     Args:
         model: as for `fit`.
@@ -61,32 +61,34 @@ def evaluate(
             the time steps read at a time; None for about 4,000.
         stateful: carry the state of a recurrent model on from window to window. x is one long text or series, or a
             batch of equal lengths, each read from its start; the windows then decide nothing but speed and memory.
-            False: windows from zero. None: True for one long text without `window`, `loss` and
-            `metrics`, else False.
+            False: windows from zero. None: True for one long text without `window`, else False.
         loss: as for `fit`.
         metrics: as for `fit`; an object with `update` sees all data before it computes.
 
     Returns:
         `loss` (nats per target, squared units, or those of the loss given), and the metrics; for classification also
-        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol. Of a language model
-        without `loss` and `metrics` also `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the
-        text in UTF-8, which can be compared over tokenizers.
+        `accuracy` in 0..1; for next-step models of symbols also `bits` per symbol. Of a language model without `loss`
+        also `perplexity`, a symbol, and, where it has a tokenizer, `bits_per_byte` of the text in UTF-8, which can be
+        compared over tokenizers.
 
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
     """
     batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
-    if stateful is None:
-        whole = window is None and y is None and mask is None and carries(judged) and is_text(x, judged)
+    any_cut = not isinstance(judged, AnyModule) or (judged.loss.known and judged.metrics.by_target)
+    reader = judged.own if isinstance(judged, AnyModule) and judged.own is not None else judged
+    long = window is None and y is None and mask is None and carries(reader) and is_text(x, reader)
+    if any_cut and (long if stateful is None else flag("stateful", stateful)):
+        check_stateful(reader)
+        source: Source = as_streams(x, y, reader, mask=mask, window=window, ignore_index=ignore_index)
     else:
-        whole = flag("stateful", stateful)
-    if whole:
-        if stateful:
+        if stateful is not None and flag("stateful", stateful):
             check_stateful(judged)
-        source: Source = as_streams(x, y, judged, mask=mask, window=window, ignore_index=ignore_index)
-    else:
         source = judged.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index)
-    return Evaluation(evaluate_source(judged, source, batch_size), _cut(source))
+    cut = _cut(source)
+    if long and stateful is None and not any_cut:
+        cut += ", because a callable loss or a metric with lengths is a mean over sequences"
+    return Evaluation(evaluate_source(judged, source, batch_size), cut)
 
 
 def _cut(source: Source) -> str:
@@ -119,7 +121,7 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
                 one, all_ = correct(out, batch)
                 right, answers = right + one, answers + all_
             if tokenizer is not None:
-                size += _bytes(tokenizer, batch)
+                size += bytes_of(tokenizer, batch)
     if not targets:
         raise InputError("y", "no step that counts", "at least one target that is not ignored, masked or padding")
     result = {"loss": total / targets}
@@ -128,16 +130,8 @@ def evaluate_source(model: Model, source: Source, batch_size: int) -> dict[str, 
     if model.task == "next" and model.objective == "cross_entropy":
         result["bits"] = result["loss"] / math.log(2)
     if isinstance(model, SymbolText):
-        result["perplexity"] = math.exp(min(result["loss"], 700.0))  # the largest of a float is near exp(709)
-    if size:
-        result["bits_per_byte"] = total / math.log(2) / size
+        result |= text_figures(result["loss"], total, size)
     return result
-
-
-def _bytes(tokenizer: Tokenizer, batch: Batch) -> int:
-    """Return the bytes of the text of all targets that count."""
-    rows = batch.y if batch.mask is None else [y[mask] for y, mask in zip(batch.y, batch.mask, strict=True)]
-    return sum(tokenizer.bytes_of(row) for row in rows)
 
 
 def _scored(model: Model, source: Source, batch_size: int) -> Iterator[tuple[Batch, float, Tensor]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hbll_seq.data.scalars import integer
 from hbll_seq.errors import InputError
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -76,8 +77,7 @@ def make_schedule(schedule: Any, steps: int, warmup: int) -> Callable[[int], flo
             float(schedule(0))
         except (TypeError, ValueError) as error:
             raise InputError("schedule", f"a function that gives no number ({error})", "step -> factor") from error
-    if not isinstance(warmup, int) or not 0 <= warmup < max(steps, 1):
-        raise InputError("warmup", repr(warmup), f"an integer in 0..{max(steps, 1) - 1}")
+    warmup = integer("warmup", warmup, least=0, most=max(steps, 1) - 1)
 
     def factor(i: int) -> float:
         if not isinstance(schedule, str):

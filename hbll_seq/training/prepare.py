@@ -9,7 +9,7 @@ import torch
 
 from hbll_seq import rules
 from hbll_seq.data.inputs import text_window
-from hbll_seq.data.scalars import flag
+from hbll_seq.data.scalars import flag, plain_number
 from hbll_seq.data.sources import Source
 from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.distributed.ranks import Ranks
@@ -130,7 +130,7 @@ def prepare(
     record_every = integer("record_every", record_every)
     measure_cosine = None if measure_cosine is None else integer("measure_cosine", measure_cosine, extra=", or None")
     lr, clip = positive("lr", lr), None if clip is None else positive("clip", clip, ", or None")
-    weight_decay = number("weight_decay", weight_decay)
+    weight_decay, warmup = number("weight_decay", weight_decay), plain_number(warmup)
     check_checkpoint(checkpoint, resume)
     check_trainable(model)
     options = rule_arguments(rule, options, rule_options, model.family)

@@ -182,3 +182,15 @@ def test_a_line_or_pattern_that_names_no_file_is_refused(tmp_path):
 def test_a_text_without_a_validation_part_has_no_bits_of_it():
     with pytest.raises(InputError, match="valid: got no symbols"):
         Text.from_parts("a text to train on", "").bits_per_character()
+
+
+@pytest.mark.parametrize("pattern", ["../*", "a/../../*.txt", "..", "*/.."])
+def test_a_pattern_does_not_leave_the_folder(tmp_path, pattern):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for folder, name in ((tmp_path, "a.txt"), (inside, "b..txt")):
+        (folder / name).write_text(f"{name}: a text of two lines, long enough\n" * 3)
+    with pytest.raises(InputError, match="pattern: got .*leaves the folder"):
+        datasets.text(inside, pattern=pattern)
+    found = datasets.text(inside, pattern="b..*")  # dots in a name are no way out
+    assert found.decode(found.train).startswith("b..txt")

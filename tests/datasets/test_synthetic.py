@@ -75,7 +75,7 @@ def test_sets_say_what_they_are():
     assert recall.cause.tolist() == [0] * 4 and recall.lengths is None and recall.task == "sequence"
     assert parity.task == "sequence" and parity.y.shape == (4,) and parity.cause.shape == (4, 128)
     assert datasets.load("adding", n=4).loss == "mse"
-    with pytest.raises(InputError, match="steps: got 16; expected an int of at least 17"):
+    with pytest.raises(InputError, match="steps: got 16; expected an integer >= 17"):
         datasets.load("copy", steps=16)
     with pytest.raises(InputError, match="symbols: got 1"):
         datasets.load("recall", symbols=1)

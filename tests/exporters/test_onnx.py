@@ -148,6 +148,12 @@ class Louder(hs.models.SequenceModel):
         return 2 * super().read(h, lengths)
 
 
+def spread():
+    model = hs.models.SequenceModel(5, 5)
+    model.readout.to("meta")
+    return model
+
+
 def hooked():
     model = hs.models.SequenceModel(5, 5)
     model.readout.register_forward_hook(lambda *a: None)
@@ -183,6 +189,8 @@ def own_cell():
         (hooked, {}, "model: got a hook on readout; expected no hooks"),
         (own_cell, {}, "model: got a UserCell; expected layers gru, lstm, elman or mingru, or a .pt2 file"),
         (lambda: hs.models.SequenceModel(5, 5).double(), {}, "weights of torch.float64; expected float32"),
+        (lambda: hs.models.SequenceModel(5, 5).to("meta"), {}, "weights on meta; expected one device that holds"),
+        (spread, {}, "weights on cpu, meta; expected one device"),
         (lambda: nn.LSTM(3, 4, proj_size=2), {}, "model: got an LSTM with proj_size"),
         (lambda: nn.GRU(3, 4), {"part": "step"}, "part: got 'step' of a GRU"),
         (

@@ -309,3 +309,16 @@ def test_two_processes_of_ddp_train_as_with_pytorchs_layer(tmp_path):
     (theirs, ours), (_, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.testing.assert_close(ours, theirs)
     assert all(torch.equal(one, two) for one, two in zip(ours, other, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("inside", [False, True])
+def test_torch_jit_script_is_refused_and_changes_nothing(inside):
+    for layer in (hs.nn.GRU(3, 4), hs.nn.LSTM(3, 4), hs.nn.RNN(3, 4), hs.nn.MinGRU(3, 4)):
+        net = nn.Sequential(layer) if inside else layer
+        with pytest.raises(hs.InputError, match=rf"torch.jit.script of a hbll_seq.nn.{type(layer).__name__}; .*revert"):
+            torch.jit.script(net)
+        assert next(net.modules()) is net and layer(torch.randn(2, 5, 3))[0].shape == (2, 5, 4)
+    with pytest.raises(hs.InputError, match="torch.jit.script of a CharLM"):
+        torch.jit.script(hs.models.CharLM(5, hidden=4))
+    torch.jit.script(hs.revert(hs.nn.GRU(3, 4)))

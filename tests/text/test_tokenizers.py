@@ -167,3 +167,10 @@ def test_characters_in_any_order_and_longer_symbols():
     made = CharTokenizer(["<s>", "b", "a", "é"])
     assert made.encode("abé").tolist() == [2, 1, 3] and made.decode([0, 2]) == "<s>a"
     assert made.bytes_of(torch.tensor([0, 3])) == 5
+
+
+def test_a_character_twice_is_refused_by_name():
+    with pytest.raises(InputError, match="symbols: got 'a' at 0, 1; expected every character once"):
+        CharTokenizer("aab")
+    with pytest.raises(InputError, match="'<pad>' at 0, 2"):
+        CharTokenizer(["<pad>", "a", "<pad>"])

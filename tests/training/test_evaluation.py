@@ -84,3 +84,58 @@ def test_bits_a_byte_count_the_bytes_of_the_targets():
     found = hs.evaluate(net, symbols[None], mask=ignored)
     assert found["bits_per_byte"] == pytest.approx(found["bits"] * 3 / (2 + 1 + 2))
     assert "bits_per_byte" not in hs.evaluate(hs.models.LanguageModel(3, hidden=8), symbols)
+
+
+def right(out, y):
+    return (out.argmax(-1) == y).float().mean()
+
+
+class Counted:
+    """A metric with a state, as torchmetrics has them."""
+
+    def reset(self):
+        self.right = self.all = 0
+
+    def update(self, out, y):
+        self.right, self.all = self.right + int((out.argmax(-1) == y).sum()), self.all + len(y)
+
+    def compute(self):
+        return self.right / self.all
+
+
+@pytest.mark.parametrize("window", [None, 100])
+def test_metrics_do_not_change_how_a_long_text_is_read(window):
+    net = hs.models.LanguageModel("byte", hidden=16, layers=2, seed=2).double()
+    text = torch.randint(0, 256, (700,))
+    plain = hs.evaluate(net, text, window=window)
+    found = hs.evaluate(net, text, window=window, metrics={"right": right, "counted": Counted()})
+    assert found.cut == plain.cut
+    assert {name: found[name] for name in plain} == pytest.approx(dict(plain), rel=1e-12)
+    assert found["counted"] == pytest.approx(plain["accuracy"])
+    assert found["right"] == pytest.approx(plain["accuracy"])
+    assert hs.evaluate(net, text, window=window, loss="cross_entropy")["loss"] == pytest.approx(plain["loss"])
+    carried = hs.evaluate(net, text, metrics={"right": right}, stateful=True, window=50)
+    assert carried["loss"] == pytest.approx(hs.evaluate(net, text)["loss"], rel=1e-9)
+
+
+def test_figures_that_are_means_over_sequences_say_that_a_text_is_cut():
+    net = hs.models.LanguageModel("byte", hidden=8)
+    text = torch.randint(0, 256, (600,))
+    for options in (
+        {"metrics": {"n": lambda out, y, lengths: lengths.float().mean()}},
+        {"loss": lambda out, y: torch.nn.functional.cross_entropy(out.flatten(0, 1), y.flatten())},
+    ):
+        cut = hs.evaluate(net, text, **options).cut
+        assert "in windows of 256 from a zero state, because a callable loss" in cut
+        with pytest.raises(hs.InputError, match="stateful: got True beside"):
+            hs.evaluate(net, text, stateful=True, **options)
+
+
+def test_a_series_is_read_with_one_state_beside_metrics():
+    net = hs.models.SequenceModel(2, 3, hidden=8, input_kind="features", seed=1).double()
+    x, y = torch.randn(500, 2).double(), torch.randint(0, 3, (500,))
+    y[40:90] = -100
+    plain = hs.evaluate(net, x, y, stateful=True, window=30)
+    found = hs.evaluate(net, x, y, stateful=True, window=30, metrics={"right": right})
+    assert found["loss"] == pytest.approx(plain["loss"], rel=1e-12)
+    assert found["right"] == pytest.approx(plain["accuracy"])

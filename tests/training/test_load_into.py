@@ -22,6 +22,9 @@ def test_a_front_end_of_ones_own_is_not_forgotten(tmp_path):
     with pytest.raises(hs.InputError, match="into: got None, .* weights of a AudioClassifier"):
         hs.load(tmp_path / "f")  # it had another front end, or was refused after the model was gone
     other = hs.load(tmp_path / "f", into=tagged(1))
+    waves = [torch.rand(n) - 0.5 for n in (40, 17)]
+    assert torch.equal(hs.predict(other, waves), hs.predict(tagged(0), waves))
+    assert not torch.equal(hs.predict(other, waves), hs.predict(tagged(1), waves))
     assert torch.equal(other.readout.weight, tagged(0).readout.weight) and type(other.front) is Doubled
 
 

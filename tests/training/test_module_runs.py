@@ -282,24 +282,33 @@ def test_without_converting_a_plain_layer_stays_torchs():
     assert hs.nn.RNN in set(seen)
 
 
+class Mine(nn.GRU):
+    """A layer that may do more than its base."""
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.GRU(3, 4, batch_first=True), Mine(4, 4, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x)[0])[0])
+
+
 @pytest.mark.parametrize("rule", ["tbptt", "dsf"])
 def test_a_rule_that_changes_credit_warns_of_layers_it_does_not_run(rule):
-    class Mine(nn.GRU):
-        """A layer that may do more than its base."""
-
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second, self.head = (
-                nn.GRU(3, 4, batch_first=True),
-                Mine(4, 4, batch_first=True),
-                nn.Linear(4, 2),
-            )
-
-        def forward(self, x):
-            return self.head(self.second(self.first(x)[0])[0])
-
     x, y = torch.randn(4, 9, 3), torch.randint(2, (4, 9))
     with pytest.warns(hs.EngineWarning, match=f"rule '{rule}' does not run second"):
         hs.fit(Two(), x, y, loss="cross_entropy", rule=rule, steps=1, progress=False)
     hs.fit(Two(), x, y, loss="cross_entropy", rule="hbll", steps=1, progress=False)  # whole credit: no difference
+
+
+@pytest.mark.parametrize("rule", ["tbptt", "dsf"])
+def test_a_loop_of_ones_own_warns_once_of_layers_that_a_rule_does_not_run(rule):
+    net, made = Two(), hs.rules.make(rule)
+    x, y = torch.randn(4, 12, 3), torch.randint(0, 2, (4, 12))
+    batch, opt = Batch(x, torch.full((4,), 12), y, None), torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.warns(hs.EngineWarning, match=f"rule '{rule}' does not run second"):
+        hs.step(net, batch, made, opt, loss="cross_entropy")
+    hs.step(net, batch, made, opt, loss="cross_entropy")  # no second warning: warnings are errors here

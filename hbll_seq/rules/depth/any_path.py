@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.errors import InputError
+from hbll_seq.data.scalars import integer, number
 from hbll_seq.losses import objective
 from hbll_seq.models import depth_tree
 from hbll_seq.models.layered import Layered
@@ -85,11 +85,9 @@ class AnyPath(Rule[Layered]):
     family: ClassVar[str] = "layered"
 
     def __init__(self, *, sweeps: int | str = "pipelined", tree: float = 1.0, batched: bool = True) -> None:
-        number = isinstance(sweeps, int) and not isinstance(sweeps, bool) and sweeps >= 0
-        if sweeps not in ("pipelined", "auto") and not number:
-            raise InputError("sweeps", repr(sweeps), 'an integer >= 0, "auto" or "pipelined"')
-        if not (isinstance(tree, int | float) and tree >= 0):
-            raise InputError("tree", repr(tree), "a number >= 0")
+        if not (isinstance(sweeps, str) and sweeps in ("pipelined", "auto")):
+            sweeps = integer("sweeps", sweeps, least=0, extra=', "auto" or "pipelined"')
+        tree = number("tree", tree)
         self.sweeps, self.tree, self.batched = sweeps, tree, batched
         self.reset()
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.scalars import number
+from hbll_seq.data.scalars import LARGEST, as_integer, integer, number, plain_number, plain_options
 from hbll_seq.engine.effort import Effort
 from hbll_seq.errors import InputError
 from hbll_seq.models.layered import Layered
@@ -68,10 +68,10 @@ class LayeredHBLL(Rule[Layered]):
         tolerance: float | None = None, feedback_tolerance: float | None = None, most: int | None = None,
         tree: float | None = None, **moved: Any,
     ) -> None:  # fmt: skip
-        given = {
+        given = plain_options({
             "discount": discount, "execution": execution, "feedback": feedback, "tolerance": tolerance,
             "feedback_tolerance": feedback_tolerance, "most": most, "tree": tree,
-        }  # fmt: skip
+        })  # fmt: skip
         for name, value in moved.items():
             if name in MOVED:
                 raise InputError(name, repr(value), 'no such option of rule "hbll": it is one of rule="hbll-v1" now')
@@ -86,7 +86,7 @@ class LayeredHBLL(Rule[Layered]):
         chosen: dict[str, Any] = {
             name: default if given[name] is None else given[name] for name, default in own.items()
         }
-        self.paths, self.batched = paths, batched
+        self.paths, self.batched, sweeps = paths, batched, plain_number(sweeps)
         self.sweeps = sweeps if sweeps is not None else "auto" if paths == "full" else "pipelined"
         self.trainer = _full(self.sweeps, batched, **chosen) if paths == "full" else self._any(chosen["tree"])
         for name, value in chosen.items():
@@ -133,11 +133,10 @@ def _full(
     if execution not in EXECUTIONS:
         raise InputError("execution", repr(execution), f"one of {EXECUTIONS}")
     for name, value in (("sweeps", sweeps), ("feedback", feedback)):
-        if value != "auto" and not _count(value):
+        if value != "auto" and as_integer(value) not in range(LARGEST):
             what = 'an integer >= 0, or "auto"' + ('; "pipelined" has paths="any"' if value == "pipelined" else "")
             raise InputError(name, repr(value), what)
-    if not _count(most) or most < 1:
-        raise InputError("most", repr(most), "an integer >= 1")
+    most = integer("most", most)
     tolerance, feedback_tolerance = number("tolerance", tolerance), number("feedback_tolerance", feedback_tolerance)
     needs = {"sweeps": ("parallel",), "feedback": ("parallel", "exact-forward")}
     for name, value in (("sweeps", sweeps), ("feedback", feedback)):
@@ -147,10 +146,6 @@ def _full(
         discount, "sequential" if execution == "auto" else execution, _effort(sweeps, most, tolerance),
         _effort(feedback, most, feedback_tolerance), batched,
     )  # fmt: skip
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _effort(given: int | str, most: int, tolerance: float) -> Effort:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.errors import InputError
+from hbll_seq.data.scalars import number, positive
 from hbll_seq.losses import per_sequence
 from hbll_seq.models.layered import Layered
 from hbll_seq.rules.base import register
@@ -65,14 +65,12 @@ class LayeredHBLLv1(AnyPath):
         noise: float = 0.0, variance: float = 1.0, batched: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(sweeps=sweeps, tree=tree, batched=batched)
-        for name, value in (("right", right), ("noise", noise)):
-            if not (isinstance(value, int | float) and value >= 0):
-                raise InputError(name, repr(value), "a number >= 0")
-        if not (isinstance(variance, int | float) and variance > 0):
-            raise InputError("variance", repr(variance), "a number > 0")
-        if step is not None and not (isinstance(step, int | float) and 0 <= step <= 1):
-            raise InputError("step", repr(step), "a number in 0..1, or None")
-        self.right, self.message_step, self.noise, self.variance = right, step, noise, float(variance)
+        self.right, self.noise, self.variance = (
+            number("right", right),
+            number("noise", noise),
+            positive("variance", variance),
+        )
+        self.message_step = None if step is None else number("step", step, most=1.0, extra=", or None")
 
     def _visit(self, model: Layered, bank: Bank, height: Height, batch: Batch) -> Visit:
         """Move the states of a height along the right parents' messages; their mismatches are losses."""
