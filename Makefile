@@ -59,10 +59,17 @@ test: lint types $(TESTS)
 slow: $(TESTS)
 	$(BIN)/python -m pytest -m slow
 
-# Pages are made in an environment of their own: they need nothing of the package but its source.
-docs:
-	test -x build/docs-venv/bin/mkdocs || { $(PYTHON) -m venv build/docs-venv && build/docs-venv/bin/pip install --quiet \
-	--disable-pip-version-check -c constraints.txt mkdocs mkdocs-material 'mkdocstrings[python]' ruff; }
+# Pages are made in an environment of their own: they need nothing of the package but its source. The wheel of
+# djangocms-katex holds KaTeX and its fonts; without dependencies, since no Django is wanted.
+DOCS := build/docs-venv/.ready
+$(DOCS): Makefile constraints.txt
+	test -x build/docs-venv/bin/pip || $(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt mkdocs mkdocs-material \
+	'mkdocstrings[python]' ruff mini-racer
+	build/docs-venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps djangocms-katex
+	touch $(DOCS)
+
+docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --strict
 
 clean:

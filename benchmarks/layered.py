@@ -82,6 +82,8 @@ def train(a: argparse.Namespace, rule_name: str, lr: float, seed: int) -> dict[s
         test = (rest[0], rest[1])
         steps = a.epochs * math.ceil(len(x) / a.batch)
 
+    rule.plan(steps * a.batch * (t if y is None else 1) / len(x))
+
     def batches() -> Any:
         while True:
             if y is None:

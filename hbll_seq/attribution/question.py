@@ -45,7 +45,7 @@ def ask(model: Model, x: Any, y: Any, outcome: int | None) -> Asked:
     Raises:
         InputError: x or y that `fit` would not take, an outcome outside the sequence, or a target that is missing.
     """
-    found, device, questions = as_outcomes(x, y, model, outcome), next(model.parameters()).device, []
+    found, device, questions = as_outcomes(x, model.targets(y), model, outcome), next(model.parameters()).device, []
     for step in found.step.unique(sorted=True).flip(0).tolist():
         rows = (found.step == step).nonzero()[:, 0]
         questions.append(Question(found.x[rows, : step + 1].to(device), found.y[rows].to(device), step, rows))

@@ -14,6 +14,7 @@ from hbll_seq.audio.front import MFCC, Frames, LogMel
 from hbll_seq.checkpoint.container import read, refused, write
 from hbll_seq.errors import InputError, warn
 from hbll_seq.models.base import Model
+from hbll_seq.models.label_names import check_names
 from hbll_seq.models.registry import CLASSES
 from hbll_seq.text import OutsideTokenizer, Tokenizer, from_config
 
@@ -48,6 +49,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     facts: dict[str, Any] = {"class": type(model).__name__, "config": model.config()}
     if getattr(model, "trained_for", None) is not None:
         facts["trained_for"] = model.trained_for
+    if model.label_names is not None:
+        facts["label_names"] = check_names(model.label_names, "model.label_names", model.output_size)
     tokenizer = getattr(model, "tokenizer", None)
     dtypes = sorted({str(v.dtype) for v in tensors.values()})
     if len(dtypes) != 1 or not {v.dtype for v in tensors.values()} <= set(_FLOATS):
@@ -119,6 +122,7 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None, tokeniz
         if not hasattr(model, "trained_for") or facts["trained_for"] not in ("full", "any"):
             raise refused(path, f"whose model was trained for {facts['trained_for']!r}")
         model.trained_for = facts["trained_for"]
+    _name(path, model, facts)
     return model
 
 
@@ -149,7 +153,17 @@ def _load_into(
     into.load_state_dict(tensors)
     if "trained_for" in facts and hasattr(into, "trained_for"):
         into.trained_for = facts["trained_for"]
+    _name(path, into, facts)
     return given
+
+
+def _name(path: str | os.PathLike[str], model: nn.Module, facts: dict[str, Any]) -> None:
+    """Give a model the names of its labels that a file has."""
+    if "label_names" in facts and isinstance(model, Model):
+        try:
+            model.label_names = check_names(facts["label_names"], "names", model.output_size)
+        except InputError as error:
+            raise refused(path, f"whose label names are {error.got}", "path", error.expected) from error
 
 
 def _build(

@@ -18,6 +18,7 @@ from hbll_seq.datasets.fsdd import load_fsdd
 from hbll_seq.datasets.listops import load_listops
 from hbll_seq.datasets.melodies import load_melodies
 from hbll_seq.datasets.mnist import load_mnist10k
+from hbll_seq.datasets.pronunciations import Pronunciations, load_cmudict
 from hbll_seq.datasets.python_text import load_pydoc, load_stdlib
 from hbll_seq.datasets.read_text import text
 from hbll_seq.datasets.sequences import Sequences
@@ -35,14 +36,18 @@ from hbll_seq.datasets.words import load_words
 from hbll_seq.errors import InputError
 
 __all__ = [
-    "DownloadError", "OpenSpan", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names", "open_span",
-    "synthetic", "text",
+    "DownloadError", "OpenSpan", "Pronunciations", "Sequences", "Speech", "Text", "TrainTest", "load", "Waves", "names",
+    "open_span", "synthetic", "text",
 ]  # fmt: skip
 
-Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech
+Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech | Pronunciations
 _LOADERS: dict[str, Callable[..., Loaded]] = {
     "adding": load_adding,
+<<<<<<< HEAD
     "chomsky": load_chomsky,
+=======
+    "cmudict": load_cmudict,
+>>>>>>> main
     "copy": load_copy,
     "digitstrings": load_digitstrings,
     "digitwords": load_digitwords,
@@ -86,6 +91,8 @@ def load(name: Literal["digitstrings", "fsdd", "mnist10k"], **options: Any) -> T
 @overload
 def load(name: Literal["digitwords", "melodies"], **options: Any) -> Speech: ...
 @overload
+def load(name: Literal["cmudict"], **options: Any) -> Pronunciations: ...
+@overload
 def load(name: Literal["speechcommands"], **options: Any) -> Waves: ...
 @overload
 def load(name: str, **options: Any) -> Loaded: ...
@@ -119,11 +126,13 @@ def load(name: str, **options: Any) -> Loaded:
             - `"digitwords"`: `held_out="jackson", validation=None, n=2048, n_validation=128, n_test=256, noise=0.01,
               seed=0, path=None`.
             - `"melodies"`: `n=512, n_validation=64, n_test=128, noise=0.02, seed=0`.
+            - `"cmudict"`: `n=None, n_validation=2000, n_test=2000, stress=False, seed=0` (the extra `speech`).
             - `"speechcommands"`: `words=None, rate=16000, limit=None, path=None, download=False`.
 
     Returns:
         `Text` for text, `Sequences` for the synthetic tasks, `TrainTest` for images and sound, `Waves` for
-        recordings of unequal lengths, `Speech` for utterances with transcripts.
+        recordings of unequal lengths, `Speech` for utterances with transcripts, `Pronunciations` for words and
+        their phonemes.
 
     Raises:
         InputError: an unknown name or option, an option out of range, or missing files.

@@ -25,9 +25,9 @@ def text(
         source: a file, a folder, or the text itself: a string with a line end, or of more than 1,000 characters, or
             any string by `Text.from_string`. Files of a folder are read in the order of their paths, a blank line
             between them. Files that `encoding` cannot read are left out, with a warning; `.skipped` names them.
-        tokenizer: "char", "byte" (of UTF-8), "bpe:1000" (byte-pair encoding of so many symbols, learned from the
-            training part alone; needs the package `tokenizers`), a tokenizer of `hbll_seq.text`, or any object with
-            `encode(text)` and `decode(symbols)`.
+        tokenizer: "char", "byte" (of UTF-8), "word:5000" (its most frequent words) or "bpe:1000" (byte-pair encoding
+            of so many symbols, by the package `tokenizers`), both learned from the training part alone; a tokenizer of
+            `hbll_seq.text`, or any object with `encode(text)` and `decode(symbols)`.
         valid: share of the characters for `valid`.
         test: share for `test`; 0 for none.
         pattern: files of a folder, as `Path.rglob` has it: "*.txt" are those of all folders inside, too.

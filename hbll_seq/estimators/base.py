@@ -69,7 +69,10 @@ class SequenceEstimator(sklearn_base.BaseEstimator):  # type: ignore[name-define
         scaled = [(one - self.mean_) / self.scale_ for one in found]
         return [torch.from_numpy(np.ascontiguousarray(one)) for one in fill(scaled, self.missing)]
 
-    def _train(self, x: Any, y: np.ndarray[Any, Any], outputs: int, objective: Objective, weight: Any) -> None:
+    def _train(
+        self, x: Any, y: np.ndarray[Any, Any], outputs: int, objective: Objective, weight: Any,
+        names: list[str] | None = None,
+    ) -> None:  # fmt: skip
         found = self._sequences(x)
         if len(found) != len(y):
             raise InputError("y", f"{len(y)} targets", f"{len(found)}, one a sequence")
@@ -89,6 +92,7 @@ class SequenceEstimator(sklearn_base.BaseEstimator):  # type: ignore[name-define
             objective=objective, input_kind="features", timescale=self.timescale, seed=int(seed),
             dropout=self.dropout, norm=self.norm, residual=self.residual, bidirectional=self.bidirectional,
         )  # fmt: skip
+        model.label_names = names
         self.history_ = fit(
             model, inputs, torch.from_numpy(y), loss=self.loss, rule=self.rule, rule_options=self.rule_options,
             steps=self.steps, epochs=self.epochs if self.steps is None else None, batch_size=self.batch_size,

@@ -30,7 +30,7 @@ class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # ty
 
     Attributes:
         classes_: `(C,)` the labels, sorted.
-        model_: the trained `SequenceModel`.
+        model_: the trained `SequenceModel`; `label_names` are the labels as strings.
         history_: the `History` of its training.
         n_features_in_: D.
         mean_, scale_: `(D,)` of the training data.
@@ -52,7 +52,9 @@ class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # ty
         if len(self.classes_) < 2:
             raise InputError("y", f"one class, {self.classes_[0]!r}", "at least two")
         weight = self._weights(labels, sample_weight)
-        self._train(X, index.astype(np.int64), len(self.classes_), "cross_entropy", weight)
+        self._train(
+            X, index.astype(np.int64), len(self.classes_), "cross_entropy", weight, [str(c) for c in self.classes_]
+        )
         return self
 
     def _weights(self, labels: np.ndarray[Any, Any], sample_weight: Any) -> Any:

@@ -7,6 +7,7 @@ from hbll_seq.models.any_module import AnyModule as AnyModule
 from hbll_seq.models.audio import AudioClassifier as AudioClassifier
 from hbll_seq.models.audio import AudioTagger as AudioTagger
 from hbll_seq.models.charlm import CharLM as CharLM
+from hbll_seq.models.ctc_decoding import ctc_decode as ctc_decode
 from hbll_seq.models.gpt import GPT as GPT
 from hbll_seq.models.language import LanguageModel as LanguageModel
 from hbll_seq.models.layered import Layered as Layered

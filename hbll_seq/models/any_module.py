@@ -172,6 +172,11 @@ class AnyModule(TimeModel):
         return float(self.latest.weight)
 
     @property
+    def takes_names(self) -> bool:
+        """See `Model`."""
+        return self.own is not None and self.own.takes_names and self.loss.kind == "labels"
+
+    @property
     def losses_add(self) -> bool:
         """See `Model`."""
         return self.loss.summed
@@ -197,7 +202,7 @@ class AnyModule(TimeModel):
         self, x: Any, y: Any, *, mask: Any, window: int | None, ignore_index: int, weight: Any = None
     ) -> Source:
         """See `Model`."""
-        kind, own = self.loss.kind, self.own
+        kind, own, y = self.loss.kind, self.own, self.targets(y)
         if self.loss.ignored not in (None, -100):
             ignore_index = int(self.loss.ignored or 0)
         reading = Reading(kind, dtype_of(self.module), self.loss.check_targets)

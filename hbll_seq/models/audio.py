@@ -35,12 +35,12 @@ class Listening(NamedTuple):
 
 class _Audio(SequenceModel):
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], task: Any, augment: Augment | dict[str, Any] | None, /,
-        **options: Any,
+        self, classes: int | list[str], front: Front | dict[str, int | str], task: Any,
+        augment: Augment | dict[str, Any] | None, /, **options: Any,
     ) -> None:  # fmt: skip
         self.front = front if isinstance(front, Front) else make(front)
         self.augment = augment_from(augment)
-        classes = integer("classes", classes)
+        classes = classes if isinstance(classes, list | tuple) else integer("classes", classes)
         decided = {"input_size": self.front.size, "output_size": classes, "task": task, "input_kind": "features"}
         options = own_options(options, "the front end, `classes` and the class decide it", decided)
         super().__init__(self.front.size, classes, task=task, input_kind="features", **options)
@@ -52,7 +52,7 @@ class _Audio(SequenceModel):
                 raise InputError("augment", f"speed={self.augment.speed}", "0: targets belong to time steps")
         if self._config is not None:
             extra = {} if self.augment is None else {"augment": self.augment.config()}
-            self._config = {"classes": classes, "front": self.front.config(), **extra, **options}
+            self._config = {"classes": self.output_size, "front": self.front.config(), **extra, **options}
 
     def prepare(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the inputs of `fit`: time steps `(n, T, D)` and lengths `(n,)`; see `Front.__call__` for errors."""
@@ -124,7 +124,7 @@ class AudioClassifier(_Audio):
     """A model of one label per recording.
 
     Args:
-        classes: number of labels V.
+        classes: number of labels V, or their names.
         front: a `hbll_seq.audio.Front` (raw frames or log-mel), or its `config()`.
         augment: a `hbll_seq.audio.Augment`: fresh copies of the sounds in every epoch of `fit`, from its seed. Sounds
             are given to `fit` as a list of waves then. Held-out data, `evaluate` and `predict` are left alone.
@@ -132,8 +132,8 @@ class AudioClassifier(_Audio):
     """
 
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], *, augment: Augment | dict[str, Any] | None = None,
-        **options: Any,
+        self, classes: int | list[str], front: Front | dict[str, int | str], *,
+        augment: Augment | dict[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(classes, front, "sequence", augment, **options)
 
@@ -143,7 +143,7 @@ class AudioTagger(_Audio):
     """A model of one label per time step; arguments as for `AudioClassifier`, but no augmentation by speed."""
 
     def __init__(
-        self, classes: int, front: Front | dict[str, int | str], *, augment: Augment | dict[str, Any] | None = None,
-        **options: Any,
+        self, classes: int | list[str], front: Front | dict[str, int | str], *,
+        augment: Augment | dict[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(classes, front, "step", augment, **options)

@@ -15,6 +15,7 @@ from hbll_seq.data.expected import Task as Task
 from hbll_seq.data.inputs import as_sequences, as_source
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
+from hbll_seq.models.label_names import numbered
 
 
 class Model(nn.Module):
@@ -29,6 +30,7 @@ class Model(nn.Module):
         output_size: classes or symbols V, or values C.
         input_shape: shape of one input of kind "array".
         context: most time steps of a sequence, or None for any.
+        label_names: the name of every class, in order, or None; `fit` finds them where targets are strings.
         own_loss: name of the loss that belongs to the model, which takes no other; None for a model of `objective`.
     """
 
@@ -40,6 +42,7 @@ class Model(nn.Module):
     output_size: int
     input_shape: tuple[int, ...] = ()
     context: int | None = None
+    label_names: list[str] | None = None
     own_loss: ClassVar[str | None] = None
 
     def __prepare_scriptable__(self) -> "Model":
@@ -83,7 +86,21 @@ class Model(nn.Module):
         Raises:
             InputError: names the argument, the value given and the value expected.
         """
-        return as_source(x, y, self, mask=mask, window=window, ignore_index=ignore_index)
+        return as_source(x, self.targets(y), self, mask=mask, window=window, ignore_index=ignore_index)
+
+    @property
+    def takes_names(self) -> bool:
+        """Whether targets may be the names of classes."""
+        return self.objective == "cross_entropy" and self.task != "next" and self.own_loss is None
+
+    def targets(self, y: Any) -> Any:
+        """Return targets, names as the numbers of their classes.
+
+        Raises:
+            InputError: see `numbered`.
+        """
+        inner = self.inner
+        return numbered(y, inner) if self.takes_names and isinstance(inner, Model) else y
 
     def augmented(self, source: Source, x: Any) -> Source:
         """Return the source of x, a form of `fit`; a model of sound makes its training batches anew."""

@@ -7,13 +7,45 @@ al. 2014, arXiv:1408.2873). With a beam as wide as there are texts it is exact (
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from hbll_seq.data.scalars import integer
+from hbll_seq.data.tensors import as_tensor
+from hbll_seq.errors import InputError
+
 BLANK = 0
 NEVER = -math.inf
+
+
+def ctc_decode(scores: Tensor, lengths: Any = None, *, width: int | None = None) -> list[list[int]]:
+    """Return the labels of every sequence of a batch, in a loop of your own.
+
+    Args:
+        scores: `(B, T, V)` logits or log-probabilities, the blank first (`nn.CTCLoss(blank=0)`).
+        lengths: `(B,)` time steps that count; None: all.
+        width: prefixes of a beam search; None: the best path, which is faster.
+
+    Raises:
+        InputError: other shapes, lengths out of range, or a width below 1.
+    """
+    if not isinstance(scores, Tensor) or scores.ndim != 3 or not scores.is_floating_point():
+        came = f"{scores.dtype} of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise InputError("scores", came, "float (B, T, V)")
+    steps = [scores.shape[1]] * len(scores) if lengths is None else as_tensor(lengths, "lengths").tolist()
+    if (
+        not isinstance(steps, list)
+        or len(steps) != len(scores)
+        or any(n not in range(scores.shape[1] + 1) for n in steps)
+    ):
+        raise InputError("lengths", f"{steps}", f"{len(scores)} whole numbers from 0 to {scores.shape[1]}")
+    rows = [row[: int(n)].detach() for row, n in zip(scores, steps, strict=True)]
+    if width is None:
+        return [[run.label for run in best_path(row)] for row in rows]
+    width = integer("width", width)
+    return [list(beam(row.log_softmax(-1), width)[0][0]) for row in rows]
 
 
 class Run(NamedTuple):

@@ -36,7 +36,10 @@ class GivenMetrics:
         metrics = {} if metrics is None else metrics
         if not isinstance(metrics, Mapping):
             raise InputError(
-                "metrics", type(metrics).__name__, "a dict from names to callables or torchmetrics objects"
+                "metrics",
+                type(metrics).__name__,
+                "a dict from names to callables or torchmetrics objects; loss, "
+                "accuracy and perplexity are reported without it",
             )
         self._all: dict[str, Any] = dict(metrics)
         self._count: dict[str, int] = {}

@@ -21,6 +21,7 @@ from hbll_seq.models.aliases import with_aliases
 from hbll_seq.models.base import Objective, Task
 from hbll_seq.models.in_steps import StepModel
 from hbll_seq.models.interlayer import BetweenOptions, stand_between, with_dropout
+from hbll_seq.models.label_names import check_names
 from hbll_seq.models.registry import remember
 from hbll_seq.nn.stack import run_stack
 
@@ -35,7 +36,7 @@ class SequenceModel(StepModel):
 
     Args:
         input_size: number of symbols (integer input) or of features D (float input).
-        output_size: classes or symbols V (cross-entropy), or values C (regression).
+        output_size: classes or symbols V (cross-entropy), or values C (regression); or the names of V classes.
         hidden: state units d; `hidden_size` is understood too, and `num_layers` for `layers`.
         cell: "gru", "lstm", "elman" (or "rnn"), "mingru"; an `nn.GRU`/`nn.LSTM`/`nn.RNN`, adopted unchanged; or a
             module with `forward(x, h) -> h` and an attribute `hidden_size` (an `nn.ModuleList` of these is a
@@ -73,7 +74,7 @@ class SequenceModel(StepModel):
     def __init__(
         self,
         input_size: int,
-        output_size: int,
+        output_size: int | list[str],
         *,
         hidden: int = 128,
         cell: str | nn.Module = "gru",
@@ -92,6 +93,11 @@ class SequenceModel(StepModel):
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
+        if isinstance(output_size, list | tuple):
+            if objective != "cross_entropy" or task == "next":
+                raise InputError("output_size", "names for a model without classes", "an integer >= 1")
+            self.label_names = check_names(output_size, "output_size")
+            output_size = len(output_size)
         input_size, output_size = integer("input_size", input_size), integer("output_size", output_size)
         hidden, layers = integer("hidden", hidden), integer("layers", layers)
         embedding = None if embedding is None else integer("embedding", embedding, extra=", or None")

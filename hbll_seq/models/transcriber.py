@@ -203,6 +203,10 @@ class Transcriber(TranscriberUse, TimeModel):
         """
         if mask is not None:
             raise InputError("mask", "given", "None: a transcript counts whole")
+        if window is not None:
+            raise InputError("window", f"{window!r}"[:80], "None: an utterance is read whole")
+        if ignore_index != -100:
+            raise InputError("ignore_index", f"{ignore_index!r}"[:80], "-100, its default: a transcript counts whole")
         if y is None:
             raise InputError("y", "None", "transcripts: a list of strings, one for each wave")
         count = len(y) if hasattr(y, "__len__") else 0

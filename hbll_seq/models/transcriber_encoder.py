@@ -205,6 +205,8 @@ class Encoder(nn.Module):
                     x = functional.pad(x, (0, -(x.shape[-1] - window.left()) % window.stride))
                 count = max(0, (x.shape[-1] - window.left()) // window.stride)
                 left.append(x[..., count * window.stride :])
+                if not count and where is not None and not end:  # nothing new for the stages after this one
+                    return x.new_zeros(0, self.width), Encoded([*left, *kept], mean)
                 x = module.outputs(x[..., : window.left() + count * window.stride], stage) if count else x.new_zeros(
                     1, module.conv.out_channels, 0
                 )  # fmt: skip
@@ -212,6 +214,27 @@ class Encoder(nn.Module):
             if module is self.filters:
                 x, mean = self._normalised_on(x, mean)
         return x, Encoded(left, mean)
+
+    def unlike(self, where: Encoded) -> str | None:
+        """Return what of a position `stream` cannot have left, or None."""
+        kept = list[tuple[int, int, int]]()  # channels, fewest and most time steps
+        for module in [*([] if self.filters is None else [self.filters]), *self.convolutions]:
+            assert isinstance(module, Filters | Convolution)
+            channels = module.conv.in_channels
+            for window in module.windows:
+                kept.append((channels, window.left(), window.left() + window.stride - 1))
+                channels = module.conv.out_channels
+        shapes = [tuple(one.shape) for one in where.kept]
+        if len(shapes) != len(kept) or any(
+            shape[:2] != (1, channels) or not low <= shape[2] <= high
+            for shape, (channels, low, high) in zip(shapes, kept, strict=True)
+        ):
+            return f"encoder outputs of shapes {shapes}"
+        mean = None if where.mean is None else tuple(where.mean.value.shape)
+        wanted = None if self.level is None else tuple(self.level.shape)
+        if mean is None and self.filters is not None:  # these may not have had an output yet
+            return None
+        return None if mean == wanted else f"a running mean of shape {mean}"
 
     def _normalised_on(self, x: Tensor, mean: Mean | None) -> tuple[Tensor, Mean | None]:
         if self.level is None or not len(x):

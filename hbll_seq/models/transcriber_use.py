@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hbll_seq.audio import Front
 from hbll_seq.audio.error_rates import Unit, error_rate
-from hbll_seq.audio.samples import as_samples, as_waves
+from hbll_seq.audio.samples import as_waves
 from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.scalars import choice, flag, integer
 from hbll_seq.data.streaming import check_state
@@ -215,24 +215,32 @@ class TranscriberUse(nn.Module):
             end: whether the sound ends here: the last, unfinished time step is filled with zeros.
 
         Raises:
-            InputError: samples that are not finite or of no known range, a `where` that `listen` did not return, or a
-                bidirectional model.
+            InputError: samples that are not finite or of no known range, a `where` that `listen` did not return or that
+                a model of other shapes returned, or a bidirectional model.
         """
         self.recurrent.check_causal("listen")
         like = self.recurrent.readout.weight
         where = Hearing(torch.zeros(0), 0, None, None, BLANK, 0, 0) if where is None else where
         if not isinstance(where, Hearing):
             raise InputError("where", type(where).__name__, "what `listen` returned, or None")
-        state = where.state
-        if state is not None:
-            state = check_state(state, [(1, cell.state_size) for cell in self.recurrent.cells], like)
-        steps, waiting = self.front.stream(as_samples(chunk, "chunk", least=0), where.waiting)
+        if len(where.waiting) >= self.front.window:
+            raise _other(f"{len(where.waiting)} samples that wait")
+        steps, waiting = self.front.stream(chunk, where.waiting)
         heard = where.heard + len(steps)
         if flag("end", end):
             steps, waiting = torch.cat([steps, self.front.flush(waiting, heard)]), waiting[:0]
+        elif not len(steps):  # most chunks that are shorter than a time step
+            return Heard("", [], like.new_zeros(0, self.recurrent.output_size)), where._replace(waiting=waiting)
+        if where.encoded is not None and (came := self.encoder.unlike(where.encoded)):
+            raise _other(came)
         encoded, after = self.encoder.stream(steps.to(like), where.encoded, end=end)
-        scores = like.new_zeros(0, self.recurrent.output_size)
+        scores, state = like.new_zeros(0, self.recurrent.output_size), where.state
         if len(encoded):
+            if state is not None:
+                sizes = [(1, cell.state_size) for cell in self.recurrent.cells]
+                if [tuple(one.shape) for one in state] != sizes:
+                    raise _other(f"states of shapes {[tuple(one.shape) for one in state]}")
+                state = check_state(state, sizes, like)
             out, state = self.recurrent.advance_all(encoded[None], state)
             scores = out[0]
         runs, last = _continued(scores, where.last)
@@ -262,3 +270,7 @@ def _continued(scores: Tensor, last: int) -> tuple[list[Run], int]:
     if runs and last != BLANK and runs[0].first == 0 and runs[0].label == last:
         runs = runs[1:]
     return runs, int(scores[-1].argmax())
+
+
+def _other(came: str) -> InputError:
+    return InputError("where", f"the position of another model: {came}", "what `listen` of this model returned")

@@ -24,4 +24,5 @@ from hbll_seq.rules.execute import forward_backward_state as forward_backward_st
 from hbll_seq.rules.hbll import HBLL as HBLL
 from hbll_seq.rules.published.algorithm_1 import LayeredHBLLv1 as LayeredHBLLv1
 from hbll_seq.rules.published.hbll_v1 import HBLLv1 as HBLLv1
+from hbll_seq.rules.smt import SMT as SMT
 from hbll_seq.rules.tbptt import TBPTT as TBPTT

@@ -49,6 +49,7 @@ class Rule(Generic[M]):
         spans_time: whether it trains where the time steps of a batch are spread over ranks (`hbll_seq.distributed`).
         carries_state: whether `step` starts from `batch.state` and reports the state after the batch
             (`StepResult.state`). `fit(..., stateful=True)` needs such a rule.
+        rate: learning rate of the rule's own parameters, in units of the model's; `fit` reads it after `setup`.
 
     Raises:
         InputError: the definition of a subclass whose `step` takes no `progress`.
@@ -59,6 +60,7 @@ class Rule(Generic[M]):
     family: ClassVar[str] = "recurrent"
     carries_state: ClassVar[bool] = False
     spans_time: ClassVar[bool] = False
+    rate: float = 1.0
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a `step` that `fit` cannot call, at its definition instead of hours later."""
@@ -88,6 +90,9 @@ class Rule(Generic[M]):
         """Prepare for the longest sequence, `longest` time steps; `fit` calls this once before `setup` if it knows
         them.
         """
+
+    def plan(self, passes: float) -> None:
+        """Prepare for a run of `passes` passes over its data; `fit` calls this once before `setup` if it knows them."""
 
     def unit(self, steps: int, batch: int) -> int:
         """Return the time steps at multiples of which a batch of `batch` sequences of `steps` may be cut into spans."""

@@ -11,3 +11,4 @@ from hbll_seq.text.made import as_tokenizer as as_tokenizer
 from hbll_seq.text.made import from_config as from_config
 from hbll_seq.text.made import made_for as made_for
 from hbll_seq.text.outside import OutsideTokenizer as OutsideTokenizer
+from hbll_seq.text.words import WordTokenizer as WordTokenizer

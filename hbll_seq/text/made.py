@@ -9,8 +9,9 @@ from hbll_seq.text.bpe import BPETokenizer
 from hbll_seq.text.byte import ByteTokenizer
 from hbll_seq.text.character import CharTokenizer
 from hbll_seq.text.outside import OutsideTokenizer
+from hbll_seq.text.words import WordTokenizer
 
-FORMS = '"char", "byte", "bpe:1000" (any number of symbols), or an object with encode and decode'
+FORMS = '"char", "byte", "word", "word:5000", "bpe:1000" (any number of symbols), or an object with encode and decode'
 
 
 def as_tokenizer(value: Any) -> Tokenizer:
@@ -34,20 +35,24 @@ def made_for(value: Any, whole: str, train: str) -> Tokenizer:
     """Make the tokenizer of a text.
 
     Args:
-        value: "char", "byte", "bpe:V", a tokenizer, or an object of another package.
+        value: "char", "byte", "word" (those that occur twice), "word:V", "bpe:V", a tokenizer, or an object of another
+            package.
         whole: the text; "char" has all its characters, so that no part has an unknown one.
-        train: its training part; "bpe:V" learns from it alone.
+        train: its training part; "word", "word:V" and "bpe:V" learn from it alone.
 
     Raises:
         InputError: anything else.
     """
     if value == "char":
         return CharTokenizer.of(whole)
-    if isinstance(value, str) and value.startswith("bpe:"):
-        size = value.removeprefix("bpe:").replace("_", "").replace(",", "")
+    if value == "word":
+        return WordTokenizer.train(train)
+    if isinstance(value, str) and value.startswith(("bpe:", "word:")):
+        kind, _, size = value.partition(":")
+        size = size.replace("_", "").replace(",", "")
         if not (size.isascii() and size.isdigit()):
             raise InputError("tokenizer", repr(value), FORMS)
-        return BPETokenizer.train(train, int(size))
+        return (BPETokenizer if kind == "bpe" else WordTokenizer).train(train, int(size))
     if isinstance(value, str) and value != "byte":
         raise InputError("tokenizer", repr(value), FORMS)
     if value is None or isinstance(value, int | float):
@@ -72,8 +77,12 @@ def from_config(config: Any, given: Any = None) -> Tokenizer:
         return ByteTokenizer()
     if kind == BPETokenizer.kind:
         return BPETokenizer(config.get("model"))
+    if kind == WordTokenizer.kind:
+        return WordTokenizer(config.get("words"))
     if kind != OutsideTokenizer.kind:
-        raise InputError("tokenizer", f"a saved tokenizer of kind {kind!r}", '"char", "byte", "bpe" or "outside"')
+        raise InputError(
+            "tokenizer", f"a saved tokenizer of kind {kind!r}", '"char", "byte", "bpe", "word" or "outside"'
+        )
     if given is None:
         came = f"None for a model with a tokenizer of another package, {config.get('name')}"
         raise InputError("tokenizer", came, "that object: hs.load(path, tokenizer=...)")

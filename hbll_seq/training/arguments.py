@@ -25,6 +25,7 @@ from hbll_seq.data.streaming import check_state
 from hbll_seq.data.streams import Streams, as_streams
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model
+from hbll_seq.models.label_names import unpacked
 from hbll_seq.models.recurrent import SequenceModel
 
 # arguments of `fit` and `gradient` besides a rule's options; a test compares them with the signatures
@@ -95,6 +96,14 @@ def training_steps(steps: Any, epochs: Any, source: Source, batch_size: int, acc
         return integer("steps", steps)
     many = 1.0 if epochs is None else positive("epochs", epochs, ", or None")
     return max(1, round(many * source.steps_per_epoch(batch_size) / accumulate))
+
+
+def run_passes(total: int, source: Source, batch_size: int, accumulate: int) -> float | None:
+    """Return how often a run of `total` updates passes over its data, or None for a loader without a length."""
+    try:
+        return total * accumulate / source.steps_per_epoch(batch_size)
+    except InputError:
+        return None
 
 
 def rule_arguments(rule: Any, options: dict[str, Any], shared: Any, family: str) -> dict[str, Any]:
@@ -184,9 +193,10 @@ def split_validation(
         x, y = validation
         if getattr(model, "task", None) == "next" and y is not None:
             x, y = (x, y), None  # (x, lengths)
+    x, y = unpacked(x, y)
     try:
         if isinstance(source, Streams):  # one state for all windows: their size does not matter
-            return source, as_streams(x, y, model, ignore_index=ignore_index)
+            return source, as_streams(x, model.targets(y), model, ignore_index=ignore_index)
         held_out = model.make_source(x, y, mask=None, window=window, ignore_index=ignore_index)
         if isinstance(held_out, Loader) and next(held_out.in_order(1), None) is None:  # checks its first batch
             raise InputError("x", "a DataLoader without batches", "at least one batch")

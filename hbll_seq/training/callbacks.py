@@ -18,7 +18,7 @@ from hbll_seq.training.history import History
 from hbll_seq.training.loggers import BestCheckpoint as BestCheckpoint
 from hbll_seq.training.loggers import CSVLogger as CSVLogger
 from hbll_seq.training.loggers import TensorBoard as TensorBoard
-from hbll_seq.training.loggers import sign_of
+from hbll_seq.training.loggers import latest, sign_of
 
 HOOKS = ("on_fit_begin", "on_step_end", "on_validation", "on_fit_end")
 
@@ -60,10 +60,7 @@ class EarlyStopping:
 
     def on_validation(self, run: History, step: int) -> bool:
         """Compare with the best so far; return True when patience is used up."""
-        values = run.history.get(self.monitor)
-        if not values:
-            raise InputError("monitor", repr(self.monitor), f"one of {sorted(run.history)}")
-        value = self.sign * values[-1]
+        value = self.sign * latest(run, self.monitor)
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
             if self.restore_best_weights and run.model is not None:

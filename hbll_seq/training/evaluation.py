@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
 from hbll_seq.models.any_module import AnyModule, as_evaluated
 from hbll_seq.models.base import Model
+from hbll_seq.models.label_names import as_names, unpacked
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score, score_on
 from hbll_seq.models.symbol_text import SymbolText
@@ -74,13 +75,14 @@ def evaluate(
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
     """
+    x, y = unpacked(x, y)
     batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
     any_cut = not isinstance(judged, AnyModule) or (judged.loss.known and judged.metrics.by_target)
     reader = judged.own if isinstance(judged, AnyModule) and judged.own is not None else judged
     long = window is None and y is None and mask is None and carries(reader) and is_text(x, reader)
     if any_cut and (long if stateful is None else flag("stateful", stateful)):
         check_stateful(reader)
-        source: Source = as_streams(x, y, reader, mask=mask, window=window, ignore_index=ignore_index)
+        source: Source = as_streams(x, judged.targets(y), reader, mask=mask, window=window, ignore_index=ignore_index)
     else:
         if stateful is not None and flag("stateful", stateful):
             check_stateful(judged)
@@ -152,10 +154,24 @@ def _scored(model: Model, source: Source, batch_size: int) -> Iterator[tuple[Bat
         yield batch, loss, out
 
 
+@overload
 def predict(
     model: nn.Module, x: Any, *, batch_size: int = 64, probabilities: bool = False, stateful: bool = False,
-    window: int | None = None,
-) -> Tensor | list[Tensor]:  # fmt: skip
+    window: int | None = None, labels: Literal[False] = False,
+) -> Tensor | list[Tensor]: ...  # fmt: skip
+
+
+@overload
+def predict(
+    model: nn.Module, x: Any, *, batch_size: int = 64, probabilities: bool = False, stateful: bool = False,
+    window: int | None = None, labels: bool,
+) -> Tensor | list[Tensor] | list[Any]: ...  # fmt: skip
+
+
+def predict(
+    model: nn.Module, x: Any, *, batch_size: int = 64, probabilities: bool = False, stateful: bool = False,
+    window: int | None = None, labels: bool = False,
+) -> Tensor | list[Tensor] | list[Any]:  # fmt: skip
     """Return the predictions of the deployed chain.
 
     Args:
@@ -167,6 +183,8 @@ def predict(
         stateful: read x, one long text or series or a batch of equal lengths, in windows with a carried state. The
             predictions are those of the whole; the memory beside them is that of a window.
         window: time steps read at a time with `stateful`; None for about 4,000.
+        labels: return the names of the most likely classes, for a model with `label_names`, in place of the scores:
+            a list of strings for task "sequence", else a list of them for each sequence.
 
     Returns:
         On the CPU. Task "sequence": `(N, V)`. Otherwise `(N, T, V)`, or a list of `(T_i, V)` if lengths differ. With
@@ -176,8 +194,15 @@ def predict(
     Raises:
         InputError: as `fit`, before anything is computed.
     """
-    batch_size = integer("batch_size", batch_size)
+    batch_size, x = integer("batch_size", batch_size), unpacked(x, None)[0]
     model = model.inner if isinstance(model, AnyModule) else model
+    names = getattr(model, "label_names", None) if isinstance(model, Model) else None
+    if flag("labels", labels):
+        if names is None or probabilities:
+            wanted = "probabilities=False" if names else "a model that `fit` trained on names, or with label_names set"
+            raise InputError("labels", "True beside probabilities" if names else "True", wanted)
+        scores = predict(model, x, batch_size=batch_size, stateful=stateful, window=window)
+        return [as_names(one, names) for one in scores]
     if not isinstance(model, nn.Module):
         raise InputError("model", shown(model), "a model of this package, or any torch.nn.Module")
     if not isinstance(model, Model):

@@ -14,6 +14,7 @@ from hbll_seq import rules
 from hbll_seq.data.scalars import flag
 from hbll_seq.distributed.ranks import make_ranks
 from hbll_seq.models.any_module import as_model
+from hbll_seq.models.label_names import learned_names
 from hbll_seq.training.history import History
 from hbll_seq.training.loop import train
 from hbll_seq.training.prepare import prepare
@@ -38,7 +39,7 @@ def fit(
         model: a model of this package, or any module `forward(x)` or `forward(x, lengths)` that returns outputs, or
             `(outputs, lengths)` where it shortens time (docs/howto/own-model.md); trained in place.
         x: sequences, in any form of docs/howto/data.md (`hbll_seq.data.inputs`).
-        y: their targets (`hbll_seq.data.targets`); None for next-step prediction.
+        y: their targets (`hbll_seq.data.targets`), or names of classes, which the model keeps; None for the next step.
         mask: `(N, T)` bool, True where a time step's target counts; None: all count.
         ignore_index: label of time steps whose targets do not count.
         window: time steps of windows cut from one long text; None for 256, or the model's context if less.
@@ -89,7 +90,7 @@ def fit(
         LostRankError: another process failed. The model holds the weights of its last update.
     """
     trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
-    with trained.in_run(flag("convert", convert)):
+    with trained.in_run(flag("convert", convert)), learned_names(trained, x, y) as (x, y):
         return train(prepare(
             trained, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
             rule_options=rule_options, options=options, sample_weight=sample_weight, convert=convert,

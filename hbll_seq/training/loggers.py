@@ -133,10 +133,7 @@ class BestCheckpoint:
 
     def on_validation(self, run: History, step: int) -> None:
         """Save the model if it is the best so far."""
-        values = run.history.get(self.monitor)
-        if not values:
-            raise InputError("monitor", repr(self.monitor), f"one of {sorted(run.history)}")
-        value = values[-1]
+        value = latest(run, self.monitor)
         better = self.sign * value < self.sign * self.best
         if run.model is not None and (better or (math.isnan(self.best) and not math.isnan(value))):
             save(run.model, self.path)
@@ -149,6 +146,18 @@ class BestCheckpoint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state_dict`."""
         self.best, self.step = state["best"], state["step"]
+
+
+def latest(run: History, monitor: str) -> float:
+    """Return the latest figure of a name; "accuracy" is found as "val_accuracy" where training has none.
+
+    Raises:
+        InputError: the history has no such figure.
+    """
+    values = run.history.get(monitor) or run.history.get(f"val_{monitor}")
+    if not values:
+        raise InputError("monitor", repr(monitor), f"one of {sorted(run.history)}")
+    return float(values[-1])
 
 
 def sign_of(monitor: Any, mode: Any) -> float:

@@ -26,6 +26,7 @@ from hbll_seq.training.arguments import (
     pick_device,
     positive,
     rule_arguments,
+    run_passes,
     split_validation,
     training_steps,
 )
@@ -141,7 +142,7 @@ def prepare(
         check_stateful(model, learner)
         if accumulate != 1:
             raise InputError("accumulate", f"{accumulate} beside stateful=True", "1: a window starts where one ended")
-        whole: Source = as_streams(x, y, model, mask=mask, window=window, ignore_index=ignore_index)
+        whole: Source = as_streams(x, model.targets(y), model, mask=mask, window=window, ignore_index=ignore_index)
     else:
         whole = model.make_source(x, y, mask=mask, window=window, ignore_index=ignore_index, weight=sample_weight)
     source, held_out = split_validation(whole, validation, model, window, ignore_index)
@@ -159,8 +160,11 @@ def prepare(
     with training_mode(model):
         model.rehearse(first.to(where), [source] if held_out is None else [source, held_out])
     learner.expect(source.longest())
+    passes = run_passes(total, source, batch_size, accumulate)
+    if passes is not None:
+        learner.plan(passes)
     learner.setup(model, torch.Generator().manual_seed(seed))
-    opt = make_optimizer(optimizer, [*model.parameters(), *learner.parameters()], lr, weight_decay)
+    opt = make_optimizer(optimizer, _trained(model, learner, lr, optimizer), lr, weight_decay)
     lr = lr if opt is not optimizer else float(opt.param_groups[0]["lr"])
     config = dict(
         rule=learner.name, steps=total, batch_size=batch_size, lr=lr, seed=seed, clip=clip,
@@ -187,6 +191,17 @@ def _validate_every(given: int | str, total: int) -> int:
     """Return the updates between validations; "auto" makes about ten."""
     every = integer_or_auto("validate_every", given)
     return max(1, total // 10) if isinstance(every, str) else every
+
+
+def _trained(model: Model, rule: rules.Rule[Any], lr: float, optimizer: Any) -> list[Any]:
+    """Return the parameters to train; as two groups where the rule's own have a rate of their own.
+
+    A ready optimiser has its own groups and rates.
+    """
+    own = rule.parameters()
+    if not own or rule.rate == 1 or isinstance(optimizer, torch.optim.Optimizer):
+        return [*model.parameters(), *own]
+    return [{"params": list(model.parameters())}, {"params": own, "lr": lr * rule.rate}]
 
 
 def _name(value: Any) -> str:

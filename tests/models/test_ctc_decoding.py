@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbll_seq.models.ctc_decoding import Run, align, beam, best_path
+import hbll_seq as hs
+from hbll_seq.models.ctc_decoding import Run, align, beam, best_path, ctc_decode
 
 
 def texts(log_probs):
@@ -85,3 +86,27 @@ def test_a_repeated_label_needs_a_blank_between():
     assert best_path(log_probs.log()) == [Run(1, 0, 0), Run(1, 2, 2)]
     assert beam(log_probs.log(), width=4)[0][0] == (1, 1)
     assert align(log_probs.log(), [1, 1]) == [Run(1, 0, 0), Run(1, 2, 2)]
+
+
+def test_a_batch_decodes_as_its_sequences_alone():
+    batch, lengths = torch.stack([scores(i, 6, 4) for i in range(3)]), [6, 3, 0]
+    for row, n, path, best in zip(
+        batch, lengths, ctc_decode(batch, lengths), ctc_decode(batch, torch.tensor(lengths), width=20), strict=True
+    ):
+        assert path == [run.label for run in best_path(row[:n])]
+        assert tuple(best) == beam(row[:n], 20)[0][0]
+    assert ctc_decode(batch.exp().log().requires_grad_()) == ctc_decode(batch, [6, 6, 6])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: ctc_decode(torch.ones(3, 4)), "scores: got torch.float32 of shape"),
+        (lambda: ctc_decode(torch.ones(1, 3, 4), [4]), r"lengths: got \[4\]"),
+        (lambda: ctc_decode(torch.ones(1, 3, 4), [1, 2]), "expected 1 whole numbers"),
+        (lambda: ctc_decode(torch.ones(1, 3, 4), width=0), "width: got 0"),
+    ],
+)
+def test_what_cannot_be_decoded_is_named(call, says):
+    with pytest.raises(hs.InputError, match=says):
+        call()

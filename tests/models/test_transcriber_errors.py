@@ -59,7 +59,8 @@ def test_bad_validation_data_are_named_too():
 @pytest.mark.parametrize("options, words", [
     ({"loss": "ctc"}, ["loss", "CTC"]), ({"metrics": {"m": lambda out, y: 0}}, ["metrics", "CTC"]),
     ({"mask": np.ones((1, 2), bool)}, ["mask"]), ({"stateful": True}, ["stateful"]),
-    ({"sample_weight": [1, 2]}, ["sample_weight"]),
+    ({"sample_weight": [1, 2]}, ["sample_weight"]), ({"window": 64}, ["window", "64", "whole"]),
+    ({"ignore_index": 0}, ["ignore_index", "-100"]),
 ])  # fmt: skip
 def test_arguments_of_fit_without_a_meaning_here(options, words):
     with pytest.raises(hs.InputError) as error:
@@ -101,6 +102,20 @@ def test_use_of_a_model():
             patch.setattr(one, "_scores", lambda *_: pytest.fail("work began"))
             call()
     assert one.transcribe([torch.zeros(500), torch.ones(1)]) is not None  # silence is no error here
+
+
+def test_the_position_of_another_model_is_refused():
+    one = model(layers=2)
+    where = one.listen(SOUND)[1]
+    for other, word in (
+        (hs.models.Transcriber("abc", LogMel(8000, 12, 16, 8), hidden=8), "wait"),
+        (hs.models.Transcriber("abc", LogMel(8000, 20, 32, 16), hidden=8), "encoder outputs"),
+        (model(layers=2, conv=((64, 5, 2), (64, 3, 1))), "encoder outputs"), (model(layers=2, conv=()), "encoder outputs"),
+        (model(layers=2, normalise=None), "running mean"), (model(), "states"), (model(layers=2, cell="lstm"), "states"),
+    ):  # fmt: skip
+        with pytest.raises(hs.InputError, match=f"where.*another model.*{word}"):
+            other.listen(SOUND, where)
+    assert len(one.listen(SOUND, where)[0].scores)
 
 
 @pytest.mark.parametrize("change, word", [

@@ -15,6 +15,7 @@ from hbll_seq.text import (
     ByteTokenizer,
     CharTokenizer,
     OutsideTokenizer,
+    WordTokenizer,
     as_tokenizer,
     bpe,
     from_config,
@@ -62,6 +63,7 @@ ALL = {
     "char": lambda text: CharTokenizer.of(text + "x"),
     "byte": lambda text: ByteTokenizer(),
     "bpe": lambda text: BPE,
+    "word": lambda text: WordTokenizer.train(text, 1000),
     "outside": lambda text: OutsideTokenizer(Bytes()),
 }
 
@@ -150,6 +152,10 @@ def test_a_tokenizer_of_another_package():
         (lambda: BPETokenizer("{}"), "model: got no JSON of a byte-level BPE"),
         (lambda: BPETokenizer('{"model": {"type": "BPE", "vocab": {"a": 7}, "merges": []}}'), "no JSON of a byte-level"),
         (lambda: made_for("words", "abc", "a"), "tokenizer: got 'words'; expected \"char\""),
+        (lambda: made_for("word:many", "abc", "a"), "tokenizer: got 'word:many'"),
+        (lambda: WordTokenizer(["a", "<unk>"]), "words: got 2 words"),
+        (lambda: WordTokenizer(["<unk>", 3]), "words: got list"),
+        (lambda: WordTokenizer.train("a b", 1), "vocab_size: got 1"),
         (lambda: made_for("bpe:many", "abc", "a"), "tokenizer: got 'bpe:many'"),
         (lambda: made_for(None, "abc", "a"), "tokenizer: got None"),
         (lambda: as_tokenizer("char"), "tokenizer: got 'char'"),
@@ -167,6 +173,16 @@ def test_characters_in_any_order_and_longer_symbols():
     made = CharTokenizer(["<s>", "b", "a", "é"])
     assert made.encode("abé").tolist() == [2, 1, 3] and made.decode([0, 2]) == "<s>a"
     assert made.bytes_of(torch.tensor([0, 3])) == 5
+
+
+def test_words_are_the_frequent_ones_of_the_training_part():
+    made = made_for("word:4", "unseen", " a b a b b c")
+    assert made.words == ["<unk>", " b", " a", " c"], "most frequent first, then in order"
+    assert made.encode("a b c d").tolist() == [0, 1, 3, 0] and made.decode([1, 0]) == " b<unk>"
+    assert made_for("word", "", "a b a b b").words == ["<unk>", " b"]
+    assert from_config(json.loads(json.dumps(made.config()))).words == made.words
+    with pytest.raises(InputError, match="text: got int"):
+        made.encode(3)
 
 
 def test_a_character_twice_is_refused_by_name():

@@ -10,6 +10,7 @@ from runs import QUICK, TEXT, lm
 
 import hbll_seq as hs
 from hbll_seq.training.columns import Columns
+from hbll_seq.training.loggers import latest
 
 VALIDATED = dict(validation=0.2, validate_every=2)
 
@@ -223,3 +224,12 @@ def test_what_is_better_is_known_or_said(make):
     ]:  # fmt: skip
         with pytest.raises(hs.InputError, match=says):
             make(**options)
+
+
+def test_a_figure_of_validations_is_found_without_its_prefix(tmp_path):
+    run = hs.History(lm(), {}, {})
+    run.history.update(val_accuracy=[0.5], loss=[3.0], val_loss=[1.0])
+    best = hs.callbacks.BestCheckpoint(tmp_path / "b", monitor="accuracy")
+    best.on_validation(run, 1)
+    assert best.best == 0.5 and (tmp_path / "b").exists()
+    assert latest(run, "loss") == 3.0, "of training where it has the name"

@@ -6,8 +6,8 @@ with gains of a sixth: over 15 modules nothing arrives, and the heads' own gradi
 modules, the gains rise, and the messages' share with them.
 
 The first update decides how fast the share may rise. Where its messages arrive, local credit is a warm-up: of `RISE`
-updates, however long the run is, and no longer than every example is new. More of it keeps a long run from what depth
-gives. Where messages vanish, it is as long as the run.
+updates, and no longer than every example is new. It pays in runs that see their data once or twice, and costs those
+that pass over it often, so a run of more than `PASSES` passes has none. Where messages vanish, it is as long as the run.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,25 @@ from hbll_seq.rules.depth.repeats import Repeats
 
 ARRIVES = 0.1  # of a message on its way through all modules: with less, heads stay
 RISE = 400  # updates until all credit is the messages', where they arrive
+PASSES = 3.0  # over the data: with more, local credit costs more than its head start gives
 RECENT = 0.1  # weight of an update in the running averages
 
 
 class Credit:
     """Running averages of the modules 2..M, and what follows from them.
 
+    Args:
+        passes: how often the run passes over its data.
+
     Attributes:
         gain: `(M - 1,)` norm of what leaves the module backwards over the norm of what entered; None before any update.
         carry: `(M - 1,)` the multiple of the message that comes nearest to what leaves, in 0..1.5.
-        rising: updates since the first one, where its messages arrived, `RISE` once examples repeat; None where they
-            did not arrive, or before it.
+        rising: updates since the first one, where its messages arrived, `RISE` once examples repeat or where they will
+            often; None where messages did not arrive, or before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, passes: float = 1.0) -> None:
+        self._start = RISE if passes > PASSES else 0
         self.gain: Tensor | None = None
         self.carry: Tensor | None = None
         self.rising: int | None = None
@@ -72,7 +77,7 @@ class Credit:
         self.gain = _mixed(self.gain, (torch.stack([other.dot(other) for _, other in pairs]) / size).sqrt())
         self.carry = _mixed(self.carry, (torch.stack([a.dot(b) for a, b in pairs]) / size).clamp(0.0, 1.5))
         if first and float(self.gain.clamp(max=1.0).prod()) >= ARRIVES:
-            self.rising = 0
+            self.rising = self._start
         if self.rising is not None:
             self.rising += 1
 

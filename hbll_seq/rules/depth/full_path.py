@@ -73,11 +73,12 @@ class FullPath:
     ) -> None:  # fmt: skip
         self.discount, self.execution, self.batched = discount, execution, batched
         self.sweeps, self.feedback = sweeps, feedback
+        self.passes = 1.0  # over the data of a run; a loop of one's own says nothing, and repeats are seen as they come
         self.reset()
 
     def reset(self) -> None:
         """Forget what was measured of a model."""
-        self.credit = Credit()
+        self.credit = Credit(self.passes)
         self._bank: tuple[Layered, Bank] | None = None
         self._updates = self._failed = self._until = 0
 

@@ -43,8 +43,9 @@ class LayeredHBLL(Rule[Layered]):
         discount: only "full": factor on the message that enters a node, 0 to 1; its own head's loss has the rest. 1
             gives backpropagation's gradient, 0 local losses. "auto" measures the gain of every module (`credit.py`).
             Where the first update's messages arrive, it rises to 1 within 400 updates, or with `progress` where that is
-            faster, and is 1 once half of a batch's examples were in an earlier batch. Elsewhere it is `progress`, and
-            less for modules on which messages vanish.
+            faster, and is 1 once half of a batch's examples were in an earlier batch; in a run by `fit` of more than
+            three passes over the data it is 1 from the second update on. Elsewhere it is `progress`, and less for
+            modules on which messages vanish.
         execution: only "full": "sequential" finds states and messages in order; "exact-forward" the states in order and
             the messages of all modules at once; "parallel" both at once. "auto" is "sequential": on two cores nothing
             is faster, and no GPU was measured. The gradient is the same within the tolerances.
@@ -94,6 +95,11 @@ class LayeredHBLL(Rule[Layered]):
 
     def _any(self, tree: float) -> AnyPath:
         return AnyPath(sweeps=self.sweeps, tree=tree, batched=self.batched)
+
+    def plan(self, passes: float) -> None:
+        """See `Rule.plan`. A full path's credit is whole at once where examples come back often (`credit.py`)."""
+        if isinstance(self.trainer, FullPath):
+            self.trainer.passes = passes
 
     def setup(self, model: Layered, generator: torch.Generator) -> None:
         """Forget everything learned of another model."""

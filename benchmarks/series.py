@@ -1,0 +1,129 @@
+"""Classes of short series: `SequenceClassifier` beside the same network in plain torch.
+
+JapaneseVowels (9 speakers), BasicMotions (4 movements) and OSULeaf (6 leaves) come in the wheel of aeon 1.6.0, which is
+read as an archive; neither aeon nor what it needs is installed:
+
+    pip download aeon==1.6.0 --no-deps -d build
+    python -m benchmarks.series --wheel build/aeon-1.6.0-py3-none-any.whl
+
+Both sides start from the same weights and see the same batches in the same order, under the same optimiser, schedule
+and clipping. The plain side is `nn.GRU`, a `nn.Linear` on the output of each series' last time step, and autograd.
+Accuracy is that of the archive's own test part. A method made for this kind of data (ROCKET and its successors) is
+better on all three; the comparison here says only that the estimator loses nothing against the network that it is.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import platform
+import subprocess
+import time
+import zipfile
+
+import numpy as np
+import torch
+from torch import nn
+
+import hbll_seq as hs
+
+SETS = ("JapaneseVowels", "BasicMotions", "OSULeaf")
+RESULTS = pathlib.Path(__file__).parent / "results" / "series.jsonl"
+OPTIONS = dict(hidden=64, epochs=60, batch_size=16, lr=4e-3)
+
+
+def read(wheel, name, part):
+    """Return a list of `(T, D)` arrays and their labels, from a `.ts` file of the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"aeon/datasets/data/{name}/{name}_{part}.ts").decode("utf-8")
+    x, y = [], []
+    for line in text[text.lower().index("@data") + len("@data") :].split():
+        *dimensions, label = line.split(":")
+        x.append(np.array([[float(v) for v in one.split(",")] for one in dimensions], np.float32).T)
+        y.append(label)
+    return x, np.array(y)
+
+
+class Plain(nn.Module):
+    def __init__(self, features, hidden, classes):
+        super().__init__()
+        self.rnn = nn.GRU(features, hidden, batch_first=True)
+        self.readout = nn.Linear(hidden, classes)
+
+    def forward(self, x, lengths):
+        out, _ = self.rnn(x)
+        return self.readout(out[torch.arange(len(x)), lengths - 1])
+
+
+def plain(trained, x, y, x_test, seed):
+    """Return the plain network after the same updates as those of `trained`, an estimator, and its predictions."""
+    inputs = trained._inputs(trained._sequences(x))
+    first = hs.models.SequenceModel(
+        inputs[0].shape[1], len(trained.classes_), hidden=trained.hidden, task="sequence", input_kind="features",
+        timescale=trained.timescale, seed=seed,
+    )  # fmt: skip
+    model = Plain(inputs[0].shape[1], trained.hidden, len(trained.classes_))
+    model.load_state_dict(first.state_dict())
+    source = first.make_source(
+        inputs, torch.from_numpy(np.searchsorted(trained.classes_, y)), mask=None, window=None, ignore_index=-100
+    )
+    total = trained.history_.config["steps"]
+    optimizer = torch.optim.Adam(model.parameters(), trained.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: max(0.0, 1 - i / total))
+    for i in range(total):
+        batch = source.batch(i, trained.batch_size, seed)
+        loss = nn.functional.cross_entropy(model(batch.x, batch.lengths), batch.y)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), trained.clip)
+        optimizer.step()
+        schedule.step()
+    tests = trained._inputs(trained._sequences(x_test))
+    lengths = torch.tensor([len(one) for one in tests])
+    with torch.no_grad():
+        out = model(nn.utils.rnn.pad_sequence(tests, batch_first=True), lengths)
+    return trained.classes_[out.argmax(1).numpy()]
+
+
+def lines(wheel, name, seed):
+    """Yield the result of either side."""
+    x, y = read(wheel, name, "TRAIN")
+    x_test, y_test = read(wheel, name, "TEST")
+    estimator = hs.SequenceClassifier(**OPTIONS, random_state=seed)
+    begun = time.perf_counter()
+    guesses = {"hbll": estimator.fit(x, y).predict(x_test)}
+    seconds = {"hbll": time.perf_counter() - begun}
+    begun = time.perf_counter()
+    guesses["torch"] = plain(estimator, x, y, x_test, seed)
+    seconds["torch"] = time.perf_counter() - begun
+    alike = float((guesses["hbll"] == guesses["torch"]).mean())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    for rule, guess in guesses.items():
+        yield {
+            "task": name, "rule": rule, "seed": seed, "date": datetime.date.today().isoformat(), "commit": commit,
+            "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "options": {**OPTIONS, "updates": estimator.history_.config["steps"], "train": len(y), "test": len(y_test)},
+            "figures": {
+                "accuracy": float((guess == y_test).mean()), "same_answers": alike, "seconds": round(seconds[rule], 1)
+            },
+        }  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", required=True, help="the file aeon-1.6.0-py3-none-any.whl")
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(100, 101, 102))
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in args.sets:
+        for seed in args.seeds:
+            for result in lines(args.wheel, name, seed):
+                with open(args.out, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(result) + "\n")
+                print(name, result["rule"], seed, result["figures"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
