@@ -3,7 +3,7 @@
 The frame of the page is the text `page` under `benchmarks/results/`. Its line `{"sections": true}` becomes one section
 a benchmark, from the hand-written text beside the records `results/<benchmark>.jsonl`, of the same name;
 `{"behind": true}` lists every row in which a rival is better than hbll; `{"earlier": true}` includes the text `earlier`,
-figures that have no records yet.
+figures that have no records yet. Records named `...-grid` are those that options were chosen by, and are no results.
 In a section two kinds of lines are replaced:
 
     {"table": {"figure": "loss", "better": "lower", "digits": 3, "tasks": ["S5"], "curve": "loss"}}
@@ -188,7 +188,7 @@ def section(name: str, pictures: dict[str, tuple[str, dict[str, Any]]]) -> str:
 
 def page() -> tuple[str, dict[str, tuple[str, dict[str, Any]]]]:
     """The text of the page, and what its pictures show by their files."""
-    names = sorted(file.stem for file in FOLDER.glob("*.jsonl"))
+    names = sorted(file.stem for file in FOLDER.glob("*.jsonl") if not file.stem.endswith("-grid"))
     if missing := [name for name in names if not (FOLDER / f"{name}.md").exists()]:
         raise FileNotFoundError(
             f"records of {', '.join(missing)}: expected a text beside them, benchmarks/results/NAME.md"

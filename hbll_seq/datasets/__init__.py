@@ -43,11 +43,8 @@ __all__ = [
 Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech | Pronunciations
 _LOADERS: dict[str, Callable[..., Loaded]] = {
     "adding": load_adding,
-<<<<<<< HEAD
     "chomsky": load_chomsky,
-=======
     "cmudict": load_cmudict,
->>>>>>> main
     "copy": load_copy,
     "digitstrings": load_digitstrings,
     "digitwords": load_digitwords,
