@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from hbll_seq.datasets import synthetic
+from hbll_seq.datasets.chomsky import load_chomsky
 from hbll_seq.datasets.digit_strings import load_digitstrings
 from hbll_seq.datasets.digit_words import load_digitwords
 from hbll_seq.datasets.download import DownloadError
 from hbll_seq.datasets.fsdd import load_fsdd
+from hbll_seq.datasets.listops import load_listops
 from hbll_seq.datasets.melodies import load_melodies
 from hbll_seq.datasets.mnist import load_mnist10k
 from hbll_seq.datasets.pronunciations import Pronunciations, load_cmudict
@@ -30,6 +32,7 @@ from hbll_seq.datasets.synthetic_sets import load_adding, load_copy, load_parity
 from hbll_seq.datasets.tones import load_tones
 from hbll_seq.datasets.train_test import TrainTest
 from hbll_seq.datasets.waves import Waves
+from hbll_seq.datasets.words import load_words
 from hbll_seq.errors import InputError
 
 __all__ = [
@@ -40,11 +43,13 @@ __all__ = [
 Loaded = Text | Sequences | TrainTest | dict[str, TrainTest] | Waves | Speech | Pronunciations
 _LOADERS: dict[str, Callable[..., Loaded]] = {
     "adding": load_adding,
+    "chomsky": load_chomsky,
     "cmudict": load_cmudict,
     "copy": load_copy,
     "digitstrings": load_digitstrings,
     "digitwords": load_digitwords,
     "fsdd": load_fsdd,
+    "listops": load_listops,
     "melodies": load_melodies,
     "mnist10k": load_mnist10k,
     "parity": load_parity,
@@ -54,6 +59,7 @@ _LOADERS: dict[str, Callable[..., Loaded]] = {
     "stdlib": load_stdlib,
     "tinyshakespeare": load_tinyshakespeare,
     "tones": load_tones,
+    "words": load_words,
     **{name: functools.partial(load_standard, name) for name in STANDARD},
 }
 
@@ -72,7 +78,9 @@ def load(
     **options: Any,
 ) -> Text: ...  # fmt: skip
 @overload
-def load(name: Literal["adding", "copy", "parity", "recall", "tones"], **options: Any) -> Sequences: ...
+def load(
+    name: Literal["adding", "chomsky", "copy", "listops", "parity", "recall", "tones", "words"], **options: Any
+) -> Sequences: ...
 @overload
 def load(name: Literal["fsdd"], *, split: Literal["leave-one-speaker-out"], **options: Any) -> dict[str, TrainTest]: ...
 @overload
@@ -103,6 +111,9 @@ def load(name: str, **options: Any) -> Loaded:
             - `"adding"`: `steps=128, n=2048, seed=0`.
             - `"copy"`: `steps=128, length=8, symbols=8, n=2048, seed=0`.
             - `"parity"`: `steps=128, per_step=True, n=2048, seed=0`.
+            - `"chomsky"`: `task="parity_check", shortest=1, longest=40, n=2048, seed=0`.
+            - `"listops"`: `n=2048, shortest=500, longest=2000, depth=10, arguments=10, seed=0`.
+            - `"words"`: `group="S5", inputs="generators", steps=128, n=2048, seed=0`.
             - `"tones"`: `seconds=0.5, samples_per_step=16, pitches=4, n=1024, noise=0.05, seed=0`.
             - `"mnist10k"`: `path=None, permuted=False, seed=0`.
             - `"fsdd"`: `steps=512, samples_per_step=8, held_out="jackson", normalise="peak", path=None,
