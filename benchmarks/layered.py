@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from benchmarks.results import append
 from hbll_seq import datasets, rules
 from hbll_seq.data.batch import Batch
 from hbll_seq.models import GPT, MLP, Layered, ViT
@@ -83,6 +84,7 @@ def train(a: argparse.Namespace, rule_name: str, lr: float, seed: int) -> dict[s
         steps = a.epochs * math.ceil(len(x) / a.batch)
 
     rule.plan(steps * a.batch * (t if y is None else 1) / len(x))
+    rule.setup(model, Generator().manual_seed(seed))
 
     def batches() -> Any:
         while True:
@@ -129,12 +131,27 @@ def keep(r: dict[str, Any]) -> None:
     OUT.parent.mkdir(exist_ok=True)
     with OUT.open("a") as file:
         file.write(json.dumps(r) + "\n")
+    append(record(r))
     shown = " ".join(f"{p} {_figure(r['task'], r['figures'][p]):.3f}" for p in PATHS)
     print(
         f"{r['task']} {r['layers']}x{r['hidden']} {r['rule']} {r['options']} lr {r['lr']} seed {r['seed']}: {shown} "
         f"({r['step_ms']:.0f} ms/step, {r['seconds']:.0f} s)",
         flush=True,
     )
+
+
+def record(r: dict[str, Any]) -> dict[str, Any]:
+    """The record for `benchmarks.results`: the full path's figures."""
+    kept = ("hidden", "batch", "lr", "steps", "missing", "label_noise", "nodes")
+    return dict(
+        benchmark="layered", task=f"{r['task']}, N = {r['layers']}, {r['steps']:,} updates", rule=r["rule"], seed=r["seed"],
+        options={name: r[name] for name in kept} | r["options"],
+        figures={
+            "perplexity" if r["task"] == "gpt" else "accuracy": _figure(r["task"], r["figures"]["full"])
+            / (1 if r["task"] == "gpt" else 100),
+            "loss": r["figures"]["full"]["loss"], "ms": r["step_ms"], "seconds": r["seconds"],
+        },
+    )  # fmt: skip
 
 
 def _figure(task: str, f: dict[str, Any]) -> float:

@@ -8,16 +8,12 @@ read as an archive; neither aeon nor what it needs is installed:
 
 Both sides start from the same weights and see the same batches in the same order, under the same optimiser, schedule
 and clipping. The plain side is `nn.GRU`, a `nn.Linear` on the output of each series' last time step, and autograd.
-Accuracy is that of the archive's own test part. A method made for this kind of data (ROCKET and its successors) is
-better on all three; the comparison here says only that the estimator loses nothing against the network that it is.
+Accuracy is that of the archive's own test part; records go to `benchmarks/results/`. Methods made for such data (ROCKET
+and its successors) are published with better figures and were not run here; the comparison says only that the estimator
+loses nothing against the network that it is.
 """
 
 import argparse
-import datetime
-import json
-import pathlib
-import platform
-import subprocess
 import time
 import zipfile
 
@@ -26,9 +22,9 @@ import torch
 from torch import nn
 
 import hbll_seq as hs
+from benchmarks.results import append
 
 SETS = ("JapaneseVowels", "BasicMotions", "OSULeaf")
-RESULTS = pathlib.Path(__file__).parent / "results" / "series.jsonl"
 OPTIONS = dict(hidden=64, epochs=60, batch_size=16, lr=4e-3)
 
 
@@ -97,11 +93,9 @@ def lines(wheel, name, seed):
     guesses["torch"] = plain(estimator, x, y, x_test, seed)
     seconds["torch"] = time.perf_counter() - begun
     alike = float((guesses["hbll"] == guesses["torch"]).mean())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     for rule, guess in guesses.items():
         yield {
-            "task": name, "rule": rule, "seed": seed, "date": datetime.date.today().isoformat(), "commit": commit,
-            "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "benchmark": "series", "task": name, "rule": rule, "seed": seed,
             "options": {**OPTIONS, "updates": estimator.history_.config["steps"], "train": len(y), "test": len(y_test)},
             "figures": {
                 "accuracy": float((guess == y_test).mean()), "same_answers": alike, "seconds": round(seconds[rule], 1)
@@ -114,14 +108,11 @@ def main():
     parser.add_argument("--wheel", required=True, help="the file aeon-1.6.0-py3-none-any.whl")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=(100, 101, 102))
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.sets:
         for seed in args.seeds:
             for result in lines(args.wheel, name, seed):
-                with open(args.out, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(result) + "\n")
+                append(result)
                 print(name, result["rule"], seed, result["figures"], flush=True)
 
 

@@ -263,6 +263,18 @@ def test_credit_is_whole_once_half_of_the_examples_were_trained_on_before():
         assert (discounts(rule, net, 1, 11) == [1.0]) == arrives  # from then on
 
 
+def test_credit_is_whole_at_once_in_a_run_of_many_passes_over_its_data():
+    """By `fit`, which counts them: 3 passes over new examples have a warm-up, more have none where messages arrive."""
+    for kind, arrives in (("vit", True), ("mlp", False)):
+        net = networks(16)[kind]
+        x = torch.cat([data(net, 4, seed=k).x for k in range(8)])
+        y = torch.cat([data(net, 4, seed=k).y for k in range(8)])
+        for epochs, whole in ((3, False), (4, arrives)):
+            run = hs.fit(networks(16)[kind], x, y, rule="hbll", epochs=epochs, batch_size=4, progress=False)
+            first, second, *_ = run.history["discount"]
+            assert first == 0.0 and (second == 1.0 if whole else second <= 1 / (8 * epochs))
+
+
 def test_fingerprints_tell_rows_apart_whatever_the_dtype_and_the_batch():
     g = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64):

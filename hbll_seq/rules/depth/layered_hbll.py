@@ -139,7 +139,8 @@ def _full(
     if execution not in EXECUTIONS:
         raise InputError("execution", repr(execution), f"one of {EXECUTIONS}")
     for name, value in (("sweeps", sweeps), ("feedback", feedback)):
-        if value != "auto" and as_integer(value) not in range(LARGEST):
+        count = as_integer(value)
+        if value != "auto" and (count is None or not 0 <= count <= LARGEST):
             what = 'an integer >= 0, or "auto"' + ('; "pipelined" has paths="any"' if value == "pipelined" else "")
             raise InputError(name, repr(value), what)
     most = integer("most", most)
