@@ -10,6 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from hbll_seq.plot import COLOURS
+
+MARKERS = "os^Dvx"
 Groups = dict[tuple[str, str], list[dict[str, Any]]]
 
 
@@ -42,10 +45,11 @@ def draw(groups: Groups, spec: dict[str, Any], file: pathlib.Path) -> None:
     figure, axes = plt.subplots(
         rows, columns, figsize=(9, max(height, 1.4) * rows), layout="constrained", squeeze=False
     )
-    colours = {rule: f"C{i}" for i, rule in enumerate(dict.fromkeys(rule for _, rule in groups))}
+    sides = dict.fromkeys(rule for _, rule in groups)
+    styles = {rule: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, rule in enumerate(sides)}
     panel = _lines if "lengths" in spec else _points
     for ax, task in zip(axes.flat, tasks, strict=False):
-        panel(ax, {rule: records for (other, rule), records in groups.items() if other == task}, spec, colours)
+        panel(ax, {rule: records for (other, rule), records in groups.items() if other == task}, spec, styles)
         ax.set_title(task, fontsize=9)
     for ax in axes.flat[len(tasks) :]:
         ax.axis("off")
@@ -53,11 +57,14 @@ def draw(groups: Groups, spec: dict[str, Any], file: pathlib.Path) -> None:
     plt.close(figure)
 
 
-def _points(ax: Any, rows: dict[str, list[dict[str, Any]]], spec: dict[str, Any], colours: dict[str, str]) -> None:
+def _points(
+    ax: Any, rows: dict[str, list[dict[str, Any]]], spec: dict[str, Any], styles: dict[str, tuple[str, str]]
+) -> None:
     factor = 100 if spec.get("percent") else 1
     for y, (rule, records) in enumerate(rows.items()):
         values = [factor * one["figures"][spec["figure"]] for one in records]
-        ax.plot(values, [y] * len(values), "o", color=colours[rule], alpha=0.6, ms=5)
+        colour, marker = styles[rule]
+        ax.plot(values, [y] * len(values), marker, color=colour, alpha=0.6, ms=5)
         ax.plot([sum(values) / len(values)], [y], "|", color="black", ms=12)
     ax.set_yticks(range(len(rows)), list(rows), fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -65,17 +72,21 @@ def _points(ax: Any, rows: dict[str, list[dict[str, Any]]], spec: dict[str, Any]
     ax.tick_params(axis="x", labelsize=8)
 
 
-def _lines(ax: Any, rows: dict[str, list[dict[str, Any]]], spec: dict[str, Any], colours: dict[str, str]) -> None:
+def _lines(
+    ax: Any, rows: dict[str, list[dict[str, Any]]], spec: dict[str, Any], styles: dict[str, tuple[str, str]]
+) -> None:
     factor = 100 if spec.get("percent") else 1
     for rule, records in rows.items():
+        colour, marker = styles[rule]
         for number, one in enumerate(records):
             values = [factor * one["figures"][spec["figure"].format(n)] for n in spec["lengths"]]
             ax.plot(
-                spec["lengths"], values, "-o", color=colours[rule], alpha=0.6, ms=3, lw=1,
+                spec["lengths"], values, f"-{marker}", color=colour, alpha=0.7, ms=4, lw=1,
                 label=None if number else rule,
             )  # fmt: skip
     ax.set_xscale("log", base=2)
     ax.set_xticks(spec["lengths"], [str(n) for n in spec["lengths"]], fontsize=7, rotation=45)
     ax.set_xlabel("time steps of the test", fontsize=8)
+    ax.set_ylabel("accuracy (%)" if spec.get("percent") else spec["figure"].split("_")[0], fontsize=8)
     ax.grid(alpha=0.25)
     ax.legend(frameon=False, fontsize=7)
