@@ -41,8 +41,7 @@ def fit(
             `(outputs, lengths)` where it shortens time (docs/howto/own-model.md); trained in place.
         x: sequences, in any form of docs/howto/data.md (`hbll_seq.data.inputs`).
         y: their targets (`hbll_seq.data.targets`), or names of classes, which the model keeps; None for the next step.
-        mask: `(N, T)` bool, True where a time step's target counts; None: all count.
-        ignore_index: label of time steps whose targets do not count.
+        mask, ignore_index: `(N, T)` bool, True where a target counts, None: all; label of those that do not count.
         window: time steps of windows cut from one long text; None for 256, or the model's context if less.
         batch_size: sequences per batch (a DataLoader brings its own).
         stateful: carry the state on along `batch_size` contiguous streams of one long text or series, or the rows of a
@@ -91,17 +90,14 @@ def fit(
         LostRankError: another process failed. The model holds the weights of its last update.
     """
     trained = as_model(model, loss, metrics, ignore_index=ignore_index, general=sample_weight is not None)
-    with (
-        trained.in_run(flag("convert", convert)),
-        learned_names(trained, x, y) as (x, y),
-        make_ranks(parallel) or nullcontext() as ranks,
-    ):
+    run = trained.in_run(flag("convert", convert))
+    with run, learned_names(trained, x, y) as (x, y), make_ranks(parallel) or nullcontext() as ranks:
         return train(prepare(
             trained, x, y, mask=mask, ignore_index=ignore_index, window=window, validation=validation, rule=rule,
             rule_options=rule_options, options=options, sample_weight=sample_weight, convert=convert,
             steps=steps, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr, optimizer=optimizer,
             weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip=clip, seed=seed, device=device,
             callbacks=callbacks, progress=progress, validate_every=validate_every, record_every=record_every,
-            measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-            resume=resume, stateful=stateful, ranks=ranks,
+            measure_cosine=measure_cosine, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+            stateful=stateful, ranks=ranks,
         ))  # fmt: skip

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 def test_names_are_sorted_and_errors_list_them():
     assert list(datasets.names()) == sorted(datasets.names())
-    with pytest.raises(InputError, match="'wikitext'; expected one of adding, cmudict, copy, .*tinyshakespeare"):
+    with pytest.raises(InputError, match="'wikitext'; expected one of adding, chomsky, cmudict, .*tinyshakespeare"):
         datasets.load("wikitext")
     with pytest.raises(InputError, match="stepz: .*expected one of steps, symbols, n, seed"):
         datasets.load("recall", stepz=3)

@@ -78,7 +78,7 @@ def test_files_that_cannot_be_read_are_reported_and_not_fatal(tmp_path):
         (dict(valid=0.6, test=0.4), "valid, test"),
         (dict(valid=1.5), "valid: got 1.5; expected a number from 0 to 1"),
         (dict(tokenizer="bpe:10"), "vocab_size: got 10"),
-        (dict(tokenizer="word"), "tokenizer: got 'word'"),
+        (dict(tokenizer="syllable"), "tokenizer: got 'syllable'"),
     ],
 )
 def test_what_is_no_text_is_named(options, says):

@@ -14,7 +14,6 @@ from hbll_seq.rules.depth.bank import Bank
 from hbll_seq.rules.depth.credit import ARRIVES, Credit
 from hbll_seq.rules.depth.messages import triangle
 from hbll_seq.rules.depth.mixing import Mixing
-from hbll_seq.rules.depth.repeats import Repeats, fingerprints
 from tests.layered_cases import KINDS, SYMBOLS, data, gradients, networks, noted
 
 EXECUTIONS = ("sequential", "exact-forward", "parallel")
@@ -273,19 +272,6 @@ def test_credit_is_whole_at_once_in_a_run_of_many_passes_over_its_data():
             run = hs.fit(networks(16)[kind], x, y, rule="hbll", epochs=epochs, batch_size=4, progress=False)
             first, second, *_ = run.history["discount"]
             assert first == 0.0 and (second == 1.0 if whole else second <= 1 / (8 * epochs))
-
-
-def test_fingerprints_tell_rows_apart_whatever_the_dtype_and_the_batch():
-    g = torch.Generator().manual_seed(0)
-    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64):
-        x = (4 * torch.randn(300, 4, 8, generator=g)).relu().to(dtype)
-        found = fingerprints(x)
-        assert len(set(found)) == 300 and all(-(2**63) <= one < 2**63 for one in found)
-        assert fingerprints(x[7:9]) == found[7:9] == fingerprints(x.flip(0))[-9:-7][::-1]
-    swapped = torch.tensor([[1, 2, 3], [2, 1, 3], [3, 2, 1], [0, 3, 3], [0, 0, 6]])  # equal sums
-    assert len(set(fingerprints(swapped))) == 5
-    assert fingerprints(torch.zeros(0, 3)) == [] and not Repeats().again(torch.zeros(0, 3))
-    assert len(set(fingerprints(torch.arange(6)))) == 6
 
 
 def test_the_share_of_a_run_rises_and_ends_at_backpropagation():
