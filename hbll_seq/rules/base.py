@@ -91,8 +91,8 @@ class Rule(Generic[M]):
         them.
         """
 
-    def plan(self, passes: float) -> None:
-        """Prepare for a run of `passes` passes over its data; `fit` calls this once before `setup` if it knows them."""
+    def plan(self, passes: float | None) -> None:
+        """Prepare for a run of `passes` passes over its data, None where nobody knows; `fit` calls this before `setup`."""
 
     def unit(self, steps: int, batch: int) -> int:
         """Return the time steps at multiples of which a batch of `batch` sequences of `steps` may be cut into spans."""

@@ -168,9 +168,7 @@ def prepare(
     with training_mode(model):
         model.rehearse(first.to(where), [source] if held_out is None else [source, held_out])
     learner.expect(source.longest())
-    passes = run_passes(total, source, batch_size, accumulate)
-    if passes is not None:
-        learner.plan(passes)
+    learner.plan(run_passes(total, source, batch_size, accumulate))
     learner.setup(model, torch.Generator().manual_seed(seed))
     opt = make_optimizer(optimizer, _trained(model, learner, lr, optimizer), lr, weight_decay)
     lr = lr if opt is not optimizer else float(opt.param_groups[0]["lr"])

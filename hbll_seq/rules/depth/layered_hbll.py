@@ -96,10 +96,10 @@ class LayeredHBLL(Rule[Layered]):
     def _any(self, tree: float) -> AnyPath:
         return AnyPath(sweeps=self.sweeps, tree=tree, batched=self.batched)
 
-    def plan(self, passes: float) -> None:
+    def plan(self, passes: float | None) -> None:
         """See `Rule.plan`. A full path's credit is whole at once where examples come back often (`credit.py`)."""
         if isinstance(self.trainer, FullPath):
-            self.trainer.passes = passes
+            self.trainer.passes = 1.0 if passes is None else passes
 
     def setup(self, model: Layered, generator: torch.Generator) -> None:
         """Forget everything learned of another model."""
