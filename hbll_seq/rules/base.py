@@ -92,7 +92,7 @@ class Rule(Generic[M]):
         """
 
     def plan(self, passes: float | None) -> None:
-        """Prepare for a run of `passes` passes over its data, None where nobody knows; `fit` calls this before `setup`."""
+        """Prepare for a run of `passes` passes over its data, None if unknown; `fit` calls this before `setup`."""
 
     def unit(self, steps: int, batch: int) -> int:
         """Return the time steps at multiples of which a batch of `batch` sequences of `steps` may be cut into spans."""
