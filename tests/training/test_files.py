@@ -313,11 +313,13 @@ def test_threads_take_the_lock_in_turn(tmp_path):
     holders, most, wins = [], [], []
 
     def run():
-        for _ in range(60):
+        mine_too = 0
+        while mine_too < 10:  # however the threads are scheduled
             try:
                 mine = ckpt.WriterLock(tmp_path / "c")
             except hs.InputError:
                 continue
+            mine_too += 1
             holders.append(mine)
             most.append(len(holders))
             wins.append(1)
@@ -329,8 +331,7 @@ def test_threads_take_the_lock_in_turn(tmp_path):
         one.start()
     for one in threads:
         one.join()
-    assert max(most) == 1 and len(wins) >= 60 and not list(tmp_path.iterdir())
-    print(f"{len(wins)} of {6 * 60} attempts got the lock, never two at once")
+    assert max(most) == 1 and len(wins) == 60 and not list(tmp_path.iterdir())
 
 
 def test_where_files_cannot_be_locked_the_run_goes_on_and_says_so(tmp_path, monkeypatch):
