@@ -81,15 +81,15 @@ class _Maker:
         chosen = torch.randint(len(takes), (n, self._digits), generator=self._g)
         total = LONGEST + self._delay + QUESTION
         total = -(-total // self._width) * self._width
-        x = self._noise * torch.randn(n, total, generator=self._g)
+        x = self._noise * torch.randn(n, total, generator=self._g, dtype=torch.float32)
         cause = torch.empty(n, dtype=torch.int64)
         for row, string in zip(x, chosen, strict=True):
             first = takes[int(string[0])]
             row[: len(first)] += first
             self._others(row, len(first), [takes[int(k)] for k in string[1:]])
-        x[:, -QUESTION:] += (
-            0.5 * torch.hann_window(QUESTION) * torch.sin(2 * math.pi * 150 * torch.arange(QUESTION) / RATE)
-        )
+        t = torch.arange(QUESTION, dtype=torch.float32)
+        envelope = 0.5 * torch.hann_window(QUESTION, dtype=torch.float32)
+        x[:, -QUESTION:] += envelope * torch.sin(2 * math.pi * 150 * t / RATE)
         for i, string in enumerate(chosen):
             cause[i] = len(takes[int(string[0])]) // 2 // self._width
         y = torch.tensor([recordings[int(string[0])].digit for string in chosen])
@@ -98,7 +98,7 @@ class _Maker:
     def _others(self, row: Tensor, begin: int, takes: list[Tensor]) -> None:
         """Lay the other digits between the first one and the question, in order, gaps drawn at random."""
         free = self._delay - sum(len(take) for take in takes)
-        cuts = torch.rand(len(takes), generator=self._g).sort().values * free
+        cuts = torch.rand(len(takes), generator=self._g, dtype=torch.float32).sort().values * free
         at = float(begin)
         before = 0.0
         for take, cut in zip(takes, cuts.tolist(), strict=True):

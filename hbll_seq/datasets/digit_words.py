@@ -93,7 +93,7 @@ def _strings(recordings: list[Recording], n: int, noise: float, g: Generator) ->
         for _, sound in string:
             parts += [sound, _pause(g)]
         wave = torch.cat(parts)
-        waves.append(wave + noise * torch.randn(len(wave), generator=g))
+        waves.append(wave + noise * torch.randn(len(wave), generator=g, dtype=torch.float32))
         transcripts.append("".join(str(digit) for digit, _ in string))
     return SpokenPart(waves, transcripts)
 
@@ -104,7 +104,8 @@ def _draw(count: int, g: Generator) -> int:
 
 def _pause(g: Generator) -> Tensor:
     low, high = PAUSE
-    return torch.zeros(int(RATE * (low + (high - low) * float(torch.rand(1, generator=g)))))
+    share = float(torch.rand(1, generator=g, dtype=torch.float32))
+    return torch.zeros(int(RATE * (low + (high - low) * share)), dtype=torch.float32)
 
 
 def _take(recording: Recording) -> Tensor:

@@ -44,31 +44,33 @@ def _melodies(n: int, noise: float, g: Generator) -> tuple[list[Tensor], list[st
     for _ in range(n):
         count = FEWEST + int(torch.randint(MOST - FEWEST + 1, (1,), generator=g))
         notes = torch.randint(len(NOTES), (count,), generator=g).tolist()
-        strengths = torch.rand(PARTIALS, generator=g) / torch.arange(1, PARTIALS + 1)
+        strengths = torch.rand(PARTIALS, generator=g, dtype=torch.float32) / torch.arange(1, PARTIALS + 1)
         strengths[0] = 0.5 + 0.5 * strengths[0]
-        tuning, loudness, tempo = (float(v) for v in torch.rand(3, generator=g))
+        tuning, loudness, tempo = (float(v) for v in torch.rand(3, generator=g, dtype=torch.float32))
         parts = [_silence(g)]
         for note in notes:
             pitch = LOW_C * 2 ** ((SEMITONES[note] + 0.4 * (tuning - 0.5)) / 12)
             parts += [(0.1 + 0.3 * loudness) * _note(pitch, strengths, 0.1 + 0.1 * tempo, g), _silence(g)]
         wave = torch.cat(parts)
-        waves.append(wave + noise * torch.randn(len(wave), generator=g))
+        waves.append(wave + noise * torch.randn(len(wave), generator=g, dtype=torch.float32))
         transcripts.append("".join(NOTES[note] for note in notes))
     return waves, transcripts
 
 
 def _note(pitch: float, strengths: Tensor, least: float, g: Generator) -> Tensor:
     """Return one note: partials that decay, after an attack."""
-    seconds, attack, decay = (float(v) for v in torch.rand(3, generator=g))
+    seconds, attack, decay = (float(v) for v in torch.rand(3, generator=g, dtype=torch.float32))
     size = int(RATE * (least + 0.1 * seconds))
-    t = torch.arange(size) / RATE
-    phases = 2 * math.pi * torch.rand(PARTIALS, generator=g)[:, None]
-    waves = torch.sin(2 * math.pi * pitch * torch.arange(1, PARTIALS + 1)[:, None] * t + phases)
+    t = torch.arange(size, dtype=torch.float32) / RATE
+    phases = 2 * math.pi * torch.rand(PARTIALS, generator=g, dtype=torch.float32)[:, None]
+    numbers = torch.arange(1, PARTIALS + 1, dtype=torch.float32)[:, None]
+    waves = torch.sin(2 * math.pi * pitch * numbers * t + phases)
     rise = (t / (0.005 + 0.03 * attack)).clamp(max=1)
-    fall = ((size - torch.arange(size)) / (0.01 * RATE)).clamp(max=1)
+    fall = ((size - torch.arange(size, dtype=torch.float32)) / (0.01 * RATE)).clamp(max=1)
     return (strengths[:, None] * waves).sum(0) / strengths.sum() * rise * fall * torch.exp(-t * (1 + 5 * decay))
 
 
 def _silence(g: Generator) -> Tensor:
     """Return a pause of up to 120 ms, or none."""
-    return torch.zeros(max(0, int(RATE * (0.18 * float(torch.rand(1, generator=g)) - 0.06))))
+    share = float(torch.rand(1, generator=g, dtype=torch.float32))
+    return torch.zeros(max(0, int(RATE * (0.18 * share - 0.06))), dtype=torch.float32)

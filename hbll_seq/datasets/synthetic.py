@@ -63,7 +63,7 @@ def adding(batch: int, steps: int, generator: Generator) -> tuple[Tensor, Tensor
     """
     _at_least(batch=(batch, 1), steps=(steps, 2))
     device, half = generator.device, steps // 2
-    values = torch.rand(batch, steps, generator=generator, device=device)
+    values = torch.rand(batch, steps, generator=generator, device=device, dtype=torch.float32)
     first = torch.randint(half, (batch, 1), generator=generator, device=device)
     second = torch.randint(half, steps, (batch, 1), generator=generator, device=device)
     where = torch.cat([first, second], dim=1)  # (B, 2)

@@ -45,12 +45,12 @@ def load_tones(
     samples, long = steps * samples_per_step, RATE * 40 // 1000
     y = torch.randint(pitches, (n,), generator=g)
     start = torch.randint(samples // 4 - long, (n,), generator=g)
-    phase = 2 * math.pi * torch.rand(n, 1, generator=g)
-    wave = noise * torch.randn(n, samples, generator=g)
-    t = torch.arange(long)
-    envelope = torch.hann_window(long)
-    cue = 0.5 * envelope * torch.sin(2 * math.pi * 300 * 2 ** (y[:, None] / 2) * t / RATE + phase)
-    wave.scatter_add_(1, start[:, None] + t, cue)
+    phase = 2 * math.pi * torch.rand(n, 1, generator=g, dtype=torch.float32)
+    wave = noise * torch.randn(n, samples, generator=g, dtype=torch.float32)
+    places = torch.arange(long)
+    t, envelope = places.float(), torch.hann_window(long, dtype=torch.float32)
+    cue = 0.5 * envelope * torch.sin(2 * math.pi * 300 * 2 ** (y[:, None].float() / 2) * t / RATE + phase)
+    wave.scatter_add_(1, start[:, None] + places, cue)
     wave[:, -long:] += 0.5 * envelope * torch.sin(2 * math.pi * 150 * t / RATE)
     return Sequences(
         x=wave.view(n, steps, samples_per_step),

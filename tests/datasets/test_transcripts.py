@@ -29,6 +29,30 @@ def test_melodies_are_a_function_of_the_seed():
     assert [len(part.waves) for part in first[:3]] == [len(part.transcripts) for part in first[:3]] == [6, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["melodies", "digitwords", "digitstrings", "tones", "adding"])
+def test_made_numbers_do_not_depend_on_the_default_dtype(takes, name):
+    options = {"path": takes, "held_out": "bob"} if name.startswith("digit") else {}
+    if name in ("melodies", "digitwords"):
+        options |= {"n_validation": 1}
+    if name not in ("tones", "adding"):
+        options |= {"n_test": 1}
+
+    def made():
+        found = datasets.load(name, n=3, **options)
+        if name in ("melodies", "digitwords"):
+            return found.train.waves
+        return [found.train_x if name == "digitstrings" else found.x]
+
+    default, single = torch.get_default_dtype(), made()
+    try:
+        torch.set_default_dtype(torch.float64)
+        double = made()
+    finally:
+        torch.set_default_dtype(default)
+    assert len(single) == len(double) and single[0].dtype == double[0].dtype == torch.float32
+    assert all(torch.equal(one, other) for one, other in zip(single, double, strict=True))
+
+
 def test_melodies_say_what_they_play():
     data = datasets.load("melodies", n=60, n_validation=1, n_test=1, noise=0)
     for wave, text in zip(*data.train, strict=True):
