@@ -28,11 +28,13 @@ class Front(ABC):
         size: D.
         window: samples per time step.
         hop: samples between two time steps.
+        rate: samples per second of the waves, None if any will do. Sounds that bring another rate are resampled.
     """
 
     size: int
     window: int
     hop: int
+    rate: int | None = None
 
     @abstractmethod
     def steps(self, wave: Tensor) -> Tensor:
@@ -46,13 +48,13 @@ class Front(ABC):
         """Return the time steps of unequal waves, padded with zeros: `(n, T, D)` float32 and lengths `(n,)` int64.
 
         The end of a wave is filled with zeros to a whole time step, so no sample is lost. Integers are scaled by their
-        full range (`audio.samples`).
+        full range (`audio.samples`). A pair (wave, samples per second) is resampled to the front end's rate.
 
         Raises:
             InputError: a wave that is empty, not finite, or not one-dimensional; names its position.
         """
         found = []
-        for wave in as_waves(waves):
+        for wave in as_waves(waves, self.rate):
             count = max(0, math.ceil((len(wave) - self.window) / self.hop)) + 1
             found.append(
                 self.steps(functional.pad(wave.float(), (0, self.window + (count - 1) * self.hop - len(wave))))

@@ -2,6 +2,9 @@
 
 int8 / 128, int16 / 32768, int32 / 2^31, and uint8 (x - 128) / 128, as in WAV files and in the result of `read`: -1..1.
 Other integers have no customary full range (Python's own become 64 bits) and are refused.
+
+A sound may bring its rate: a pair of samples and samples per second, as `audio.read` returns it. A list of such pairs
+may have several rates; where the front end knows a rate, all are resampled to that.
 """
 
 from collections.abc import Iterable
@@ -12,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hbll_seq.audio.resampling import resample
+from hbll_seq.data.scalars import integer
 from hbll_seq.data.tensors import as_tensor, plain
 from hbll_seq.errors import InputError
 
@@ -44,11 +49,16 @@ def as_floats(wave: Any, name: str) -> Tensor:
     return samples if samples.dtype == torch.float64 else samples.to(torch.float32)
 
 
-def as_waves(waves: Any) -> list[Tensor]:
+def as_waves(waves: Any, rate: int | None = None) -> list[Tensor]:
     """Return every wave of a list, or row of a `(n, samples)` tensor or array; see `as_samples`.
 
+    Args:
+        waves: the waves; items of a list may be pairs (samples, samples per second).
+        rate: what these pairs are resampled to, as `audio.read` does it; None if no rate is known.
+
     Raises:
-        InputError: as `as_samples`; names the wave's position.
+        InputError: as `as_samples`, a pair where no rate is known, or a rate that is no number of samples; names the
+            wave's position.
     """
     if isinstance(waves, Tensor):
         waves = plain(waves, "waves")
@@ -60,7 +70,22 @@ def as_waves(waves: Any) -> list[Tensor]:
     if single or other:
         came = f"shape {tuple(waves.shape)}" if single else type(waves).__name__
         raise InputError("waves", came, "a list of waves, each (samples,)")
-    found = [as_samples(wave, f"waves[{i}]") for i, wave in enumerate(waves)]
+    found = [
+        _at_rate(wave, rate, f"waves[{i}]") if has_rate(wave) else as_samples(wave, f"waves[{i}]")
+        for i, wave in enumerate(waves)
+    ]
     if not found:
         raise InputError("waves", "none", "at least one wave")
     return found
+
+
+def has_rate(wave: Any) -> bool:
+    """Return whether a wave is a pair of samples and their rate; two numbers are two samples."""
+    return isinstance(wave, tuple) and len(wave) == 2 and (hasattr(wave[0], "ndim") or isinstance(wave[0], list))
+
+
+def _at_rate(pair: tuple[Any, Any], rate: int | None, name: str) -> Tensor:
+    if rate is None:
+        raise InputError(name, "a pair of samples and a rate", "samples alone: this front end is of no certain rate")
+    samples, own = as_samples(pair[0], name), integer(f"{name}[1]", pair[1], extra=" samples a second")
+    return samples if own == rate else resample(samples.double(), own, rate).to(samples.dtype)

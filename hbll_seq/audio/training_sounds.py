@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from hbll_seq.audio.augmenter import Augment
+from hbll_seq.audio.samples import has_rate
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.sources import Padded
 from hbll_seq.errors import InputError
@@ -78,5 +79,6 @@ def augmented(source: P, waves: Sequence[Tensor] | None, prepare: Prepare, augme
 
 
 def waves_in(x: Any) -> bool:
-    """Return whether x is a list of waves, tensors or arrays `(samples,)`, and not of time steps."""
-    return isinstance(x, list) and bool(x) and all(getattr(one, "ndim", None) == 1 for one in x)
+    """Return whether x is a list of waves `(samples,)`, tensors or arrays, with or without rates; not of time steps."""
+    waves = [one[0] if has_rate(one) else one for one in x] if isinstance(x, list) else []
+    return bool(waves) and all(getattr(one, "ndim", None) == 1 for one in waves)

@@ -73,7 +73,7 @@ class _Audio(SequenceModel):
         """See `Model`."""
         if not isinstance(source, Padded) or self.augment is None:
             return source
-        return augmented(source, as_waves(x) if waves_in(x) else None, self.prepare, self.augment)
+        return augmented(source, as_waves(x, self.front.rate) if waves_in(x) else None, self.prepare, self.augment)
 
     def rehearse(self, batch: Batch, sources: list[Source]) -> None:
         """See `Model`; only sounds in memory can be augmented."""

@@ -42,7 +42,9 @@ Convolutions = Sequence[Sequence[int]]
 class Transcriber(TranscriberUse, TimeModel):
     """A recurrent network from sounds to labels, with CTC.
 
-    Train it by `fit(model, waves, transcripts)`, with lists of waves `(samples,)` and of strings.
+    Train it by `fit(model, waves, transcripts)`, with lists of waves `(samples,)` and of strings. Wherever it takes
+    waves, an item may be a pair (wave, samples per second), as `audio.read` returns it. Pairs are resampled to the
+    front end's rate, so a list may have several.
 
     Args:
         labels: the characters that transcripts are made of; or a list of names (phonemes, words), which a transcript
@@ -211,7 +213,8 @@ class Transcriber(TranscriberUse, TimeModel):
             raise InputError("y", "None", "transcripts: a list of strings, one for each wave")
         count = len(y) if hasattr(y, "__len__") else 0
         weights = read_weight(weight, count, next(self.parameters()).dtype)
-        return read_utterances(x, y, self.alphabet, self.prepare, self.outputs, self.augment, weights)
+        waves = as_waves(x, self.front.rate)
+        return read_utterances(waves, y, self.alphabet, self.prepare, self.outputs, self.augment, weights)
 
     def check(self, batch: Any) -> Batch:
         """Return a batch made by the user, after a check.
@@ -245,7 +248,7 @@ class Transcriber(TranscriberUse, TimeModel):
 
     def read_inputs(self, x: Any) -> tuple[Tensor, Tensor]:
         """See `Model`: waves become time steps."""
-        return self.prepare(as_waves(x))
+        return self.prepare(as_waves(x, self.front.rate))
 
     def figures(self, source: Source, batch_size: int) -> dict[str, float]:
         """See `Model`: the loss, and the error rates of the best path."""

@@ -106,7 +106,7 @@ class TranscriberUse(nn.Module):
             InputError: as `transcribe`, or transcripts that `fit` would not take.
         """
         choice("unit", unit, ("label", "word"))
-        waves = as_waves(waves)
+        waves = as_waves(waves, self.front.rate)
         true = [self.alphabet.text(one.tolist()) for one in self.alphabet.all(transcripts, len(waves))]
         found = self.transcribe(waves, beam_width=beam_width, batch_size=batch_size)
         return self._rate(true, found, unit)
@@ -131,7 +131,7 @@ class TranscriberUse(nn.Module):
         """
         if transcripts is None:
             return [self._places(best_path(one)) for one in self._scores(waves, batch_size)]
-        waves = as_waves(waves)
+        waves = as_waves(waves, self.front.rate)
         given = self.alphabet.all(transcripts, len(waves))
         for i, (wave, ids) in enumerate(zip(waves, given, strict=True)):
             need, most = int(needed(ids[None], torch.tensor([len(ids)]))), self.outputs(len(wave))

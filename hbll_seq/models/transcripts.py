@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hbll_seq.audio import Augment
-from hbll_seq.audio.samples import as_waves
 from hbll_seq.audio.training_sounds import Prepare, augmented
 from hbll_seq.data.pairs import Pairs
 from hbll_seq.errors import InputError
@@ -105,13 +104,13 @@ class Alphabet:
 
 
 def read_utterances(
-    waves: Any, transcripts: Any, alphabet: Alphabet, prepare: Prepare, outputs: Callable[[int], int],
+    sounds: list[Tensor], transcripts: Any, alphabet: Alphabet, prepare: Prepare, outputs: Callable[[int], int],
     augment: Augment | None = None, weight: Tensor | None = None,
 ) -> Pairs:  # fmt: skip
     """Return utterances, checked before any work starts: the front end's time steps `(N, T, D)`, labels `(N, L)`.
 
     Args:
-        waves: a list of waves `(samples,)`, or a tensor `(n, samples)`.
+        sounds: each `(samples,)`, as `as_waves` returns them.
         transcripts: see `Alphabet.numbers`.
         alphabet: the labels.
         prepare: the front end, in the model's dtype.
@@ -120,10 +119,9 @@ def read_utterances(
         weight: `(N,)` weights of the utterances in the loss.
 
     Raises:
-        InputError: names the utterance: a wave that `as_waves` refuses, or silent; a transcript that `Alphabet`
-            refuses, or with more labels than the model has outputs for its wave.
+        InputError: names the utterance: a silent wave; a transcript that `Alphabet` refuses, or with more labels than
+            the model has outputs for its wave.
     """
-    sounds = as_waves(waves)
     for i, wave in enumerate(sounds):
         if not bool(wave.any()):
             raise InputError(f"waves[{i}]", "silence: every sample is 0", "a sound with its transcript")
