@@ -1,6 +1,6 @@
 """Subword language models: rule beside rule at equal updates and at equal time; carried state; tying, dropout and norm.
 
-    python -m benchmarks.language run [--groups gru long] [--seeds 100 101] [--rules hbll]    one JSON line a run
+    python -m benchmarks.language run [--groups gru long] [--seeds 100 101] [--rules hbll]    one record a run
     python -m benchmarks.language report
 
 Byte-pair symbols learned from the training part; one layer of 256 units; 2,048 symbols an update, Adam at a constant
@@ -11,17 +11,15 @@ one thread inside updates. Bits at equal time are read off each run's curve, at 
 """
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 import hbll_seq as hs
+from benchmarks import results
 
-OUT = Path("benchmarks/out/language.jsonl")
 EVERY = 50
 SYMBOLS = 2048  # of an update
 
@@ -61,16 +59,16 @@ class Clock:
     """CPU seconds inside updates, and the test's bits a byte on the way."""
 
     def __init__(self, held_out: torch.Tensor) -> None:
-        self.held_out, self.spent, self.points = held_out, 0.0, []
+        self.held_out, self.each, self.points = held_out, list[float](), list[dict[str, float]]()
 
     def on_fit_begin(self, run: hs.History) -> None:
         self.mark = time.process_time()
 
     def on_step_end(self, run: hs.History, step: int) -> None:
-        self.spent += time.process_time() - self.mark
+        self.each.append(time.process_time() - self.mark)
         if step % EVERY == 0:
             bits = hs.evaluate(run.model, self.held_out)["bits_per_byte"]
-            self.points.append((step, round(self.spent, 2), bits))
+            self.points.append({"step": step, "seconds": round(sum(self.each), 2), "bits_per_byte": bits})
         self.mark = time.process_time()
 
 
@@ -79,22 +77,30 @@ def read(text: str, tokenizer: str) -> hs.datasets.Text:
     return hs.datasets.load(text, tokenizer=tokenizer, **options)
 
 
+def settings(group: Group, rule: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a run beside its seed: the text's, the network's, and those of `fit`."""
+    return {
+        "text": group.text, "tokenizer": group.tokenizer, "hidden": 256, **group.model, **options,
+        "window": group.window, "batch_size": SYMBOLS // group.window, "steps": group.steps, "lr": 3e-3,
+        "schedule": "constant", "warmup": 20, **({"stateful": True} if rule.endswith("carried") else {}),
+        **({"kernels": "torch"} if rule == "bptt" else {}),
+    }  # fmt: skip
+
+
 def trained(group: Group, text: hs.datasets.Text, rule: str, options: dict[str, Any], seed: int) -> Clock:
     model = hs.models.LanguageModel(text.tokenizer, **{"hidden": 256, "seed": seed, **group.model, **options})
     clock = Clock(text.test if len(text.test) else text.valid)
-    name, carried = rule.split()[0], rule.endswith("carried")
-    own = {"kernels": "torch"} if rule == "bptt" else {}
+    given = settings(group, rule, options)
+    names = ("window", "batch_size", "steps", "lr", "schedule", "warmup", "stateful", "kernels")
     hs.fit(
-        model, text.train, rule=name, stateful=carried, window=group.window, batch_size=SYMBOLS // group.window,
-        steps=group.steps, lr=3e-3, schedule="constant", warmup=20, seed=seed, progress=False, callbacks=[clock], **own,
+        model, text.train, rule=rule.split()[0], seed=seed, progress=False, callbacks=[clock],
+        **{name: given[name] for name in names if name in given},
     )  # fmt: skip
     return clock
 
 
 def run(names: list[str], seeds: list[int], rules: list[str] | None) -> None:
-    """Make the runs that `OUT` does not have yet."""
-    OUT.parent.mkdir(exist_ok=True)
-    done = {(one["group"], one["rule"], one["variant"], one["seed"]) for one in lines()}
+    """Make the runs that are not on record."""
     for seed in seeds:
         for name in names:
             if name in FIRST_SEED_ONLY and seed != seeds[0]:
@@ -102,52 +108,56 @@ def run(names: list[str], seeds: list[int], rules: list[str] | None) -> None:
             group = GROUPS[name]
             text = read(group.text, group.tokenizer)
             for rule in (one for one in group.rules if rules is None or one in rules):
-                for variant, options in (group.variants or {"": {}}).items():
-                    if (name, rule, variant, seed) in done:
+                for options in (group.variants or {"": {}}).values():
+                    told = {**settings(group, rule, options), "sha256": text.sha256[:12]}
+                    if results.done("language", task=name, rule=rule, seed=seed, options=told):
                         continue
                     clock = trained(group, text, rule, options, seed)
-                    line = dict(group=name, rule=rule, variant=variant, seed=seed, points=clock.points)
-                    with OUT.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
-                    print(name, rule, variant, seed, clock.points[-1], flush=True)
+                    results.append(dict(
+                        benchmark="language", task=name, rule=rule, seed=seed, options=told, curve=clock.points,
+                        figures={
+                            "bits_per_byte": clock.points[-1]["bits_per_byte"], "seconds": sum(clock.each),
+                            "ms": 1000 * statistics.median(clock.each),
+                        },
+                    ))  # fmt: skip
+                    print(name, rule, options, seed, clock.points[-1], flush=True)
 
 
-def at_time(points: list[tuple[int, float, float]], seconds: float) -> float:
+def at_time(points: list[dict[str, float]], seconds: float) -> float:
     """Bits after so many seconds, between two evaluations by a straight line; the last ones where a run ended before."""
     before = points[0]
     for point in points:
-        if point[1] >= seconds:
-            span = point[1] - before[1]
-            share = (seconds - before[1]) / span if span > 0 else 1.0
-            return before[2] + share * (point[2] - before[2])
+        if point["seconds"] >= seconds:
+            span = point["seconds"] - before["seconds"]
+            share = (seconds - before["seconds"]) / span if span > 0 else 1.0
+            return before["bits_per_byte"] + share * (point["bits_per_byte"] - before["bits_per_byte"])
         before = point
-    return before[2]
-
-
-def lines() -> list[dict[str, Any]]:
-    """All runs on record, cut at the updates of their group."""
-    found = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
-    for line in found:
-        line["points"] = [point for point in line["points"] if point[0] <= GROUPS[line["group"]].steps]
-    return found
+    return before["bits_per_byte"]
 
 
 def report() -> None:
+    """Print a table for each group on record."""
     for name, group in GROUPS.items():
-        mine = [line for line in lines() if line["group"] == name]
+        mine = results.read("language", task=name)
         if not mine:
             continue
-        end = min(line["points"][-1][1] for line in mine)
+        end = min(one["figures"]["seconds"] for one in mine)
         print(f"\n{name}: {group.text}, {group.tokenizer}, windows of {group.window}, {group.model}, {group.steps}\n")
         print(f"| rule | runs | bits a byte | at {end:.0f} s | ms an update |\n|---|---|---|---|---|")
-        for key in dict.fromkeys((line["rule"], line["variant"]) for line in mine):
-            runs = [line["points"] for line in mine if (line["rule"], line["variant"]) == key]
-            last = [points[-1][2] for points in runs]
-            cost = statistics.mean(1000 * points[-1][1] / points[-1][0] for points in runs)
-            timed = statistics.mean(at_time(points, end) for points in runs)
-            each = ", ".join(f"{one:.3f}" for one in last)
-            label = " ".join(filter(None, key))
-            print(f"| {label} | {len(runs)} | {statistics.mean(last):.3f} ({each}) | {timed:.3f} | {cost:.0f} |")
+        for rule in dict.fromkeys(one["rule"] for one in mine):
+            for label, options in (group.variants or {"": {}}).items():
+                told = settings(group, rule, options)
+                same = [{**told, "sha256": one["options"]["sha256"]} == one["options"] for one in mine]
+                runs = [one for one, is_same in zip(mine, same, strict=True) if is_same and one["rule"] == rule]
+                if not runs:
+                    continue
+                last = [one["figures"]["bits_per_byte"] for one in runs]
+                cost = statistics.mean(one["figures"]["ms"] for one in runs)
+                timed = statistics.mean(at_time(one["curve"], end) for one in runs)
+                each = ", ".join(f"{one:.3f}" for one in last)
+                print(
+                    f"| {rule} {label} | {len(runs)} | {statistics.mean(last):.3f} ({each}) | {timed:.3f} | {cost:.0f} |"
+                )
 
 
 def main() -> None:
