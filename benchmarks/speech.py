@@ -5,7 +5,8 @@ takes are held out (`--speakers seen`), or a speaker is (`--speakers jackson the
 validation strings (`--part validation`; of a speaker who is neither trained on nor tested, where `--inner` names one).
 Sides: hbll, and BPTT by PyTorch's own layers (`nn.GRU`, `nn.LSTM`), with the same initialisation, data order, updates
 and rates. Times are CPU seconds of one thread, from the waves to the trained model. `--report` makes the tables of the
-lines in benchmarks/out/speech.jsonl; `--clock` measures an update, `--stream` listening.
+lines in benchmarks/out/speech.jsonl; those of the test part are records, too. `--clock` measures an update, `--stream`
+listening.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 
 import hbll_seq as hs
+from benchmarks.results import append
 
 LOG = pathlib.Path(__file__).parent / "out" / "speech.jsonl"
 SPEAKERS = ["jackson", "nicolas", "theo", "yweweler"]
@@ -74,7 +76,24 @@ def one(data: hs.datasets.Speech, a: argparse.Namespace, side: str, seed: int, s
     with LOG.open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)
+    if a.score and a.part == "test":
+        record(line, hs.audio.error_rate(part.transcripts, model.transcribe(part.waves)))
     return line
+
+
+def record(line: dict[str, Any], errors: hs.audio.ErrorRate) -> None:
+    """Put a run of the test part on record: its error rate and the kinds of errors, as shares of the true labels."""
+    speaker = line["speaker"]
+    names = ("kind", "cell", "causal", "updates", "lr", "dropout", "augment")
+    append(dict(
+        benchmark="speech", task=speaker if speaker == "seen" else f"unseen {speaker}", rule=line["side"],
+        seed=line["seed"], options={name: line[name] for name in names},
+        figures={
+            "error_rate": errors.rate, "substitutions": errors.substitutions / errors.total,
+            "deletions": errors.deletions / errors.total, "insertions": errors.insertions / errors.total,
+            "seconds": line["seconds"],
+        },
+    ))  # fmt: skip
 
 
 def report() -> None:
