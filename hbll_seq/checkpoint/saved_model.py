@@ -96,8 +96,9 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None, tokeniz
         return _load_into(path, into, tensors, facts)
     if "module" in facts:
         raise InputError(
-            "into", f"None, and {os.fspath(path)!r} has the weights of a {facts['module']}", "such a module of yours"
-        )
+            "into", f"None, and {os.fspath(path)!r} has the weights of a {facts['module']}",
+            "such a module, built as it was: load(path, into=module)",
+        )  # fmt: skip
     name, config = facts.get("class"), facts.get("config")
     if not isinstance(name, str) or name not in CLASSES:
         raise refused(path, f"of class {name!r}", "path", f"one of {sorted(CLASSES)}")

@@ -86,6 +86,18 @@ def own(**options):
     return Own(**options)
 
 
+def test_names_are_known_wherever_targets_are_asked_for():
+    deep = hs.models.MLP((9, 3), 3, hidden=6, layers=3)
+    train(deep, X, NAMES, paths="any")
+    assert hs.evaluate_paths(deep, X, NAMES) == hs.evaluate_paths(deep, X, NUMBERS)
+    rows = [NAMES[:9]] * 12
+    model = classifier(task="step")
+    train(model, X, rows)
+    numbers = torch.stack(numbered(rows, model))
+    named, wanted = (hs.lag_map(model, X, y, block_size=3).values for y in (rows, numbers))
+    torch.testing.assert_close(named, wanted, equal_nan=True, rtol=0, atol=0)
+
+
 def test_a_module_of_ones_own_keeps_names_too(tmp_path):
     by_name, by_number, loss = own(), own(), dict(loss="cross_entropy")
     run, other = (
