@@ -8,7 +8,6 @@ import datetime
 import multiprocessing
 import multiprocessing.connection
 import pathlib
-import sys
 import tempfile
 import time
 import traceback
@@ -76,6 +75,7 @@ class Pool:
         return found
 
     def kill(self) -> None:
+        """End the processes; a wait for an orderly end would take seconds."""
         for one in self._processes:
             one.kill()
         for one in self._processes:
@@ -83,13 +83,6 @@ class Pool:
         for end in self._ends:
             end.close()
         self._folder.cleanup()
-
-    def close(self) -> None:
-        for end in self._ends:
-            end.send(None)
-        for one in self._processes:
-            one.join(10)
-        self.kill()
 
 
 def _serve(rank: int, size: int, file: str, pipe: Any) -> None:
@@ -101,12 +94,10 @@ def _serve(rank: int, size: int, file: str, pipe: Any) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size, timeout=limit)
     # without a timeout of its own a group waits for half an hour
     groups = {n: dist.new_group(list(range(n)), timeout=limit) for n in range(1, size + 1)}
-    while (asked := pipe.recv()) is not None:
-        ranks, work, args = asked
+    while True:
+        ranks, work, args = pipe.recv()
         torch.manual_seed(0)
         try:
             pipe.send((True, work(groups[ranks], *args)))
         except BaseException:
             pipe.send((False, traceback.format_exc()))
-    sys.stdout.flush()
-    dist.destroy_process_group()
