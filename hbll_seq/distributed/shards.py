@@ -125,6 +125,8 @@ class TimeShards:
         Raises:
             InputError: a layer got other sequences, or `lengths` were not given.
         """
+        if self.group.size == 1:
+            return packed
         counts = self._ended(len(packed))
         if not torch.equal(counts.clamp(min=1), packed):
             came = f"packed lengths {packed.tolist()[:8]} on rank {self.group.rank}"
@@ -132,12 +134,13 @@ class TimeShards:
         return counts
 
     def _ended(self, rows: int) -> Tensor:
-        first, stop, steps = self._known()
-        if self._packed is None and self.group.size > 1:
+        if self._packed is None:
             came = "a PackedSequence in time_sharded without lengths"
             raise InputError("input", came, "time_sharded(steps=..., lengths=...), and `pack` of this rank's span")
-        lengths = torch.full((rows,), steps) if self._packed is None else self._packed
-        return (lengths - first).clamp(0, stop - first)
+        first, stop, _ = self._known()
+        if len(self._packed) != rows:
+            raise InputError("input", f"{rows} sequences", f"{len(self._packed)}, one for each of the lengths")
+        return (self._packed - first).clamp(0, stop - first)
 
     def _known(self) -> tuple[int, int, int]:
         if self.first is None or self.stop is None or self.spans is None:
