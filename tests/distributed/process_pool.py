@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-COLLECTIVE = 60  # seconds that a rank waits for the others
-ANSWER = 180  # seconds for all of a test's work, also on a busy machine
+COLLECTIVE = 120  # seconds that a rank waits for the others
+ANSWER = 300  # seconds for all of a test's work, also on a busy machine
 AFTER = 2  # seconds for the others' words, once one rank has failed
 
 

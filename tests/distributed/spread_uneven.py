@@ -130,7 +130,7 @@ def beside(group: Any, names: list[str], parallel: dict[str, int]) -> dict[str, 
     found = {}
     for name in names:
         alone, first = run(name)
-        many, second = run(name, parallel={**parallel, "timeout": 60})
+        many, second = run(name, parallel={**parallel, "timeout": 120})
         off = [float((alone[key] - many[key]).abs().max()) for key in alone]
         for figure in ("loss", "grad_norm", *(["size"] if name == "ctc" else [])):
             pairs = zip(first.history[figure], second.history[figure], strict=True)
@@ -166,7 +166,7 @@ def in_flight(group: Any, kind: str, memory: str | None) -> int:
         x, y = spread_runs.series(2, 4000)
         options: dict[str, Any] = {"memory": memory} | (EXACT if kind == "hbll" else {})
         hs.fit(model(timescale=4.0), x, y, rule=kind, progress=False, batch_size=2, steps=1, **options,
-               parallel={"time": 2, "timeout": 60})  # fmt: skip
+               parallel={"time": 2, "timeout": 120})  # fmt: skip
     finally:
         for name, function in plain.items():
             setattr(Cell, name, function)
@@ -184,7 +184,7 @@ def refused(group: Any) -> list[str]:
         (Halving().double(), data("labels"), "time", "ctc"),
     ):
         try:
-            hs.fit(net, *given, loss=loss, progress=False, steps=1, parallel={axis: 2, "timeout": 60})
+            hs.fit(net, *given, loss=loss, progress=False, steps=1, parallel={axis: 2, "timeout": 120})
             found.append("nothing")
         except hs.InputError as error:
             found.append(f"{error.argument}: {error.got}")

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from process_pool import Pool
 
 HERE = pathlib.Path(__file__).parent
-SECONDS = 200  # for a run under torchrun, on a busy machine
+SECONDS = 300  # for a run under torchrun, on a busy machine
 
 
 def silent(group) -> str:
