@@ -80,7 +80,7 @@ def model(**options: Any) -> Any:
 
 
 def task(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
-    tagger, entropy = lambda: spread_runs.Tagger().double(), dict(loss="cross_entropy", batch_size=4, steps=5)
+    tagger, entropy = lambda: spread_runs.Tagger().double(), dict(loss="cross_entropy", batch_size=4, steps=4)
     if name in ("rows", "steps"):
         return tagger(), data(name), entropy
     if name == "first short":  # and the last one, too
@@ -107,7 +107,7 @@ def task(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
         arguments = dict(entropy, loss=nn.CTCLoss(reduction="sum"), sample_weight=weight, lr=1e-4)
         return Packing("bare").double(), data("labels"), arguments
     if name == "callable":
-        return model(), data("ragged"), dict(batch_size=4, steps=5, loss=whole_mean)
+        return model(), data("ragged"), dict(batch_size=4, steps=4, loss=whole_mean)
     if name == "memory":  # one layer, whose loss one process takes block by block
         return model(), spread_runs.series(3, 300), dict(batch_size=3, steps=3, memory="20kB")
     if name == "memory deep":

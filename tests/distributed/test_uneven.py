@@ -17,12 +17,11 @@ def check(found: list[dict[str, float]]) -> None:
 def test_batches_and_sequences_shorter_than_a_span_a_rank(pair: Pool, pool: Pool):
     check(pair.run(2, work.beside, SHORT + PACKED, {"time": 2}))
     check(pair.run(2, work.beside, ["steps", "packed bare"], {"data": 2}))
-    check(pool.run(4, work.beside, ["steps", "streams", "packed bare"], {"data": 2, "time": 2}))
+    check(pool.run(4, work.beside, ["steps", "streams", "packed bare", "ctc sum"], {"data": 2, "time": 2}))
 
 
-def test_losses_of_whole_sequences(pair: Pool, pool: Pool):
+def test_losses_of_whole_sequences(pair: Pool):
     check(pair.run(2, work.beside, WHOLE, {"time": 2}))
-    check(pool.run(4, work.beside, WHOLE, {"data": 2, "time": 2}))
 
 
 def test_a_budget_of_memory_bounds_what_every_rank_keeps_and_changes_nothing(pair: Pool):
