@@ -61,10 +61,10 @@ def gathers(model: Model) -> bool:
     return own is None or own.task != "sequence"  # that reads outputs at the sequences' ends, which every rank gets
 
 
-def check_spread_batch(
+def check_first(
     model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks, longest: int | None, batch_size: int
 ) -> None:  # fmt: skip
-    """Refuse data whose time steps cannot be spread over ranks, as far as the first batch shows.
+    """Refuse data that differ on the ranks, or whose time steps cannot be spread, as far as the first batch shows.
 
     Args:
         model: the model.
@@ -77,6 +77,9 @@ def check_spread_batch(
     Raises:
         InputError: names the argument.
     """
+    _check_same(batch, ranks)
+    if ranks.by_time.size == 1:
+        return
     if batch.x.ndim < 2:
         raise InputError("parallel", f'"time" for x of shape {tuple(batch.x.shape)}', "sequences")
     rows, steps = (batch.whole or batch.x.shape[:2]) if longest is None else (batch_size, longest)
@@ -94,7 +97,7 @@ def check_spread_batch(
         )  # fmt: skip
 
 
-def check_same_data(batch: Batch, ranks: Ranks) -> None:
+def _check_same(batch: Batch, ranks: Ranks) -> None:
     """Refuse ranks that drew different first batches: each takes its share of a batch that all know.
 
     Raises:
@@ -116,13 +119,13 @@ def check_same_data(batch: Batch, ranks: Ranks) -> None:
 
 
 @torch.no_grad()
-def check_gathered(model: Model, batch: Batch) -> None:
+def check_gathered(model: Model, batch: Batch, ranks: Ranks | None) -> None:
     """Refuse a loss of whole sequences for outputs that are not one a time step, of which ranks would have spans.
 
     Raises:
         InputError: names the loss.
     """
-    if not gathers(model):
+    if ranks is None or ranks.by_time.size == 1 or not gathers(model):
         return
     assert isinstance(model, AnyModule)
     with kept_buffers(model.inner), borrowed_generators(batch.x.device, 0):
