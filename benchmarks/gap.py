@@ -31,7 +31,7 @@ SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "torch": ("bptt", {"kernels": "torch"}),
 }
 UPDATES, WINDOW, BATCH, HIDDEN, HELD = 200, 256, 16, 128, 60_000
-RATE = 8e-3
+RATE = 16e-3
 
 
 class Side(NamedTuple):
