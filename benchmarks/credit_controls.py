@@ -5,7 +5,7 @@
 `captum` has to be importable; it is no dependency of this project (`pip install captum --no-deps` will do). Digits and
 tiny Shakespeare are read from the folder that `HBLL_SEQ_DATA` names.
 
-A small GRU is trained by hbll; the outcome is its loss at the last time step of 128 fresh sequences, in 16 blocks.
+A small GRU is trained by hbll; the outcome is its loss at the last time step of 64 fresh sequences, in 16 blocks.
 
 * Deletion (Petsiuk et al. 2018): blocks are replaced one by one, the one with the most credit first. `deletion` is the
   rise of the loss, mean over 1 to 15 replaced blocks; `early`, over the first four. Higher is better. Replaced by the
@@ -36,8 +36,8 @@ from benchmarks.credit import rank_correlation
 from benchmarks.results import append, done
 from hbll_seq import losses
 
-NAME, BLOCKS, TEST = "credit-controls", 16, 128
-DONOR = 40  # rows to the sequence that is swapped in; credit's own donors are the seven rows before
+NAME, BLOCKS, TEST = "credit-controls", 16, 64
+DONOR = 32  # rows to the sequence that is swapped in; credit's own donors are the seven rows before
 
 
 class Task(NamedTuple):
