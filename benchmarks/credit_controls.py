@@ -70,7 +70,10 @@ def text(seed: int, weights: int, updates: int = 400) -> Task:
 
 def digits(seed: int, weights: int, updates: int = 500) -> Task:
     """Spoken digits of a speaker that was not heard before, 32 steps of log-mel; the digit."""
-    data, front = hs.datasets.load("fsdd", steps=512, held_out="jackson", normalise="rms"), hs.audio.LogMel(8000, mels=20)
+    data, front = (
+        hs.datasets.load("fsdd", steps=512, held_out="jackson", normalise="rms"),
+        hs.audio.LogMel(8000, mels=20),
+    )
 
     def features(waves: Tensor) -> Tensor:
         x, _ = front(list(waves.flatten(1)))
@@ -144,7 +147,9 @@ def maps(asked: Asked, task: Task, seed: int) -> dict[str, tuple[Tensor, float]]
         return asked.in_blocks(InputXGradient(shifted).attribute((u - asked.mean).requires_grad_()))
 
     def integrated() -> Tensor:
-        found = IntegratedGradients(shifted).attribute(u - asked.mean, baselines=zero, n_steps=50, internal_batch_size=1024)
+        found = IntegratedGradients(shifted).attribute(
+            u - asked.mean, baselines=zero, n_steps=50, internal_batch_size=1024
+        )
         return asked.in_blocks(found)
 
     def occlusion() -> Tensor:

@@ -61,12 +61,16 @@ class Clock:
 
 
 def train(
-    model: hs.models.SequenceModel, side: str, phases: list[Phase], seed: int, *, measure: Measure, every: int
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Train through all phases; figures of the run (time, agreement with the chain), and the curve."""
+    model: hs.models.SequenceModel, side: str, phases: list[Phase], seed: int, *, measure: Measure, every: int,
+    **own: Any,
+) -> tuple[dict[str, float], list[dict[str, float]]]:  # fmt: skip
+    """Train through all phases; figures of the run (time, agreement with the chain), and the curve.
+
+    `own` are further options of the rule.
+    """
     name, options = RULES[side]
     clock, figures = Clock(measure, every), dict[str, float]()
-    rule = hs.rules.make(name, **options)
+    rule = hs.rules.make(name, **options, **own)
     for number, phase in enumerate(phases):
         before = len(clock.times)
         hs.fit(
