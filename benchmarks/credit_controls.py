@@ -24,6 +24,7 @@ Each run appends a record for every method to `benchmarks/results/credit-control
 """
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -71,7 +72,7 @@ def text(seed: int, weights: int, updates: int = 400) -> Task:
 def digits(seed: int, weights: int, updates: int = 500) -> Task:
     """Spoken digits of a speaker that was not heard before, 32 steps of log-mel; the digit."""
     data, front = (
-        hs.datasets.load("fsdd", steps=512, held_out="jackson", normalise="rms"),
+        hs.datasets.load("fsdd", steps=528, held_out="jackson", normalise="rms"),
         hs.audio.LogMel(8000, mels=20),
     )
 
@@ -232,6 +233,8 @@ def main() -> None:
     p.add_argument("--tasks", nargs="*", default=list(TASKS), choices=tuple(TASKS))
     p.add_argument("--seeds", type=int, nargs="*", default=[100, 101, 102])
     a = p.parse_args()
+    if importlib.util.find_spec("captum") is None:
+        raise SystemExit("captum is not installed: pip install captum --no-deps")
     for name in a.tasks:
         for seed in a.seeds:
             run(name, seed)
