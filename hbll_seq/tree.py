@@ -6,6 +6,7 @@ i-1 and block i and is the midpoint of exactly one node, whose two ends are its 
 factorisation of Theorem 1 (the paper, section 1).
 """
 
+import operator
 from dataclasses import dataclass
 
 from hbll_seq.errors import InputError
@@ -30,8 +31,13 @@ class Tree:
         """Refuse lengths below one."""
         for name in ("steps", "block"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            try:
+                found = 0 if isinstance(value, bool) else operator.index(value)  # NumPy's integers among them
+            except TypeError:
+                found = 0
+            if found < 1:
                 raise InputError(name, repr(value), "an integer >= 1")
+            object.__setattr__(self, name, found)
 
     @property
     def blocks(self) -> int:

@@ -1,5 +1,6 @@
 """Blocks, nodes and depths are whole numbers that fit together."""
 
+import numpy as np
 import pytest
 from cases import batch, model
 from hypothesis import example, given
@@ -17,6 +18,14 @@ def test_blocks_cover_every_step_once(t, k):
     tree = Tree(t, k)
     covered = [s for i in range(tree.blocks) for s in range(*tree.span(0, i))]
     assert covered == list(range(t))
+
+
+def test_sizes_may_be_integers_of_numpy_and_nothing_else():
+    tree = Tree(np.int64(9), np.uint8(4))
+    assert tree == Tree(9, 4) and type(tree.steps) is int and type(tree.span(0, 2)[1]) is int
+    for bad in (True, np.True_, 2.0, "3", 0, np.int64(-1)):
+        with pytest.raises(InputError, match="block: .*expected an integer >= 1"):
+            Tree(9, bad)
 
 
 @given(**sizes)

@@ -57,7 +57,7 @@ def lag_map(
     how, rolled = flag_or_auto("exact", exact), integer_or_auto("rolled", rolled)
     choice("withheld", withheld, WITHHELD)
     donors = integer("donors", donors)
-    batch = as_batch(x, y, model).to(next(model.parameters()).device)
+    batch = as_batch(x, model.targets(y), model).to(next(model.parameters()).device)
     x, whole = batch.x, model.task == "sequence"
     block = steps_of(block_size, x.shape[1], len(x))
     model = copy.deepcopy(model).double().eval()

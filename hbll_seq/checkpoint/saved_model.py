@@ -14,7 +14,7 @@ from hbll_seq.audio.front import MFCC, Frames, LogMel
 from hbll_seq.checkpoint.container import read, refused, write
 from hbll_seq.errors import InputError, warn
 from hbll_seq.models.base import Model
-from hbll_seq.models.label_names import check_names
+from hbll_seq.models.label_names import check_names, names_of
 from hbll_seq.models.registry import CLASSES
 from hbll_seq.text import OutsideTokenizer, Tokenizer, from_config
 
@@ -44,13 +44,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         odd = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
         if odd:
             raise InputError("model", f"a state_dict with {odd[0]!r} of {type(tensors[odd[0]]).__name__}", "tensors")
-        write(path, tensors, {"module": type(model).__name__})
+        write(path, tensors, {"module": type(model).__name__} | _names(model))
         return
-    facts: dict[str, Any] = {"class": type(model).__name__, "config": model.config()}
+    facts: dict[str, Any] = {"class": type(model).__name__, "config": model.config()} | _names(model)
     if getattr(model, "trained_for", None) is not None:
         facts["trained_for"] = model.trained_for
-    if model.label_names is not None:
-        facts["label_names"] = check_names(model.label_names, "model.label_names", model.output_size)
     tokenizer = getattr(model, "tokenizer", None)
     dtypes = sorted({str(v.dtype) for v in tensors.values()})
     if len(dtypes) != 1 or not {v.dtype for v in tensors.values()} <= set(_FLOATS):
@@ -98,8 +96,9 @@ def load(path: str | os.PathLike[str], *, into: nn.Module | None = None, tokeniz
         return _load_into(path, into, tensors, facts)
     if "module" in facts:
         raise InputError(
-            "into", f"None, and {os.fspath(path)!r} has the weights of a {facts['module']}", "such a module of yours"
-        )
+            "into", f"None, and {os.fspath(path)!r} has the weights of a {facts['module']}",
+            "such a module, built as it was: load(path, into=module)",
+        )  # fmt: skip
     name, config = facts.get("class"), facts.get("config")
     if not isinstance(name, str) or name not in CLASSES:
         raise refused(path, f"of class {name!r}", "path", f"one of {sorted(CLASSES)}")
@@ -157,11 +156,17 @@ def _load_into(
     return given
 
 
-def _name(path: str | os.PathLike[str], model: nn.Module, facts: dict[str, Any]) -> None:
+def _names(model: nn.Module) -> dict[str, Any]:
+    """Return the names of a model's labels for a file."""
+    names = names_of(model)
+    return {} if names is None else {"label_names": names}
+
+
+def _name(path: str | os.PathLike[str], model: Any, facts: dict[str, Any]) -> None:
     """Give a model the names of its labels that a file has."""
-    if "label_names" in facts and isinstance(model, Model):
+    if "label_names" in facts:
         try:
-            model.label_names = check_names(facts["label_names"], "names", model.output_size)
+            model.label_names = check_names(facts["label_names"], "names", getattr(model, "output_size", None))
         except InputError as error:
             raise refused(path, f"whose label names are {error.got}", "path", error.expected) from error
 

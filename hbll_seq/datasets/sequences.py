@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from hbll_seq.errors import InputError
+from hbll_seq.data.scalars import integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,13 @@ class Sequences:
     classes: int
     cause: Tensor
 
+    @classmethod
+    def of_classes(
+        cls, x: Tensor, y: Tensor, task: Literal["sequence", "step"], input_size: int, classes: int, cause: Tensor
+    ) -> "Sequences":
+        """Return sequences that fill all T steps and ask for classes."""
+        return cls(x, y, None, task, "cross_entropy", input_size, classes, cause)
+
     def __len__(self) -> int:
         """Return the number of sequences."""
         return self.x.shape[0]
@@ -42,10 +49,9 @@ class Sequences:
         """Return `(train, valid)`: the last `n_valid` sequences are for validation. Views, nothing is copied.
 
         Raises:
-            InputError: not `0 < n_valid < n`.
+            InputError: no integer with `0 < n_valid < n`.
         """
-        if not 0 < n_valid < len(self):
-            raise InputError("n_valid", n_valid, f"1 .. {len(self) - 1}, of {len(self)} sequences")
+        n_valid = integer("n_valid", n_valid, most=len(self) - 1, extra=f", of {len(self)} sequences")
         cut = len(self) - n_valid
         return self._rows(slice(None, cut)), self._rows(slice(cut, None))
 

@@ -18,6 +18,8 @@ from hbll_seq.data.scalars import integer
 from hbll_seq.data.series import keep_type
 from hbll_seq.errors import InputError
 
+NPY = b"\x93NUMPY"  # the first bytes of a .npy file
+
 
 @dataclass(frozen=True)
 class OpenSpan:
@@ -30,7 +32,7 @@ class OpenSpan:
         steps: time steps of the whole sequence, T.
         ahead: time steps after the span that are also mapped, as targets.
         whole: `(T,)` or `(T, D)` the whole sequence, mapped. It takes no memory until it is looked at; `fit` reads this
-            rank's share of every window from it.
+            rank's share of every window from it, `evaluate` and `predict` read all of it.
     """
 
     values: Tensor
@@ -70,13 +72,14 @@ def open_span(
         path: a `.npy` file `(T,)` or `(T, D)`, or a file of bare numbers.
         rank: number of the span, from 0.
         ranks: number of spans; they differ by at most `multiple` time steps but for the last, which may be shorter.
-        dtype: NumPy type of bare numbers, such as "uint16"; None for a `.npy` file.
-        features: D of bare numbers; None for tokens, one number a time step.
+        dtype: NumPy type of bare numbers, such as "uint16"; None for a `.npy` file, which knows its own.
+        features: D of bare numbers; None for tokens, one number a time step, and for a `.npy` file.
         ahead: time steps after the span to map as well: 1 for next-step targets.
         multiple: spans start at multiples of so many time steps.
 
     Raises:
-        InputError: no such file, not whole time steps, or fewer time steps than spans.
+        InputError: no such file, not whole time steps, or fewer time steps than spans; type or features of a `.npy`
+            file.
     """
     ranks = integer("ranks", ranks)
     rank = integer("rank", rank, 0, most=ranks - 1)
@@ -96,6 +99,11 @@ def _mapped(path: str | os.PathLike[str], dtype: Any, features: int | None) -> n
     """Return the whole sequence `(T,)` or `(T, D)`, mapped."""
     if not os.path.isfile(path):
         raise InputError("path", repr(os.fspath(path)), "a file")
+    with open(path, "rb") as file:
+        knows = file.read(len(NPY)) == NPY
+    for name, given in (("dtype", dtype), ("features", features)):
+        if knows and given is not None:
+            raise InputError(name, f"{given!r} for a .npy file", "None: the file says what it holds")
     if dtype is None:
         try:
             found = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -3,6 +3,7 @@
 import torch
 from torch import Generator
 
+from hbll_seq.data.scalars import check_seed, flag
 from hbll_seq.datasets import synthetic
 from hbll_seq.datasets.sequences import Sequences
 
@@ -12,16 +13,8 @@ def load_recall(
 ) -> Sequences:
     """Load `synthetic.recall`: x `(n, steps)` int64, y `(n,)` the first symbol; cause `(n,)`, all 0."""
     x, y = synthetic.recall(n, steps, symbols, _generator(seed), distractors)
-    return Sequences(
-        x=x,
-        y=y,
-        lengths=None,
-        task="sequence",
-        loss="cross_entropy",
-        input_size=2 * symbols if distractors == "own" else symbols,
-        classes=symbols,
-        cause=torch.zeros(n, dtype=torch.int64),
-    )
+    size = 2 * symbols if distractors == "own" else symbols
+    return Sequences.of_classes(x, y, "sequence", size, symbols, torch.zeros(n, dtype=torch.int64))
 
 
 def load_adding(steps: int = 128, n: int = 2048, seed: int = 0) -> Sequences:
@@ -46,16 +39,7 @@ def load_copy(steps: int = 128, length: int = 8, symbols: int = 8, n: int = 2048
     The answer at time step `steps - length + j` depends on time step `cause[:, j]`, which is j.
     """
     x, y = synthetic.copy(n, steps, length, symbols, _generator(seed))
-    return Sequences(
-        x=x,
-        y=y,
-        lengths=None,
-        task="step",
-        loss="cross_entropy",
-        input_size=symbols + 2,
-        classes=symbols,
-        cause=torch.arange(length).repeat(n, 1),
-    )
+    return Sequences.of_classes(x, y, "step", symbols + 2, symbols, torch.arange(length).repeat(n, 1))
 
 
 def load_parity(steps: int = 128, per_step: bool = True, n: int = 2048, seed: int = 0) -> Sequences:
@@ -63,19 +47,10 @@ def load_parity(steps: int = 128, per_step: bool = True, n: int = 2048, seed: in
 
     Every time step up to the answer's is a cause.
     """
-    x, y = synthetic.parity(n, steps, _generator(seed), per_step)
-    return Sequences(
-        x=x,
-        y=y,
-        lengths=None,
-        task="step" if per_step else "sequence",
-        loss="cross_entropy",
-        input_size=2,
-        classes=2,
-        cause=torch.arange(steps).repeat(n, 1),
-    )
+    x, y = synthetic.parity(n, steps, _generator(seed), flag("per_step", per_step))
+    return Sequences.of_classes(x, y, "step" if per_step else "sequence", 2, 2, torch.arange(steps).repeat(n, 1))
 
 
 def _generator(seed: int) -> Generator:
     """Make a separate generator, so that loading data never moves the global one."""
-    return Generator().manual_seed(seed)
+    return Generator().manual_seed(check_seed(seed))

@@ -57,13 +57,5 @@ def load_words(
         InputError: an unknown group or kind of inputs; a size below 1.
     """
     x, y = draw_words(n, steps, Generator().manual_seed(check_seed(seed)), of=group, inputs=inputs)
-    return Sequences(
-        x=x,
-        y=y,
-        lengths=None,
-        task="step",
-        loss="cross_entropy",
-        input_size=len(letters(group_of(group), inputs)),
-        classes=len(group_of(group)),
-        cause=torch.arange(steps).expand(n, steps),
-    )
+    one, causes = group_of(group), torch.arange(steps).expand(n, steps)
+    return Sequences.of_classes(x, y, "step", len(letters(one, inputs)), len(one), causes)

@@ -52,9 +52,13 @@ class SequenceClassifier(sklearn_base.ClassifierMixin, SequenceEstimator):  # ty
         if len(self.classes_) < 2:
             raise InputError("y", f"one class, {self.classes_[0]!r}", "at least two")
         weight = self._weights(labels, sample_weight)
-        self._train(
-            X, index.astype(np.int64), len(self.classes_), "cross_entropy", weight, [str(c) for c in self.classes_]
-        )
+        names = [str(c) for c in self.classes_]
+        try:
+            self._train(X, index.astype(np.int64), len(self.classes_), "cross_entropy", weight, names)
+        except InputError as error:
+            if error.argument != "sample_weight" or sample_weight is not None:
+                raise
+            raise InputError("class_weight", error.got, error.expected) from error
         return self
 
     def _weights(self, labels: np.ndarray[Any, Any], sample_weight: Any) -> Any:

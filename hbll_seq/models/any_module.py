@@ -174,7 +174,8 @@ class AnyModule(TimeModel):
     @property
     def takes_names(self) -> bool:
         """See `Model`."""
-        return self.own is not None and self.own.takes_names and self.loss.kind == "labels"
+        own, kind = self.own, self.loss.kind
+        return kind == "labels" if own is None else own.takes_names and kind in ("labels", "any")
 
     @property
     def losses_add(self) -> bool:

@@ -1,6 +1,6 @@
 """The model interface of `fit` and `evaluate`, the same for every kind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from hbll_seq.data.expected import Task as Task
 from hbll_seq.data.inputs import as_sequences, as_source
 from hbll_seq.data.sources import Source
 from hbll_seq.errors import InputError
-from hbll_seq.models.label_names import numbered
+from hbll_seq.models.label_names import check_names, numbered
 
 
 class Model(nn.Module):
@@ -30,7 +30,8 @@ class Model(nn.Module):
         output_size: classes or symbols V, or values C.
         input_shape: shape of one input of kind "array".
         context: most time steps of a sequence, or None for any.
-        label_names: the name of every class, in order, or None; `fit` finds them where targets are strings.
+        label_names: the name of every class, in order, or None; `fit` finds them where targets are strings. Names that
+            are no strings, not different, or not as many as classes are refused.
         own_loss: name of the loss that belongs to the model, which takes no other; None for a model of `objective`.
     """
 
@@ -42,8 +43,18 @@ class Model(nn.Module):
     output_size: int
     input_shape: tuple[int, ...] = ()
     context: int | None = None
-    label_names: list[str] | None = None
+    _label_names: list[str] | None = None
     own_loss: ClassVar[str | None] = None
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """See the class."""
+        return self._label_names
+
+    @label_names.setter
+    def label_names(self, names: Sequence[str] | None) -> None:
+        count = getattr(self, "output_size", None)
+        self._label_names = None if names is None else check_names(names, "label_names", count)
 
     def __prepare_scriptable__(self) -> "Model":
         """Refuse `torch.jit.script`, which calls this first.
@@ -52,7 +63,7 @@ class Model(nn.Module):
             InputError: always.
         """
         came = f"torch.jit.script of a {type(self).__name__}"
-        raise InputError("model", came, "torch.jit.trace, torch.export, or hs.export(model, path)")
+        raise InputError("model", came, "torch.export, or hs.export(model, path)")
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the predictions of the deployed model: `(B, T, V)` for tasks "step" and "next", `(B, V)` for
@@ -99,8 +110,7 @@ class Model(nn.Module):
         Raises:
             InputError: see `numbered`.
         """
-        inner = self.inner
-        return numbered(y, inner) if self.takes_names and isinstance(inner, Model) else y
+        return numbered(y, self.inner) if self.takes_names else y
 
     def augmented(self, source: Source, x: Any) -> Source:
         """Return the source of x, a form of `fit`; a model of sound makes its training batches anew."""

@@ -14,6 +14,7 @@ from hbll_seq.data.sources import Source
 from hbll_seq.engine import Engine, Execute, Options
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import kept_buffers
+from hbll_seq.models.label_names import check_count, names_of
 from hbll_seq.models.torch_losses import CTC, TorchLoss, needed
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def _outputs(model: "AnyModule", batch: Batch, execute: Execute) -> tuple[Tensor
         raise InputError("model", came, "one that takes it") from error
     if isinstance(model.loss, TorchLoss) and model.loss.kind != "values" and out.ndim > 1:
         model.loss.classes = model.loss.classes_last(out, batch.y).shape[-1]
+        if model.takes_names:
+            check_count(names_of(model.module), model.loss.classes)
     return out, lengths
 
 

@@ -1,12 +1,13 @@
 """Names of labels: from strings to class numbers and back, and recordings of a folder with the names of its labels.
 
 A model of classes keeps the names of its labels in `Model.label_names`; name i is that of class i. `fit` finds them
-where targets are strings, `save` and `load` carry them, `predict(labels=True)` answers with them.
+where targets are strings, `save` and `load` carry them, `predict(labels=True)` answers with them. A module of the
+user's has them in a plain attribute of the same name.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +17,8 @@ from hbll_seq.audio.folder import Recordings
 from hbll_seq.errors import InputError
 
 
-class Named(Protocol):
-    """What is read of a model here."""
-
-    label_names: list[str] | None
-    output_size: int
+class Trained(Protocol):
+    """What is read of a model that `fit` trains."""
 
     @property
     def takes_names(self) -> bool:
@@ -45,6 +43,18 @@ def check_names(names: Any, argument: str, count: int | None = None) -> list[str
     if count is not None and len(names) != count:
         raise InputError(argument, f"{len(names)} names", f"{count}, one a class")
     return [str(one) for one in names]
+
+
+def names_of(module: nn.Module) -> list[str] | None:
+    """Return the names that a module has, or None, also where it has something else of that name.
+
+    Raises:
+        InputError: a name twice, or another number of names than the model has classes.
+    """
+    names = getattr(module, "label_names", None)
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(one, str) for one in names):
+        return None
+    return check_names(names, "model.label_names", getattr(module, "output_size", None))
 
 
 def unpacked(x: Any, y: Any) -> tuple[Any, Any]:
@@ -80,8 +90,8 @@ def strings_in(y: Any) -> list[Any] | None:
     return None if rows[0] is None else [one if row is None else row for one, row in zip(y, rows, strict=True)]
 
 
-def numbered(y: Any, model: Named) -> Any:
-    """Return class numbers for targets that are strings, by the model's names; other targets as they are.
+def numbered(y: Any, model: nn.Module) -> Any:
+    """Return class numbers for targets that are strings, by the names of a model; other targets as they are.
 
     Raises:
         InputError: strings for a model without names, or a string that is no name of the model's.
@@ -89,10 +99,12 @@ def numbered(y: Any, model: Named) -> Any:
     found = strings_in(y)
     if found is None:
         return y
-    names = model.label_names
+    names = names_of(model)
     if names is None:
-        raise InputError("y", f"names such as {_first(found)!r} for a model without names", "numbers, or a model that "
-                         "`fit` trained on names")  # fmt: skip
+        raise InputError(
+            "y", f"names such as {_first(found)!r} for a model without names",
+            "numbers, or a model that `fit` trained on names, or with label_names set",
+        )  # fmt: skip
     places = {one: i for i, one in enumerate(names)}
     if isinstance(found[0], str):
         return _numbers(found, places, "y")
@@ -114,11 +126,11 @@ def _numbers(row: Any, places: dict[str, int], argument: str) -> Tensor:
 
 
 @contextmanager
-def learned_names(model: Named, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
+def learned_names(model: Trained, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
     """Give the model the names of its training targets, if it has none, for a run; yield x and y without recordings.
 
     Names are sorted, or those of the folder in its order. If the run refuses its arguments the model has its names of
-    before.
+    before. How many classes a module of the user's has is known when it has been called: see `check_count`.
 
     Args:
         model: what is trained, or a model around it.
@@ -131,24 +143,57 @@ def learned_names(model: Named, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
     given = x.names if isinstance(x, Recordings) else None
     x, y = unpacked(x, y)
     found = strings_in(y) if model.takes_names else None
-    holder = cast(Named, model.inner) if model.takes_names else model
-    before = holder.label_names
-    if found is not None and before is None:
-        flat = found if isinstance(found[0], str) else [one for row in found for one in row]
-        names = given or sorted({one for one in flat if isinstance(one, str)})
-        if len(names) != holder.output_size:
-            came = f"{len(names)} different labels: {', '.join(map(repr, names[:8]))}"
-            raise InputError("y", came, f"{holder.output_size}, as the model has classes; or model.label_names = [...]")
-        holder.label_names = names
+    if found is None or names_of(model.inner) is not None:
+        yield x, y
+        return
+    holder: Any = model.inner
+    names = given or sorted(_names_in(found))
+    check_count(names, getattr(holder, "output_size", None))
+    had = hasattr(holder, "label_names")
+    if had and holder.label_names is not None:
+        raise InputError("model.label_names", f"{holder.label_names!r:.80}", "a list of names, strings, or None")
+    holder.label_names = names
     try:
         yield x, y
     except InputError:
-        holder.label_names = before
+        holder.label_names = None
+        if not had:
+            del holder.label_names
         raise
 
 
+def check_count(names: list[str] | None, classes: int | None) -> None:
+    """Refuse names that are not as many as a model has classes; None is anything.
+
+    Raises:
+        InputError: another number.
+    """
+    if names is not None and classes is not None and len(names) != classes:
+        came = f"{len(names)} different labels: {', '.join(map(repr, names[:8]))}"
+        raise InputError("y", came, f"{classes}, as the model has classes; or model.label_names = [...]")
+
+
+def _names_in(found: list[Any]) -> set[str]:
+    """Return the different names of targets, one a sequence or rows of them."""
+    alone = isinstance(found[0], str)
+    for i, row in enumerate([found] if alone else found):
+        for j, one in enumerate(row if isinstance(row, list | tuple) else [row]):
+            if not isinstance(one, str):
+                raise InputError(
+                    f"y[{j if alone else i}]", f"{one!r:.80} among names", "a name, as the first target is"
+                )
+    return set(found) if alone else {one for row in found for one in row}
+
+
 def as_names(scores: Tensor, names: list[str]) -> Any:
-    """Return the names of the best classes of scores `(..., V)`, in nested lists."""
+    """Return the names of the best classes of scores `(..., V)`, in nested lists.
+
+    Raises:
+        InputError: another number of names than V.
+    """
+    if scores.ndim == 0 or scores.shape[-1] != len(names):
+        came = f"outputs of shape {tuple(scores.shape)} for a sequence"
+        raise InputError("labels", f"True for {came}", f"{len(names)} scores, one for each of model.label_names")
 
     def named(value: Any) -> Any:
         return [named(one) for one in value] if isinstance(value, list) else names[value]

@@ -43,7 +43,7 @@ class Engined(nn.Module):
             InputError: always.
         """
         came = f"torch.jit.script of a {type(self).__module__.split('.')[0]}.nn.{type(self).__name__}"
-        wanted = "a GRU, LSTM or RNN after hs.revert(model); or torch.jit.trace, torch.export, hs.export"
+        wanted = "a GRU, LSTM or RNN after hs.revert(model); or torch.export, hs.export"
         raise InputError("model", came, wanted)
 
     def set_engine(self, options: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ class PathView(Model):
         self.task, self.objective, self.input_kind = model.task, model.objective, model.input_kind
         self.input_size, self.output_size = model.input_size, model.output_size
         self.input_shape, self.context = model.input_shape, model.context
+        self.label_names = model.label_names
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See `Model.forward`."""

@@ -52,7 +52,8 @@ class Rule(Generic[M]):
         rate: learning rate of the rule's own parameters, in units of the model's; `fit` reads it after `setup`.
 
     Raises:
-        InputError: the definition of a subclass whose `step` takes no `progress`.
+        InputError: the definition of a subclass whose `step` takes no `progress`, or whose `plan` is no method of one
+            argument.
     """
 
     name: ClassVar[str]
@@ -63,7 +64,7 @@ class Rule(Generic[M]):
     rate: float = 1.0
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a `step` that `fit` cannot call, at its definition instead of hours later."""
+        """Refuse a `step` or `plan` that `fit` cannot call, at its definition instead of hours later."""
         super().__init_subclass__(**options)
         try:
             inspect.signature(cls.step).bind_partial(progress=1.0)
@@ -73,6 +74,11 @@ class Rule(Generic[M]):
                 f"{cls.__name__} with step{inspect.signature(cls.step)}",
                 "step(self, model, batch, progress), where progress is the share of the run that is done, 0 to 1",
             ) from None
+        try:
+            inspect.signature(cls.plan).bind(None, 1.0)
+        except TypeError:
+            came = f"{cls.__name__} with plan = {cls.plan!r:.60}"
+            raise InputError("rule", came, "plan(self, passes), which fit calls, or another name") from None
 
     @property
     def progress(self) -> float:
@@ -92,7 +98,10 @@ class Rule(Generic[M]):
         """
 
     def plan(self, passes: float | None) -> None:
-        """Prepare for a run of `passes` passes over its data, None if unknown; `fit` calls this before `setup`."""
+        """Prepare for a run of `passes` passes over its data, None if unknown; `fit` calls this before `setup`.
+
+        It is for the next `setup` alone: a loop of your own that does not call it says nothing about its passes.
+        """
 
     def unit(self, steps: int, batch: int) -> int:
         """Return the time steps at multiples of which a batch of `batch` sequences of `steps` may be cut into spans."""

@@ -30,8 +30,8 @@ class SMT(Rule[SequenceModel]):
 
     Sizes are for models of about 128 units. `dynamics` was published as 0.1, `every` as 16, for runs of 150,000
     updates; runs of hundreds need more (docs/notes/2026-11-29-smt.md). The loss in the history is that of the pairs,
-    not the deployed chain's; validation scores the chain. In a loop of your own pass `progress`: left out it is 1,
-    the phase of rolls.
+    not the deployed chain's; validation scores the chain. `teacher_seconds` there is CPU time. In a loop of your own
+    pass `progress`: left out it is 1, the phase of rolls.
 
     Args:
         teacher: width of the teacher.
@@ -76,7 +76,11 @@ class SMT(Rule[SequenceModel]):
     def setup(self, model: SequenceModel, generator: torch.Generator) -> None:
         """Make the teacher; see `Rule.setup`."""
         if not isinstance(model, SequenceModel) or model.own_loss is not None:
-            raise InputError("rule", f"'smt' for a {type(model).__name__}", "a SequenceModel, and its own objective")
+            own = isinstance(model.inner, SequenceModel) and model.inner is not model
+            came = f"'smt' for a {type(model.inner).__name__}" + (
+                " with loss=, metrics= or sample_weight=" if own else ""
+            )
+            raise InputError("rule", came, "a SequenceModel of this package, and its own objective")
         if model.bidirectional:
             raise InputError("rule", "'smt' for a bidirectional model", "one direction: memories are of the past")
         for cell in model.cells:
@@ -98,7 +102,7 @@ class SMT(Rule[SequenceModel]):
             raise InputError("rule", "smt before setup(model, generator)", "a rule that fit has set up")
         if batch.state is not None:
             raise InputError("batch.state", "a start state, with rule 'smt'", "None: the teacher reads whole windows")
-        began = time.perf_counter()
+        began = time.process_time()
         rolls = progress >= 1 - self.rolled
         cells = model.cells
         with torch.set_grad_enabled(not rolls):
@@ -106,19 +110,19 @@ class SMT(Rule[SequenceModel]):
         labels = memories.detach().requires_grad_(not rolls)
         metrics = {"rolled": float(rolls), "teacher_parameters": float(sum(p.numel() for p in self.parameters()))}
         if rolls:
-            seconds = time.perf_counter() - began
+            seconds = time.process_time() - began
             loss, error = self._rolls(model, batch, labels)
             (loss + self.rolled_pull * error).backward()
         else:
             taught, figures = self._predictive(model, batch, memories)
             metrics |= figures
-            seconds = time.perf_counter() - began
+            seconds = time.process_time() - began
             loss, error = self._pairs(model, batch, labels)
             (loss + self.dynamics * error).backward()
-            began = time.perf_counter()
+            began = time.process_time()
             assert labels.grad is not None
             torch.autograd.backward([memories, taught], [labels.grad, torch.ones_like(taught)])
-            seconds += time.perf_counter() - began
+            seconds += time.process_time() - began
         self._updates += 1
         depth = (batch.x.shape[1] if rolls else 0) + 2.0 * len(cells)  # the cell's own; the teacher's does not grow
         metrics |= {"dynamics": float(error.detach()), "teacher_seconds": seconds, "depth": depth}

@@ -51,12 +51,15 @@ class WordTokenizer(Tokenizer):
 
         Args:
             text: the training part alone.
-            vocab_size: number of symbols V with `<unk>`, from 2; None for every word that occurs twice or more.
+            vocab_size: largest number of symbols V with `<unk>`, from 2; a text with fewer words has fewer. None for
+                every word that occurs twice or more.
 
         Raises:
-            InputError: an argument out of range.
+            InputError: an argument out of range; with None, no word that occurs twice.
         """
         counts = Counter(_WORD.findall(check_text(text)))
+        if vocab_size is None and max(counts.values(), default=0) < 2:
+            raise InputError("text", f"{len(counts)} words, none of them twice", "a longer text, or a vocab_size")
         ranked = sorted(counts, key=lambda one: (-counts[one], one))
         if vocab_size is None:
             return cls([UNKNOWN, *(one for one in ranked if counts[one] > 1)])

@@ -19,13 +19,14 @@ from hbll_seq.errors import InputError
 from hbll_seq.losses import correct
 from hbll_seq.models.any_module import AnyModule, as_evaluated
 from hbll_seq.models.base import Model
-from hbll_seq.models.label_names import as_names, unpacked
+from hbll_seq.models.label_names import as_names, names_of, unpacked
 from hbll_seq.models.recurrent import SequenceModel
 from hbll_seq.models.scoring import score, score_on
 from hbll_seq.models.symbol_text import SymbolText
 from hbll_seq.training.carried import carries, check_stateful, zero_state
 from hbll_seq.training.evaluate_module import bytes_of, evaluate_module, own_batches, predict_module, text_figures
 from hbll_seq.training.modes import evaluation_mode
+from hbll_seq.training.shared import opened
 
 
 class Evaluation(dict[str, float]):
@@ -53,7 +54,7 @@ def evaluate(
 
     Args:
         model: as for `fit`.
-        x: as for `fit`.
+        x: as for `fit`; of an `OpenSpan` the whole sequence.
         y: as for `fit`.
         mask: as for `fit`.
         ignore_index: as for `fit`.
@@ -76,7 +77,7 @@ def evaluate(
     Raises:
         InputError: as `fit`, before anything is computed; data in which no target counts.
     """
-    x, y = unpacked(x, y)
+    x, y = unpacked(opened(x), opened(y))
     batch_size, judged = integer("batch_size", batch_size), as_evaluated(model, loss, metrics, ignore_index)
     any_cut = not isinstance(judged, AnyModule) or (judged.loss.known and judged.metrics.by_target)
     reader = judged.own if isinstance(judged, AnyModule) and judged.own is not None else judged
@@ -215,10 +216,10 @@ def predict(
     Raises:
         InputError: as `fit`, before anything is computed.
     """
-    batch_size, x = integer("batch_size", batch_size), unpacked(x, None)[0]
+    batch_size, x = integer("batch_size", batch_size), unpacked(opened(x), None)[0]
     model = model.inner if isinstance(model, AnyModule) else model
-    names = getattr(model, "label_names", None) if isinstance(model, Model) else None
     if flag("labels", labels):
+        names = names_of(model) if isinstance(model, nn.Module) else None
         if names is None or probabilities:
             wanted = "probabilities=False" if names else "a model that `fit` trained on names, or with label_names set"
             raise InputError("labels", "True beside probabilities" if names else "True", wanted)

@@ -44,7 +44,8 @@ def gradient(
         progress: completed share of a run, 0 (its first update) to 1 (its end). Only rules whose gradient changes over
             a run use it. "hbll" with `discount="auto"` multiplies the feedback message into a block with targets by
             `progress` (docs/method.md#discount). At 1 credit is whole and the gradient is BPTT's to the tolerances; at
-            0 it is truncated BPTT's. Blocks without a target have whole credit at any `progress`.
+            0 it is truncated BPTT's. Blocks without a target have whole credit at any `progress`. "smt" is in its
+            phase of rolls at 1 and in that of one-step pairs at 0, with a teacher that is new unless the rule is given.
         loss, sample_weight, convert: as for `fit`.
         rule_options: as for `fit`.
 

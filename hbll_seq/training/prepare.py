@@ -203,11 +203,20 @@ def _trained(model: Model, rule: rules.Rule[Any], lr: float, optimizer: Any) -> 
     """Return the parameters to train; as two groups where the rule's own have a rate of their own.
 
     A ready optimiser has its own groups and rates.
+
+    Raises:
+        InputError: a ready optimiser that would train none of the rule's own parameters, or a `rate` that is no number
+            >= 0.
     """
-    own = rule.parameters()
-    if not own or rule.rate == 1 or isinstance(optimizer, torch.optim.Optimizer):
+    own, rate = rule.parameters(), number("rule.rate", rule.rate)
+    if own and isinstance(optimizer, torch.optim.Optimizer):
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in held for p in own):
+            came = f"a ready optimiser beside rule {rule.name!r}, whose own parameters it would not train"
+            raise InputError("optimizer", came, "a name or a factory(parameters, lr=)")
+    if not own or rate == 1 or isinstance(optimizer, torch.optim.Optimizer):
         return [*model.parameters(), *own]
-    return [{"params": list(model.parameters())}, {"params": own, "lr": lr * rule.rate}]
+    return [{"params": list(model.parameters())}, {"params": own, "lr": lr * rate}]
 
 
 def _name(value: Any) -> str:

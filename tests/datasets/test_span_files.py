@@ -60,3 +60,20 @@ def test_what_does_not_fit(tmp_path, options, argument):
     assert error.value.argument == argument
     with pytest.raises(hs.InputError):
         open_span(tmp_path / "missing.npy")
+
+
+@pytest.mark.parametrize("options", [{"dtype": "int64"}, {"features": 2}, {"features": 1, "dtype": "uint8"}])
+def test_a_file_that_knows_its_type_is_not_read_as_another(tmp_path, options):
+    """As bare numbers its header would be data."""
+    np.save(tmp_path / "tokens.npy", np.arange(64))
+    with pytest.raises(hs.InputError, match="for a .npy file; expected None"):
+        open_span(tmp_path / "tokens.npy", **options)
+
+
+def test_a_span_is_evaluated_and_predicted_as_the_whole_sequence(tmp_path):
+    values = np.arange(50) % 5
+    np.save(tmp_path / "tokens.npy", values)
+    span, model = open_span(tmp_path / "tokens.npy", 1, 2, ahead=1), hs.models.CharLM(5, hidden=4)
+    assert hs.evaluate(model, span) == hs.evaluate(model, torch.from_numpy(values))
+    found = hs.predict(model, span, stateful=True)
+    assert torch.equal(found, hs.predict(model, torch.from_numpy(values), stateful=True))

@@ -66,8 +66,11 @@ def test_sets_are_repeatable_and_leave_the_global_generator(name):
     train, valid = one.split(10)
     assert len(train) == 54 and len(valid) == 10 and len(valid.cause) == 10
     assert torch.equal(torch.cat([train.x, valid.x]), one.x) and train.task == one.task
-    with pytest.raises(InputError, match="n_valid: got 64"):
-        one.split(64)
+    for bad in (64, 0, 0.2, True):
+        with pytest.raises(InputError, match=f"n_valid: got {bad}; expected an integer in 1..63, of 64 sequences"):
+            one.split(bad)
+    with pytest.raises(InputError, match="seed: got 'a'"):
+        datasets.load(name, n=64, steps=20, seed="a")
 
 
 def test_sets_say_what_they_are():
@@ -79,3 +82,5 @@ def test_sets_say_what_they_are():
         datasets.load("copy", steps=16)
     with pytest.raises(InputError, match="symbols: got 1"):
         datasets.load("recall", symbols=1)
+    with pytest.raises(InputError, match="per_step: got 'no'"):
+        datasets.load("parity", per_step="no")

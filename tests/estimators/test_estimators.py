@@ -120,6 +120,23 @@ def test_weights_are_those_of_fit():
     assert not np.allclose(quick().fit(x, y).predict_proba(x), by_class)
 
 
+def smoothed(out, y):
+    return torch.nn.functional.cross_entropy(out, y, label_smoothing=0.1)
+
+
+def test_a_loss_and_metrics_of_ones_own_are_those_of_fit():
+    x, y = sequences()
+    metric = {"errors": lambda out, y: (out.argmax(-1) != y).float().mean()}
+    own = quick(loss=smoothed, metrics=metric, validation=0.25).fit(x, y)
+    module = quick(loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1), validation=0.25).fit(x, y)
+    np.testing.assert_allclose(own.predict_proba(x), module.predict_proba(x), rtol=1e-6)
+    assert own.history_["val_errors"] == pytest.approx([1 - one for one in module.history_["val_accuracy"]])
+    again = pickle.loads(pickle.dumps(clone(own).set_params(metrics=None).fit(x, y)))
+    np.testing.assert_array_equal(again.predict(x), own.predict(x))
+    weighed = quick(loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1), class_weight={"up": 3.0, "down": 1.0})
+    assert not np.allclose(weighed.fit(x, y).predict_proba(x), module.predict_proba(x))
+
+
 def test_the_network_is_that_of_fit():
     x, y = sequences()
     ours = quick(standardize=False, epochs=4).fit(x, y)
@@ -152,6 +169,8 @@ def test_regression_in_the_units_of_its_targets(columns):
     (lambda x, y: quick(missing="guess").fit(x, y), "missing"),
     (lambda x, y: quick(hidden=0).fit(x, y), "hidden"),
     (lambda x, y: quick().fit(x, y).predict([one[:, :2] for one in x]), "X: got 2 features; expected 3, as in fit"),
+    (lambda x, y: quick(class_weight="balanced", loss=smoothed).fit(x, y), "class_weight: got given beside a callable"),
+    (lambda x, y: quick(class_weight={"up": -1, "down": 1}).fit(x, y), "class_weight: got numbers below 0"),
     (lambda x, y: hs.SequenceRegressor().fit(x, y), "y: got ndarray"),
     (lambda x, y: hs.SequenceRegressor(class_weight="balanced").fit(x, np.zeros(40)), "class_weight"),
 ])  # fmt: skip

@@ -321,4 +321,30 @@ def test_torch_jit_script_is_refused_and_changes_nothing(inside):
         assert next(net.modules()) is net and layer(torch.randn(2, 5, 3))[0].shape == (2, 5, 4)
     with pytest.raises(hs.InputError, match="torch.jit.script of a CharLM"):
         torch.jit.script(hs.models.CharLM(5, hidden=4))
-    torch.jit.script(hs.revert(hs.nn.GRU(3, 4)))
+
+
+class Tagger(nn.Module):
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn, self.readout = rnn, nn.Linear(rnn.hidden_size * (1 + rnn.bidirectional), 2)
+
+    def forward(self, x):
+        return self.readout(self.rnn(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "rnn",
+    [
+        hs.nn.GRU(3, 4, batch_first=True), hs.nn.RNN(3, 4, batch_first=True, nonlinearity="relu"),
+        hs.nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, dropout=0.5),
+    ],
+    ids=["GRU", "RNN", "stack of LSTMs"],
+)  # fmt: skip
+def test_a_scripted_model_with_reverted_layers_equals_it(rnn, tmp_path):
+    model, x = Tagger(rnn).eval(), torch.randn(4, 9, 3)
+    short = x[:2, :4]
+    wanted = model(x), model(short)
+    torch.jit.script(hs.revert(model)).save(tmp_path / "scripted.pt")
+    found = torch.jit.load(tmp_path / "scripted.pt")
+    torch.testing.assert_close((found(x), found(short)), wanted, rtol=1e-5, atol=1e-6)

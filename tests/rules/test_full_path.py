@@ -272,6 +272,12 @@ def test_credit_is_whole_at_once_in_a_run_of_many_passes_over_its_data():
             run = hs.fit(networks(16)[kind], x, y, rule="hbll", epochs=epochs, batch_size=4, progress=False)
             first, second, *_ = run.history["discount"]
             assert first == 0.0 and (second == 1.0 if whole else second <= 1 / (8 * epochs))
+    rule, net = hs.rules.make("hbll", family="layered"), networks(16)["vit"]
+    run = hs.fit(net, x, y, rule=rule, epochs=4, batch_size=4, progress=False)
+    assert run.history["discount"][1] == 1.0
+    rule.setup(net, torch.Generator())  # of a loop that says nothing about its passes
+    assert rule.step(net, data(net, 4, seed=20), progress=0.0).metrics["discount"] == 0.0
+    assert rule.step(net, data(net, 4, seed=21), progress=0.01).metrics["discount"] < 0.1
 
 
 def test_the_share_of_a_run_rises_and_ends_at_backpropagation():

@@ -223,7 +223,10 @@ def test_it_learns_a_task_of_memory():
         (lambda: model("mingru"), "without a bound"),
         (lambda: model("user"), "without a bound"),
         (lambda: hs.models.SequenceModel(7, 7, hidden=6, bidirectional=True), "bidirectional"),
-        (lambda: nn.Sequential(nn.Embedding(7, 7), nn.Linear(7, 7)), "expected a SequenceModel"),
+        (
+            lambda: nn.Sequential(nn.Embedding(7, 7), nn.Linear(7, 7)),
+            "'smt' for a Sequential; expected a SequenceModel",
+        ),
     ],
 )
 def test_models_that_it_cannot_train_are_refused(make, message):
@@ -231,6 +234,22 @@ def test_models_that_it_cannot_train_are_refused(make, message):
     given = {} if isinstance(net, hs.models.SequenceModel) else dict(loss="cross_entropy")
     with pytest.raises(hs.InputError, match=message):
         hs.fit(net, data.x, data.y, rule="smt", steps=1, progress=False, **given)
+
+
+def test_an_optimiser_without_the_teacher_is_refused():
+    """The teacher is made by `fit`, so no ready optimiser can have it; it would stay as it was drawn."""
+    net = hs.models.CharLM(5, hidden=8)
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises(hs.InputError, match="optimizer: got a ready optimiser beside rule 'smt'.*expected a name"):
+        ready_made = torch.optim.SGD(net.parameters(), lr=0.1)
+        hs.fit(net, text(), rule="smt", steps=1, window=20, progress=False, optimizer=ready_made, **SMALL)
+    assert all(map(torch.equal, before, net.parameters()))
+
+
+def test_a_loss_of_ones_own_is_named_as_what_it_cannot_train():
+    net = hs.models.SequenceModel(7, 7, hidden=6, task="next")
+    with pytest.raises(hs.InputError, match="'smt' for a SequenceModel with loss=, metrics= or sample_weight="):
+        hs.fit(net, batch(2, 4).x, rule="smt", steps=1, progress=False, loss="cross_entropy", **SMALL)
 
 
 def test_wrong_options_and_calls_are_refused():

@@ -156,6 +156,7 @@ def test_a_tokenizer_of_another_package():
         (lambda: WordTokenizer(["a", "<unk>"]), "words: got 2 words"),
         (lambda: WordTokenizer(["<unk>", 3]), "words: got list"),
         (lambda: WordTokenizer.train("a b", 1), "vocab_size: got 1"),
+        (lambda: WordTokenizer.train("a b"), "text: got 2 words, none of them twice; expected a longer text, or a vocab"),
         (lambda: made_for("bpe:many", "abc", "a"), "tokenizer: got 'bpe:many'"),
         (lambda: made_for(None, "abc", "a"), "tokenizer: got None"),
         (lambda: as_tokenizer("char"), "tokenizer: got 'char'"),

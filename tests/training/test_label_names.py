@@ -1,5 +1,7 @@
 """Names of labels: found by `fit`, kept by files and estimators, answered by `predict`; numbers stay numbers."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,9 +52,97 @@ def test_a_file_without_names_has_none_and_a_false_number_of_names_is_not_saved(
     model = classifier()
     hs.save(model, tmp_path / "m.safetensors")
     assert hs.load(tmp_path / "m.safetensors").label_names is None
-    model.label_names = ["a", "b"]
+    model.label_names = ["a", "b", "c"]
+    model.label_names.pop()
     with pytest.raises(hs.InputError, match=r"label_names.*2 names.*3"):
         hs.save(model, tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("names", [["a", "b"], "abc", ["a", "b", "a"], [1, 2, 3], []])
+def test_names_that_fit_no_class_are_refused_when_they_are_set(names):
+    model = classifier()
+    with pytest.raises(hs.InputError, match="label_names: got"):
+        model.label_names = names
+    assert model.label_names is None
+    model.label_names = ("a", "b", "c")
+    assert model.label_names == ["a", "b", "c"] == copy.deepcopy(model).label_names
+    model.label_names = None
+
+
+class Own(torch.nn.Module):
+    """A module of the user's, of three classes."""
+
+    def __init__(self, each=False):
+        super().__init__()
+        self.rnn, self.readout, self.each = torch.nn.GRU(3, 8, batch_first=True), torch.nn.Linear(8, 3), each
+
+    def forward(self, x):
+        out = self.rnn(x)[0]
+        return self.readout(out if self.each else out[:, -1])
+
+
+def own(**options):
+    torch.manual_seed(0)
+    return Own(**options)
+
+
+def test_names_are_known_wherever_targets_are_asked_for():
+    deep = hs.models.MLP((9, 3), 3, hidden=6, layers=3)
+    train(deep, X, NAMES, paths="any")
+    assert hs.evaluate_paths(deep, X, NAMES) == hs.evaluate_paths(deep, X, NUMBERS)
+    rows = [NAMES[:9]] * 12
+    model = classifier(task="step")
+    train(model, X, rows)
+    numbers = torch.stack(numbered(rows, model))
+    named, wanted = (hs.lag_map(model, X, y, block_size=3).values for y in (rows, numbers))
+    torch.testing.assert_close(named, wanted, equal_nan=True, rtol=0, atol=0)
+
+
+def test_a_module_of_ones_own_keeps_names_too(tmp_path):
+    by_name, by_number, loss = own(), own(), dict(loss="cross_entropy")
+    run, other = (
+        train(by_name, X, NAMES, validation=0.25, **loss),
+        train(by_number, X, NUMBERS, validation=0.25, **loss),
+    )
+    assert run["loss"] == other["loss"] and run["val_loss"] == other["val_loss"]
+    assert by_name.label_names == ["fast", "none", "slow"] and not hasattr(by_number, "label_names")
+    told = [by_name.label_names[i] for i in hs.predict(by_name, X).argmax(-1)]
+    assert hs.predict(by_name, X, labels=True) == told
+    assert hs.evaluate(by_name, X, NAMES, **loss) == hs.evaluate(by_number, X, NUMBERS, **loss)
+    gradients = [hs.gradient(m, X, y, **loss) for m, y in ((by_name, NAMES), (by_number, NUMBERS))]
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[1])
+    hs.save(by_name, tmp_path / "own.safetensors")
+    again = hs.load(tmp_path / "own.safetensors", into=Own())
+    assert hs.predict(again, X, labels=True) == told and copy.deepcopy(again).label_names == by_name.label_names
+    steps = own(each=True)
+    train(steps, X, [NAMES[:9]] * 12, **loss)
+    assert np.array(hs.predict(steps, X, labels=True)).shape == (12, 9)
+
+
+def test_names_of_a_module_of_ones_own_are_checked_against_its_outputs():
+    module, loss = own(), dict(loss="cross_entropy")
+    for y, said in (
+        (["a", "b"] * 6, "2 different labels.*expected 3, as the model"), (["a", "b", "c", "d"] * 3, "4 different"),
+        ([*NAMES[:-1], 3], r"y\[11\]: got 3 among names"),
+    ):  # fmt: skip
+        with pytest.raises(hs.InputError, match=said):
+            train(module, X, y, **loss)
+        assert not hasattr(module, "label_names")
+    module.label_names = {"a": 1}  # something of the user's
+    train(module, X, NUMBERS, **loss)
+    with pytest.raises(hs.InputError, match="model.label_names: got {'a': 1}"):
+        train(module, X, NAMES, **loss)
+    module.label_names = ["a", "b"]
+    with pytest.raises(hs.InputError, match="True for outputs of shape .*expected 2 scores"):
+        hs.predict(module, X, labels=True)
+
+
+def test_an_adopted_network_keeps_its_names_in_a_file_of_weights(tmp_path):
+    made = lambda: classifier(cell=torch.nn.GRU(3, 8, batch_first=True))
+    model = made()
+    train(model, X, NAMES)
+    hs.save(model, tmp_path / "adopted")
+    assert hs.load(tmp_path / "adopted", into=made()).label_names == model.label_names
 
 
 def test_a_name_for_every_time_step_and_sequences_of_any_length():
@@ -69,8 +159,12 @@ def test_a_name_for_every_time_step_and_sequences_of_any_length():
 
 
 @pytest.mark.parametrize(
-    "options", [{"sample_weight": [1.0] * 12}, {"loss": torch.nn.CrossEntropyLoss(label_smoothing=0.1)}]
-)
+    "options",
+    [
+        {"sample_weight": [1.0] * 12}, {"loss": torch.nn.CrossEntropyLoss(label_smoothing=0.1)},
+        {"loss": lambda out, y: torch.nn.functional.cross_entropy(out, y)},
+    ],
+)  # fmt: skip
 def test_names_go_with_a_loss_and_weights(options):
     model, other = classifier(), classifier()
     assert train(model, X, NAMES, **options)["loss"] == train(other, X, NUMBERS, **options)["loss"]

@@ -115,6 +115,37 @@ def test_a_step_without_progress_is_refused_where_it_is_written():
                 return hs.rules.make("bptt").step(model, batch)
 
 
+def test_a_plan_that_fit_cannot_call_is_refused_where_it_is_written():
+    for wrong in (3, lambda self: None, lambda self, passes, more: None):
+        with pytest.raises(hs.InputError, match=r"rule: got Planned with plan = .*expected plan\(self, passes\)"):
+            type("Planned", (hs.Rule,), {"step": lambda self, model, batch, progress: None, "plan": wrong})
+
+
+@pytest.mark.parametrize(("options", "passes"), [({}, 1.0), ({"accumulate": 2}, 2.0), ({"validation": 0.5}, 2.0)])
+def test_fit_tells_a_rule_its_passes_before_it_is_set_up(options, passes):
+    told = []
+
+    class Asks(Listens):
+        plan = lambda self, passes: told.append(passes)
+        setup = lambda self, model, generator: told.append("set up")
+
+    x, y = torch.randint(7, (24, 9)), torch.randint(7, (24, 9))
+    hs.fit(model("gru"), x, y, rule=Asks(), steps=6, batch_size=4, progress=False, **options)
+    assert told == [passes, "set up"]
+
+
+@pytest.mark.parametrize("rate", [-1.0, "fast", None, math.nan])
+def test_a_rate_that_is_no_number_is_refused(rate):
+    class Encoded(Listens):
+        def parameters(self):
+            return [torch.nn.Parameter(torch.zeros(2))]
+
+    rule, data = Encoded(), batch(2, 9)
+    rule.rate = rate
+    with pytest.raises(hs.InputError, match="rule.rate: got"):
+        hs.fit(model("gru"), data.x, data.y, rule=rule, steps=1, progress=False)
+
+
 def test_every_way_to_take_it_by_name_will_do():
     class Keyword(hs.Rule):
         name = "keyword"

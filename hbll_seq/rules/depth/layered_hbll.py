@@ -104,6 +104,7 @@ class LayeredHBLL(Rule[Layered]):
     def setup(self, model: Layered, generator: torch.Generator) -> None:
         """Forget everything learned of another model."""
         self.trainer.reset()
+        self.plan(None)
 
     def mark(self, model: Layered) -> None:
         """See `Rule.mark`."""
