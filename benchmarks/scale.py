@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale --counts    numbers and collectives of a step over T, two ranks
     python -m benchmarks.scale --times     two processes of one thread, one process of one thread and of two
-    python -m benchmarks.scale --memory    peak of a process above its start, one rank of two and one process
+    python -m benchmarks.scale --memory    peak of a process, and what T adds to it; one rank of two and one process
     python -m benchmarks.scale --model     parts measured, two-process times predicted, projection, docs/img/scale.png
 
 A step is a GRU with a read-out, cross-entropy at every time step, forward and backward, and the average of the
@@ -31,6 +31,7 @@ SHAPES = ((1, 65536, 128), (1, 262144, 64), (8, 16384, 128))
 LENGTHS = (4096, 16384, 65536, 262144, 1048576)
 CLASSES = 32
 ROUNDS = 5
+LIMIT = 900  # seconds for the work of a process
 WARM = 1024  # time steps of the step that loads and compiles everything
 PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "img" / "scale.png"
 
@@ -69,9 +70,13 @@ def processes(count: int, work: Callable[..., Any], *args: Any) -> list[Any]:
         ]
         for one in all_:
             one.start()
-        found = dict(queue.get(timeout=3000) for _ in all_)
-        for one in all_:
-            one.join()
+        try:
+            found = dict(queue.get(timeout=LIMIT) for _ in all_)
+            for one in all_:
+                one.join(60)
+        finally:
+            for one in all_:
+                one.kill()
     return [found[rank] for rank in range(count)]
 
 
@@ -122,11 +127,10 @@ def timed(rank: int, shape: tuple[int, int, int], cpu: bool) -> dict[str, float]
 
 
 def peak(rank: int, shape: tuple[int, int, int], spread: bool) -> tuple[float, float, float]:
-    """Return the megabytes by which a step raises the process's peak: above its start, and above a process that has
-    made a short step (the floor: compiled code, libraries, work buffers); and those of the data alone.
+    """Return in megabytes a process's peak; what is there before a step (the interpreter, torch, this package, compiled
+    code, libraries, work buffers: the peak of a process that has made a short step); and the data alone.
     """
     batch, steps, units = shape
-    start = resident()
     with hd.time_sharded(steps=WARM) as shards:
         Side(batch, WARM, units, shards if spread else None).step()
     floor = resident()
@@ -134,7 +138,7 @@ def peak(rank: int, shape: tuple[int, int, int], spread: bool) -> tuple[float, f
         side = Side(*shape, shards if spread else None)
         side.step()
     data = (side.x.numel() * side.x.element_size() + side.y.numel() * side.y.element_size()) / 2**20
-    return resident() - start, resident() - floor, data
+    return resident(), floor, data
 
 
 def resident() -> float:
@@ -285,15 +289,13 @@ def main() -> None:
                 f"| {shape} | {two:.0f} ms | {one:.0f} | {one / two:.2f} x | {both:.0f} | {both / two:.2f} x | {waiting:.0f} |"
             )
     if asked.memory:
-        print("\nPeak above the start of a process | above one that made a short step | data\n")
-        print("| shape | one rank of two | one process | | rank, above a short step | process | | data of a rank |")
-        print("|---|---|---|---|---|---|---|---|")
+        print("\nPeak of a process, MB: all of it | before the step | what T adds, data included | data\n")
+        print("| shape | | all | before | T adds | data |\n|---|---|---|---|---|---|")
         for shape in SHAPES:
             two, one = processes(2, peak, shape, True)[0], processes(1, peak, shape, False)[0]
-            print(
-                f"| {shape} | {two[0]:.0f} MB | {one[0]:.0f} MB | {two[0] / one[0]:.2f} | {two[1]:.0f} MB | "
-                f"{one[1]:.0f} MB | {two[1] / one[1]:.2f} | {two[2]:.0f} MB |"
-            )
+            for name, (whole, floor, data) in (("one process", one), ("a rank of two", two)):
+                print(f"| {shape} | {name} | {whole:.0f} | {floor:.0f} | {whole - floor:.0f} | {data:.0f} |")
+            print(f"| | ratio | {two[0] / one[0]:.2f} | | {(two[0] - two[1]) / (one[0] - one[1]):.2f} | |")
     if asked.model:
         gathers = processes(2, collective)[0]
         print("\ngather, us: " + ", ".join(f"{n:,} numbers {1e6 * s:.0f}" for n, s in gathers.items()))

@@ -148,7 +148,7 @@ def dry_run(tmp_path_factory) -> dict[str, list[dict[str, object]]]:
         for name, names in parts.items()
     ]
     for one in running:
-        said = one.communicate()[0].decode()
+        said = one.communicate(timeout=400)[0].decode()
         assert one.returncode == 0, said
     lines = [line for name in parts for line in read(out / name / "device.jsonl")]
     return {stage: [line for line in lines if line["stage"] == stage] for stage in stages.STAGES}

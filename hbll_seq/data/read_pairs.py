@@ -21,7 +21,7 @@ from hbll_seq.data.inputs import FORMS
 from hbll_seq.data.pairs import Pairs
 from hbll_seq.data.read_targets import Kind, read_targets
 from hbll_seq.data.scalars import LARGEST, integer
-from hbll_seq.data.sources import Loader
+from hbll_seq.data.sources import Loader, Padded
 from hbll_seq.data.tensors import alike, as_tensor
 from hbll_seq.errors import InputError
 
@@ -217,3 +217,10 @@ def read_weight(weight: Any, n: int, dtype: torch.dtype) -> Tensor | None:
     if not bool(torch.isfinite(found).all()) or bool((found < 0).any()) or not bool(found.any()):
         raise InputError("sample_weight", "numbers below 0, not finite, or all 0", "finite numbers >= 0, some above")
     return found
+
+
+def join_weight(found: Padded, weight: Any, dtype: torch.dtype) -> Pairs:
+    """Return the same data with a weight for every sequence."""
+    weights, unequal = read_weight(weight, len(found.x), dtype), int(found.lengths.min()) < found.x.shape[1]
+    aligned = found.mask is not None
+    return Pairs(found.x, found.lengths, found.y, found.mask, None, weights, unequal, aligned, renew=found.renew)

@@ -34,7 +34,7 @@ def run_span(
     Returns:
         Outputs `(B, T, d)` of the span; and the end `(B, S)` of the chain, the same on all ranks.
     """
-    span.divisible = gamma is None  # messages are discounted between credit blocks, which pieces would cut
+    span.divisible &= gamma is None  # messages are discounted between credit blocks, which pieces would cut
     if not torch.is_grad_enabled():
         solved = solve_states(chain, span, start, tolerance)
         return solved.trace.outputs(), solved.last

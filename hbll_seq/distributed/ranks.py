@@ -6,8 +6,6 @@ span of their time steps. One sum over all ranks at the end of an update makes t
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,33 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
+from hbll_seq.distributed.cuts import spans_of
 from hbll_seq.distributed.group import Group, Traffic
-from hbll_seq.distributed.shards import TimeShards, spans_of, spread
+from hbll_seq.distributed.shards import TimeShards, spread
+from hbll_seq.distributed.share import SHARE, Share
 from hbll_seq.errors import LostRankError
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-
-
-@dataclass
-class Share:
-    """This rank's part of one batch.
-
-    Attributes:
-        batch: its sequences and time steps.
-        rows, steps: B and T of the whole batch.
-        time: the ranks that have the other spans of the same sequences.
-        loss, weight: of all spans together, once a loss was taken (`whole_loss`).
-    """
-
-    batch: Batch
-    rows: int
-    steps: int
-    time: Group
-    loss: float = 0.0
-    weight: float = 0.0
-
-
-SHARE: ContextVar[Share | None] = ContextVar("SHARE", default=None)
 
 
 class Ranks:
@@ -91,52 +69,57 @@ class Ranks:
             )  # fmt: skip
         return total
 
-    def rows(self, count: int) -> slice:
-        """Return this rank's share of `count` sequences; it may be empty."""
-        i, n = self.by_data.rank, self.by_data.size
-        return slice(count * i // n, count * (i + 1) // n)
-
-    def share(self, batch: Batch, unit: int, *, told: bool = True) -> tuple[Share, TimeShards | None]:
+    def share(
+        self, batch: Batch, unit: int, *, told: bool = True, gathers: bool = False
+    ) -> tuple[Share, TimeShards | None]:  # fmt: skip
         """Return this rank's part of a batch, and the spans of time if there are several.
+
+        A batch with fewer units of time than ranks is not cut in time: all ranks share its sequences.
 
         Args:
             batch: the whole batch.
             unit: spans are cut at multiples of so many time steps.
-            told: whether the model's layers get the sequences' lengths; else they run over padding too.
-
-        Raises:
-            InputError: fewer units of time than ranks.
+            told: whether the model's layers get the sequences' lengths; else they run over padding too, but for what
+                the module packs.
+            gathers: see `Share`; targets are then not cut in time.
         """
         if batch.whole is not None:
             count, steps = batch.whole
-            state = None if batch.state is None else [one[self.rows(count)] for one in batch.state]
-            share = Share(batch._replace(state=state, whole=None), count, steps, self.by_time)
-            return share, self._shards(steps, unit, None) if self.by_time.size > 1 else None
+            spans, among = self._cut(steps, unit)
+            state = None if batch.state is None else [one[_mine(among, count)] for one in batch.state]
+            share = Share(batch._replace(state=state, whole=None), count, steps, among)
+            if spans is None:
+                return share, None
+            share.time = self.by_time
+            return share, TimeShards(self.by_time, spans, None, None)
         count, steps = batch.x.shape[:2] if batch.x.ndim > 1 else (len(batch.x), 1)
-        mine = _rows(batch, self.rows(count))
-        share = Share(mine, count, steps, self.by_time)
-        if self.by_time.size == 1:
+        spans, among = self._cut(steps, unit)
+        mine = _rows(batch, _mine(among, count))
+        share = Share(mine, count, steps, among)
+        if spans is None:
             return share, None
         ragged = told and int(batch.lengths.min()) < steps
-        shards = self._shards(steps, unit, mine.lengths if ragged else None)
+        shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None, mine.lengths)
         assert shards.first is not None and shards.stop is not None
-        share.batch = _span(mine, shards.first, shards.stop, steps)
+        share.time, share.gathers, share.lengths = self.by_time, gathers, mine.lengths
+        share.batch = _span(mine, shards.first, shards.stop, steps, targets=not gathers)
         return share, shards
 
     def cut(self, count: int, steps: int, unit: int) -> tuple[slice, int, int]:
-        """Return this rank's share of `count` sequences, its first time step, and the one after its last.
+        """Return this rank's share of `count` sequences, its first time step, and the one after its last."""
+        spans, among = self._cut(steps, unit)
+        first, stop = 0, steps
+        if spans is not None:
+            first = sum(spans[: self.by_time.rank])
+            stop = first + spans[self.by_time.rank]
+        return _mine(among, count), first, stop
 
-        Raises:
-            InputError: fewer units of time than ranks.
-        """
+    def _cut(self, steps: int, unit: int) -> tuple[list[int] | None, Group]:
+        """Return the spans of so many time steps, None if they stay whole, and the ranks that share the sequences."""
         if self.by_time.size == 1:
-            return self.rows(count), 0, steps
-        shards = self._shards(steps, unit, None)
-        assert shards.first is not None and shards.stop is not None
-        return self.rows(count), shards.first, shards.stop
-
-    def _shards(self, steps: int, unit: int, lengths: Tensor | None) -> TimeShards:
-        return TimeShards(self.by_time, spans_of(steps, unit, self.by_time.size), lengths, None)
+            return None, self.by_data
+        spans = spans_of(steps, unit, self.by_time.size)
+        return spans, self.world if spans is None else self.by_data
 
     @contextmanager
     def entered(self, share: Share, shards: TimeShards | None) -> Iterator[None]:
@@ -175,23 +158,29 @@ class Ranks:
         for one, value in zip(held, total.split([one.numel() for one in held]), strict=True):
             one.copy_(value.view_as(one))
 
-    def all_rows(self, state: list[Tensor] | None, count: int) -> list[Tensor] | None:
-        """Return the states of all `count` sequences from those of this rank's share."""
-        if state is None or self.by_data.size == 1:
-            return state
-        most = -(-count // self.by_data.size)
-        flat = torch.cat(state, 1)
-        found = self.by_data.gather(torch.nn.functional.pad(flat, (0, 0, 0, most - len(flat))))
-        n = self.by_data.size
-        parts = [found[i, : count * (i + 1) // n - count * i // n] for i in range(n)]
-        return list(torch.cat(parts).split([one.shape[1] for one in state], 1))
-
     @torch.no_grad()
     def same_weights(self, weights: list[Tensor]) -> None:
         """Give all ranks the weights of the first."""
         for one in weights:
             value = one.detach().clone() if self.chief else torch.zeros_like(one)
             one.copy_(self.world.sum(value))
+
+
+def _mine(group: Group, count: int, rank: int | None = None) -> slice:
+    """Return a rank's share of `count` sequences, this one's by default; it may be empty, but not the first rank's."""
+    i, n = group.rank if rank is None else rank, group.size
+    return slice(-(-count * i // n), -(-count * (i + 1) // n))
+
+
+def all_rows(state: list[Tensor] | None, count: int, among: Group) -> list[Tensor] | None:
+    """Return the states of all `count` sequences from those of the ranks that share them."""
+    if state is None or among.size == 1:
+        return state
+    flat = torch.cat(state, 1)
+    found = among.gather(torch.nn.functional.pad(flat, (0, 0, 0, -(-count // among.size) - len(flat))))
+    shares = [_mine(among, count, i) for i in range(among.size)]
+    parts = [one[: share.stop - share.start] for one, share in zip(found, shares, strict=True)]
+    return list(torch.cat(parts).split([one.shape[1] for one in state], 1))
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:
@@ -210,38 +199,10 @@ def along_time(batch: Batch, steps: int) -> bool:
     return batch.y.ndim > 1 and batch.y.shape[1] == steps and (batch.mask is None or batch.mask.ndim > 1)
 
 
-def _span(batch: Batch, first: int, stop: int, steps: int) -> Batch:
-    """Return the time steps first..stop of a batch; targets of whole sequences stay as they are."""
-    along = along_time(batch, steps)
+def _span(batch: Batch, first: int, stop: int, steps: int, *, targets: bool) -> Batch:
+    """Return the time steps first..stop of a batch; targets of whole sequences stay as they are, or all of them."""
+    along = targets and along_time(batch, steps)
     y = batch.y[:, first:stop] if along else batch.y
     mask = batch.mask[:, first:stop] if batch.mask is not None and along else batch.mask
     lengths = (batch.lengths - first).clamp(0, stop - first)
     return batch._replace(x=batch.x[:, first:stop], lengths=lengths, y=y, mask=mask)
-
-
-def whole_loss(loss: Tensor, weight: float, *, added: bool) -> Tensor:
-    """Return this rank's part of the loss of all spans, for the backward pass; `loss` itself outside a share.
-
-    Args:
-        loss: mean over the targets in this span that count, with gradient.
-        weight: their number, or the sum of their weights.
-        added: the losses of spans add up, instead of being averaged.
-    """
-    share = SHARE.get()
-    if share is None or share.time.size == 1:
-        return loss
-    known = float(loss.detach()) if weight or added else 0.0
-    numbers = torch.tensor([known * (1.0 if added else weight), weight], dtype=torch.float64)
-    total, weights = share.time.sum(numbers).tolist()
-    if added:
-        share.loss, share.weight = total, 1.0
-        return loss
-    share.loss, share.weight = total / max(weights, 1e-300), weights
-    # a mean of no targets is 0 / 0; its graph is still wanted, because other ranks wait for this one's messages
-    return loss * (weight / weights) if weight else loss.nan_to_num(0.0) * 0.0
-
-
-def shape_of(batch: Batch) -> tuple[int, int]:
-    """Return T and B of the whole batch that a share belongs to; of the batch itself outside a share."""
-    share = SHARE.get()
-    return (batch.x.shape[1], len(batch.x)) if share is None else (share.steps, share.rows)

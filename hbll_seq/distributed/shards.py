@@ -11,9 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from hbll_seq.cells import Cell
 from hbll_seq.data.scalars import integer, positive
+from hbll_seq.distributed.cuts import even_spans
 from hbll_seq.distributed.group import Chain, Group
 from hbll_seq.distributed.layer import run_span, zero_start
 from hbll_seq.distributed.outputs import at_steps, gathered
@@ -24,32 +26,6 @@ from hbll_seq.nn.projected import Projected
 from hbll_seq.nn.stack import SPREAD, reverse, run_cell
 
 
-def even_spans(steps: int, count: int) -> list[int]:
-    """Return the time steps of `count` spans of nearly equal size.
-
-    Raises:
-        InputError: fewer time steps than spans.
-    """
-    if steps < count:
-        raise InputError("steps", f"{steps} for {count} spans", "at least one time step a rank")
-    ends = [steps * (i + 1) // count for i in range(count)]
-    return [stop - first for first, stop in zip([0, *ends], ends, strict=False)]
-
-
-def spans_of(steps: int, unit: int, count: int) -> list[int]:
-    """Return the time steps of `count` spans that start at multiples of `unit`.
-
-    Raises:
-        InputError: fewer units of time than spans.
-    """
-    units = -(-steps // unit)
-    if units < count:
-        came = f'"time": {count} for {steps} time steps, cut at multiples of {unit}'
-        raise InputError("parallel", came, f"at most {units} ranks in time")
-    spans = [one * unit for one in even_spans(units, count)]
-    return [*spans[:-1], steps - sum(spans[:-1])]
-
-
 class TimeShards:
     """The spans of a group of ranks; what `time_sharded` returns.
 
@@ -58,6 +34,8 @@ class TimeShards:
         spans: time steps of every rank's span, or None if the layers' inputs tell.
         lengths: `(B,)` time steps of the whole sequences, or None for all.
         tolerance: see `time_sharded`.
+        packed: `(B,)` time steps of the whole sequences for layers that get them packed, while the others run over
+            padding; None for `lengths`.
 
     Attributes:
         group: the ranks, with what was exchanged (`group.traffic`).
@@ -66,9 +44,11 @@ class TimeShards:
     """
 
     def __init__(
-        self, group: Group, spans: Sequence[int] | None, lengths: Tensor | None, tolerance: float | None
-    ) -> None:
+        self, group: Group, spans: Sequence[int] | None, lengths: Tensor | None, tolerance: float | None,
+        packed: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.group, self.lengths, self.tolerance = group, lengths, tolerance
+        self._packed = lengths if packed is None else packed
         self.spans = None if spans is None else list(spans)
         self.discount: Tensor | None = None
         self.first = self.stop = None
@@ -128,6 +108,40 @@ class TimeShards:
         assert self.spans is not None
         return gathered(self.group, out, self.spans)
 
+    def pack(self, x: Tensor) -> PackedSequence:
+        """Return this rank's span `(B, T_r, ...)` of unequal sequences packed, for layers that run each to its own end.
+
+        A sequence that ended before the span has one time step in it, of which layers make zeros.
+
+        Raises:
+            InputError: `lengths` were not given.
+        """
+        counts = self._ended(len(x)).clamp(min=1)
+        return pack_padded_sequence(x, counts, batch_first=True, enforce_sorted=False)
+
+    def within(self, packed: Tensor) -> Tensor:
+        """Return how many time steps of each sequence count in this span, from the lengths `(B,)` of a packed input.
+
+        Raises:
+            InputError: a layer got other sequences, or `lengths` were not given.
+        """
+        if self.group.size == 1:
+            return packed
+        counts = self._ended(len(packed))
+        if not torch.equal(counts.clamp(min=1), packed):
+            came = f"packed lengths {packed.tolist()[:8]} on rank {self.group.rank}"
+            raise InputError("input", came, f"{counts.clamp(min=1).tolist()[:8]}, as `pack` makes of this rank's span")
+        return counts
+
+    def _ended(self, rows: int) -> Tensor:
+        if self._packed is None:
+            came = "a PackedSequence in time_sharded without lengths"
+            raise InputError("input", came, "time_sharded(steps=..., lengths=...), and `pack` of this rank's span")
+        first, stop, _ = self._known()
+        if len(self._packed) != rows:
+            raise InputError("input", f"{rows} sequences", f"{len(self._packed)}, one for each of the lengths")
+        return (self._packed - first).clamp(0, stop - first)
+
     def _known(self) -> tuple[int, int, int]:
         if self.first is None or self.stop is None or self.spans is None:
             raise InputError("steps", "None, and no spans", "time_sharded(group, steps=...), for calls that need them")
@@ -184,7 +198,7 @@ def time_sharded(
             float64, and not less than what a layer's own engine leaves inside spans.
 
     Yields:
-        The spans: `take`, `mean`, `at_ends`, `whole`, and the traffic.
+        The spans: `take`, `mean`, `at_ends`, `whole`, `pack`, and the traffic.
 
     Raises:
         InputError: no process group, or arguments that exclude each other.

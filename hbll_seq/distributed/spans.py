@@ -16,6 +16,7 @@ from torch import Tensor
 from hbll_seq.cells import Cell
 from hbll_seq.engine import Engine
 from hbll_seq.engine.execution import Execute, sequential
+from hbll_seq.engine.memory import activation_bytes
 from hbll_seq.engine.plan import Record
 from hbll_seq.nn.projected import Projected
 from hbll_seq.nn.stack import run_cell
@@ -58,8 +59,21 @@ class Span:
         self.steps = x.shape[1]
         full = counts is None or int(counts.min()) == self.steps
         self.counts = None if full else counts
-        self.divisible = True
+        self.divisible = not self._limited()  # every piece would keep its last blocks
         self._record: Record | None = None
+
+    def _limited(self) -> bool:
+        """Return whether the engine may keep the activations of some blocks alone."""
+        options = getattr(getattr(self.execute, "engine", None), "options", None)
+        return getattr(options, "budget", None) is not None or getattr(options, "group", None) is not None
+
+    def _affords(self) -> int:
+        """Return how many time steps may be rolled at once with their activations: all but under a budget."""
+        options = getattr(getattr(self.execute, "engine", None), "options", None)
+        budget = getattr(options, "budget", None)
+        if budget is None or not isinstance(self.cell, Cell):
+            return self.steps
+        return int(budget) // (activation_bytes(self.cell, self.x.dtype) * len(self.x))
 
     def part(self, first: int, stop: int) -> "Span":
         """Return some time steps of this span as a span; its inputs are a leaf that requires a gradient as these do."""
@@ -144,7 +158,7 @@ class Span:
 
     def _rolled(self, cell: Cell, start: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Roll from time step `first` on; return end, product of the carries `(B, M)`, and the last link."""
-        size = max(FIRST, ROLLED // len(start))
+        size = max(FIRST, min(ROLLED // len(start), self._affords()))
         carry: Tensor | None = None
         link = None
         for i in range(first, self.steps, size):
@@ -171,7 +185,7 @@ class Span:
             return None
         signs = torch.randint(0, 2, start.shape, generator=torch.Generator().manual_seed(0))
         probe = (2 * signs - 1).to(start)
-        while 8 * tried <= self.steps:
+        while 8 * tried <= self.steps and tried <= self._affords():
             piece = self.x[:, :tried].transpose(0, 1).contiguous()
             with cell.roll(piece, start, keep=True, carry=False) as roll:
                 left = distance(roll.backward_state(None, probe), probe)

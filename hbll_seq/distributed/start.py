@@ -107,4 +107,7 @@ def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
             made = dist.new_group(some, timeout=limit)
             if rank in some:
                 handles[name] = made
-    return Ranks(Group(handles["world"]), Group(handles["data"]), Group(handles["time"]), list(handles.values()))
+    world = Group(handles["world"])
+    # a rank that closed its groups while another still connects would end that one with an error, and then wait for it
+    world.sum(torch.zeros(1))
+    return Ranks(world, Group(handles["data"]), Group(handles["time"]), list(handles.values()))

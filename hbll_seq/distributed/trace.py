@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from hbll_seq.distributed.spans import Span, distance
 
@@ -17,12 +18,26 @@ CUTS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8)
 
 @dataclass
 class Piece:
-    """Some time steps of a span: inputs and start without a graph before them, outputs and end with one from there."""
+    """Some time steps of a span: inputs and start without a graph before them, outputs and end with one from there.
+
+    Attributes:
+        span: the time steps.
+        start: `(B, S)`.
+        outputs: `(B, T, d)`, until `let_go`; then an empty tensor.
+        end: `(B, S)`, without a graph.
+        heads: where the graph of outputs and end begins, on its way back; None where there is none.
+    """
 
     span: Span
     start: Tensor
     outputs: Tensor
     end: Tensor
+    heads: tuple[GradientEdge | None, GradientEdge | None]
+
+    def let_go(self) -> Tensor:
+        """Return the outputs, without a graph, and keep their place in it alone."""
+        found, self.outputs = self.outputs, self.outputs.new_empty(0)
+        return found
 
 
 class Trace:
@@ -54,17 +69,25 @@ class Trace:
                 self._pieces += old[i:]
                 break
             if old:
-                old[i].outputs = old[i].end = here  # their graphs go before the new ones come
+                old[i].let_go()  # the old graphs go before the new ones come
+                old[i].heads = None, None
             leaf = here.detach().clone().requires_grad_(torch.is_grad_enabled())
             outputs, end = span.run(leaf)
-            self._pieces.append(Piece(span, leaf, outputs, end))
-            here = end.detach()
-        self.end = self._pieces[-1].end.detach()
+            here = end.detach().clone()  # it may be a view of the outputs
+            self._pieces.append(Piece(span, leaf, outputs.detach(), here, (_edge(outputs), _edge(end))))
+        self.end = self._pieces[-1].end
 
     def outputs(self) -> Tensor:
-        """Return the outputs `(B, T, d)`, without a graph."""
-        found = [one.outputs.detach() for one in self._pieces]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+        """Return the outputs `(B, T, d)`, once, without a graph; the pieces do not keep them."""
+        if len(self._pieces) == 1:
+            return self._pieces[0].let_go()
+        first = self._pieces[0].outputs
+        joined = first.new_empty(len(first), sum(one.span.steps for one in self._pieces), first.shape[2])
+        stop = 0
+        for one in self._pieces:
+            joined[:, stop : stop + one.span.steps] = one.let_go()
+            stop += one.span.steps
+        return joined
 
     def left(self, what: str) -> float:
         """See `Span.left`: the largest of all pieces."""
@@ -116,7 +139,7 @@ class Back:
 
     def _through(self, i: int, piece: Piece, dout: Tensor | None, dend: Tensor | None) -> Tensor | None:
         """Pass back over one piece; return the message at its start."""
-        pairs = [(h, g) for h, g in ((piece.outputs, dout), (piece.end, dend)) if g is not None and h.requires_grad]
+        pairs = [(h, g) for h, g in zip(piece.heads, (dout, dend), strict=True) if g is not None and h is not None]
         if not pairs:
             return None
         heads, given = zip(*pairs, strict=True)
@@ -133,6 +156,11 @@ class Back:
             return None
         parts = [torch.zeros_like(p.span.x) if g is None else g for p, g in zip(self._pieces, self._dx, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _edge(x: Tensor) -> GradientEdge | None:
+    """Return where the graph of a tensor begins; None without a graph."""
+    return get_gradient_edge(x) if x.requires_grad else None
 
 
 def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -61,7 +61,7 @@ def run_layer(
     node = _InOrderNode if plan.execution == "sequential" else _BlocksNode
     outputs, last = node.apply(x, state, run, lengths, plan, record, *run.parameters())
     outputs = outputs[:, :steps]
-    if not apart:
+    if not apart and plan.execution != "sequential":  # in order the node has it: no gradient of T steps for one
         last = outputs[:, -1]
     elif full is not None:  # the memory after padding, the visible part before it
         last = torch.cat([last[:, : cell.memory_size], outputs[:, -1]], 1)

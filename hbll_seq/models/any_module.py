@@ -15,9 +15,10 @@ from hbll_seq.cells import Cell
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import borrowed_generators
 from hbll_seq.data.inputs import as_sequences
-from hbll_seq.data.pairs import Pairs
-from hbll_seq.data.read_pairs import Reading, join, read_pairs, read_weight
+from hbll_seq.data.read_pairs import Reading, join, join_weight, read_pairs
 from hbll_seq.data.sources import Padded, Source
+from hbll_seq.distributed.shards import current
+from hbll_seq.distributed.share import whole_outputs
 from hbll_seq.engine.execution import Execute, sequential
 from hbll_seq.errors import InputError
 from hbll_seq.models.base import Model, kept_buffers
@@ -120,15 +121,16 @@ class AnyModule(TimeModel):
             execute: runs the layers of a model of this package; those inside another module run as `update_by` says.
         """
         x, lengths = batch.x, batch.lengths
+        packable = lengths.clamp(min=1)  # of sequences that ended before a rank's span of time nothing is here
         if isinstance(self.module, SequenceModel):
             out = self.module(x, lengths, execute=execute)
             return out, lengths if self.module.task != "sequence" else None
         if self._lengths is None:
             found = self.module(x)
         elif isinstance(self._lengths, str):
-            found = self.module(x, **{self._lengths: lengths})
+            found = self.module(x, **{self._lengths: packable})
         else:
-            found = self.module(x, lengths)
+            found = self.module(x, packable)
         out, told = outputs(found, len(x))
         # (B, n) may be n values of a sequence, as many as x has steps by chance
         steps = out.ndim > 2 or (out.ndim == 2 and batch.target_lengths is not None)
@@ -140,6 +142,7 @@ class AnyModule(TimeModel):
     def scored(self, batch: Batch, execute: Execute = sequential) -> tuple[Scored, Tensor, Tensor | None]:
         """Return the loss of a batch, the outputs and their lengths."""
         out, lengths = self.called(batch, execute)
+        batch, out, lengths = whole_outputs(batch, out, lengths, current())
         return self.loss(out, lengths, batch), out, lengths
 
     def training_loss(
@@ -252,13 +255,6 @@ def dtype_of(module: nn.Module) -> torch.dtype:
 def device_of(module: nn.Module) -> torch.device:
     """Return the device of a module's parameters or buffers; the CPU if it has none."""
     return next((one.device for one in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-
-
-def join_weight(found: Padded, weight: Any, dtype: torch.dtype) -> Pairs:
-    """Return the same data with a weight for every sequence."""
-    weights, unequal = read_weight(weight, len(found.x), dtype), int(found.lengths.min()) < found.x.shape[1]
-    aligned = found.mask is not None
-    return Pairs(found.x, found.lengths, found.y, found.mask, None, weights, unequal, aligned, renew=found.renew)
 
 
 def as_model(

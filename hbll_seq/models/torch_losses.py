@@ -155,7 +155,15 @@ class Rows(TorchLoss):
                 out = out.squeeze(-1)
             elif y.shape == (*out.shape, 1):
                 y = y.squeeze(-1)
-        if lengths is not None and y.ndim > 1 and out.ndim == y.ndim + hard:
+        deep = y.ndim > 1 and out.ndim == y.ndim + hard
+        if (
+            deep
+            and lengths is None
+            and y.shape[:2] == batch.x.shape[:2]
+            and _longest(batch) == out.shape[1] < y.shape[1]
+        ):
+            lengths = batch.lengths  # packed, where the longest sequence is on another rank
+        if lengths is not None and deep:
             out, y, mask = self._steps(out, y, mask, lengths, batch.target_lengths, hard)
         if (out.shape[:-1] if hard else out.shape) != y.shape:
             self._refuse(out, y, hard)
@@ -231,6 +239,11 @@ class CTC(TorchLoss):
         if bool((data.labels() == self.blank).any()):
             raise InputError("y", f"label {self.blank} among the targets", f"other labels: {self.blank} is the blank")
         super().check_targets(data)
+
+
+def _longest(batch: Batch) -> int:
+    """Return the time steps of the packed sequences of a batch, of which some may have none here."""
+    return max(1, int(batch.lengths.max()))
 
 
 def needed(y: Tensor, lengths: Tensor) -> Tensor:

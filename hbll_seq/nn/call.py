@@ -11,6 +11,7 @@ from hbll_seq.cells import Cell
 from hbll_seq.nn.engined import Engined
 from hbll_seq.nn.packing import Packing
 from hbll_seq.nn.projected import Projected
+from hbll_seq.nn.stack import SPREAD
 
 
 class Layered(Engined):
@@ -50,10 +51,12 @@ def call(layer: Layered, given: Any, states: list[Tensor]) -> tuple[Any, Any]:
     Returns:
         Outputs and last states in PyTorch's layouts.
     """
-    packing = Packing.of(given) if isinstance(given, PackedSequence) else None
+    packing, lengths = Packing.of(given) if isinstance(given, PackedSequence) else None, None
     single = packing is None and given.ndim == 2
     if packing is not None:
         x = packing.padded(given.data)
+        spread = SPREAD.get()
+        lengths = packing.lengths if spread is None else spread.within(packing.lengths)
     else:
         x = given.unsqueeze(0) if single else given if layer.batch_first else given.transpose(0, 1)
     dtype = layer.weight().dtype
@@ -67,11 +70,13 @@ def call(layer: Layered, given: Any, states: list[Tensor]) -> tuple[Any, Any]:
         return functional.dropout(out.transpose(0, 1).contiguous(), layer.dropout).transpose(0, 1)
 
     out, ends = layer.run_cells(
-        cells, x.to(dtype), _starts(layer, states, single), None if packing is None else packing.lengths,
+        cells, x.to(dtype), _starts(layer, states, single), lengths,
         between=between, ends=True,
     )  # fmt: skip
     hidden = _hidden(layer, ends, single)
     if packing is not None:
+        if lengths is not None and not int(lengths.min()):  # a sequence that ended in an earlier span
+            out = out.masked_fill((lengths == 0).to(out.device)[:, None, None], 0)
         data = packing.packed(out)
         return PackedSequence(data, given.batch_sizes, given.sorted_indices, given.unsorted_indices), hidden
     return out[0] if single else out if layer.batch_first else out.transpose(0, 1), hidden

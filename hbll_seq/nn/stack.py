@@ -22,7 +22,11 @@ Between = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class RunCell(Protocol):
-    """A function with the arguments and results of `run_cell`."""
+    """A function with the arguments and results of `run_cell`, which knows how much of each sequence is here."""
+
+    def within(self, packed: Tensor, /) -> Tensor:
+        """Return `(B,)` how many time steps count here of sequences that came packed, with these lengths `(B,)`."""
+        ...
 
     def __call__(
         self, number: int, cell: Cell | Projected, x: Tensor, start: Tensor | None, lengths: Tensor | None,

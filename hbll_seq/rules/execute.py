@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hbll_seq import cells as c
 from hbll_seq.data.batch import Batch
-from hbll_seq.distributed.ranks import shape_of, whole_loss
 from hbll_seq.distributed.shards import current
+from hbll_seq.distributed.share import shape_of, whole_loss
 from hbll_seq.engine import Engine, Execute
 from hbll_seq.engine.execution import told
 from hbll_seq.engine.layer import last_state

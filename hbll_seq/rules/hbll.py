@@ -21,8 +21,8 @@ from torch import Tensor
 from hbll_seq.data.batch import Batch
 from hbll_seq.data.draws import generator_states, repeated_draws
 from hbll_seq.data.scalars import integer
-from hbll_seq.distributed.ranks import shape_of
 from hbll_seq.distributed.shards import current
+from hbll_seq.distributed.share import shape_of
 from hbll_seq.engine import Engine, Options
 from hbll_seq.engine.blocks import to_blocks
 from hbll_seq.errors import InputError

@@ -36,7 +36,7 @@ from hbll_seq.training.modes import training_mode
 from hbll_seq.training.optim import make_optimizer, make_schedule
 from hbll_seq.training.settings import decisive
 from hbll_seq.training.shared import open_streams, opened, refuse_open, share_streams
-from hbll_seq.training.spread import check_lengths, check_spread, check_spread_batch
+from hbll_seq.training.spread import check_first, check_gathered, check_spread
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,8 @@ def prepare(
         source = share_streams(source, learner, ranks, batch_size)
     total = training_steps(steps, epochs, source, batch_size, accumulate)
     first = source.batch(0, batch_size, seed)  # checks a DataLoader's first batch before anything changes
-    if ranks is not None and ranks.by_time.size > 1:
-        check_spread_batch(model, learner, first, ranks)
-        check_lengths(source, learner, ranks, batch_size, seed, total * accumulate)
+    if ranks is not None:
+        check_first(model, learner, first, ranks, source.longest(), batch_size)
     factor = make_schedule(schedule, total, warmup)
     every = _validate_every(validate_every, total)
     hooks = Callbacks(callbacks)
@@ -167,6 +166,7 @@ def prepare(
     model.to(where)
     with training_mode(model):
         model.rehearse(first.to(where), [source] if held_out is None else [source, held_out])
+        check_gathered(model, first.to(where), ranks)
     learner.expect(source.longest())
     learner.plan(run_passes(total, source, batch_size, accumulate))
     learner.setup(model, torch.Generator().manual_seed(seed))

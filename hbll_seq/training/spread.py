@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from hbll_seq.data.batch import Batch
-from hbll_seq.data.sources import Padded, Source
-from hbll_seq.distributed.ranks import Ranks, Share, along_time
-from hbll_seq.distributed.shards import TimeShards, spans_of
-from hbll_seq.errors import InputError
+from hbll_seq.data.draws import borrowed_generators
+from hbll_seq.distributed.cuts import spans_of
+from hbll_seq.distributed.ranks import Ranks, all_rows, along_time
+from hbll_seq.distributed.shards import TimeShards
+from hbll_seq.distributed.share import Share
+from hbll_seq.errors import InputError, warn
 from hbll_seq.models.any_module import AnyModule
-from hbll_seq.models.base import Model
+from hbll_seq.models.base import Model, kept_buffers
 from hbll_seq.models.converted import layers_of, others_layer
 from hbll_seq.models.scoring import predict_on
 from hbll_seq.rules import Rule, StepResult
@@ -44,12 +46,6 @@ def check_spread(model: Model, rule: Rule[Any]) -> None:
                 "parallel", f'"time" for {", ".join(others)}, which would start anew in every span',
                 "layers of hbll_seq.nn, or plain ones with convert=True (hs.convert says why one is left)",
             )  # fmt: skip
-    if isinstance(model, AnyModule) and (model.loss.kind not in ("labels", "values")):
-        raise InputError(
-            "loss", f'{model.loss.described()!r} with parallel={{"time": ...}}',
-            "a loss of single time steps; or a loop of your own with hs.distributed.time_sharded, whose `whole` gives "
-            "the outputs of all spans",
-        )  # fmt: skip
 
 
 def starts_anew(module: nn.Module) -> bool:
@@ -57,17 +53,43 @@ def starts_anew(module: nn.Module) -> bool:
     return others_layer(module) or isinstance(module, nn.RNNCellBase)
 
 
-def check_spread_batch(model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks) -> None:
-    """Refuse data whose time steps cannot be spread over ranks, as far as the first batch shows.
+def gathers(model: Model) -> bool:
+    """Return whether the loss is of whole sequences, so that every rank needs the outputs of all spans."""
+    if not isinstance(model, AnyModule) or model.loss.kind in ("labels", "values"):
+        return False
+    own = model.own
+    return own is None or own.task != "sequence"  # that reads outputs at the sequences' ends, which every rank gets
+
+
+def check_first(
+    model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks, longest: int | None, batch_size: int
+) -> None:  # fmt: skip
+    """Refuse data that differ on the ranks, or whose time steps cannot be spread, as far as the first batch shows.
+
+    Args:
+        model: the model.
+        rule: says where spans may be cut.
+        batch: the first batch.
+        ranks: the processes.
+        longest: time steps of the longest sequence, None if unknown.
+        batch_size: sequences a batch.
 
     Raises:
         InputError: names the argument.
     """
+    _check_same(batch, ranks)
+    if ranks.by_time.size == 1:
+        return
     if batch.x.ndim < 2:
         raise InputError("parallel", f'"time" for x of shape {tuple(batch.x.shape)}', "sequences")
-    rows, steps = batch.whole or batch.x.shape[:2]
-    ranks.share(batch, rule.unit(steps, rows))
-    if not isinstance(model.inner, Model) and not along_time(batch, batch.x.shape[1]):
+    rows, steps = (batch.whole or batch.x.shape[:2]) if longest is None else (batch_size, longest)
+    unit, count = rule.unit(steps, rows), ranks.by_time.size
+    if spans_of(steps, unit, count) is None:
+        came = f'"time": {count} for {steps} time steps, cut at multiples of {unit}'
+        if longest is not None:
+            raise InputError("parallel", came, f"at most {-(-steps // unit)} ranks in time")
+        warn(f"parallel: {came}, in the first batch: ranks share the sequences of such a batch, and cut none in time")
+    if not isinstance(model.inner, Model) and not gathers(model) and not along_time(batch, batch.x.shape[1]):
         raise InputError(
             "y", 'one target a sequence for a module of your own, with parallel={"time": ...}',
             "targets of time steps: the module sees no sequence's end; or a loop of your own with "
@@ -75,32 +97,45 @@ def check_spread_batch(model: Model, rule: Rule[Any], batch: Batch, ranks: Ranks
         )  # fmt: skip
 
 
-def check_lengths(source: Source, rule: Rule[Any], ranks: Ranks, batch_size: int, seed: int, batches: int) -> None:
-    """Refuse a run in which a later batch is too short for a span a rank, as far as lengths are known beforehand.
-
-    Args:
-        source: training data; those of a DataLoader, and of augmented ones, are not known.
-        rule: says where spans may be cut.
-        ranks: the processes.
-        batch_size: sequences a batch.
-        seed: seed of the order.
-        batches: batches of the run.
+def _check_same(batch: Batch, ranks: Ranks) -> None:
+    """Refuse ranks that drew different first batches: each takes its share of a batch that all know.
 
     Raises:
-        InputError: names the first such batch.
+        InputError: on every rank.
     """
-    if not isinstance(source, Padded) or source.renew is not None:
+    if batch.whole is not None:  # each has read its own part
         return
-    least = int(source.lengths.min())
-    if -(-least // rule.unit(least, batch_size)) >= ranks.by_time.size and rule.unit(least, batch_size) == 1:
+    parts = [one for one in (batch.x, batch.lengths, batch.y, batch.mask) if one is not None]
+    sums = [int(one.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for one in parts]
+    sizes = [size for one in (batch.x, batch.y) for size in (one.ndim, *one.shape)]
+    own = torch.tensor([*sums, *sizes])
+    told = torch.tensor([len(own), int((own * torch.arange(1, len(own) + 1)).sum())])
+    found = ranks.world.gather(told)
+    if not bool((found == found[0]).all()):
+        raise InputError(
+            "x", "another first batch on every rank", "the same data in the same order on all: fit takes each rank's "
+            "share of every batch, so no DistributedSampler and no generator of its own for a rank",
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def check_gathered(model: Model, batch: Batch, ranks: Ranks | None) -> None:
+    """Refuse a loss of whole sequences for outputs that are not one a time step, of which ranks would have spans.
+
+    Raises:
+        InputError: names the loss.
+    """
+    if ranks is None or ranks.by_time.size == 1 or not gathers(model):
         return
-    for i in range(batches):
-        rows = source.rows(i, batch_size, seed)
-        steps = int(source.lengths[rows].max())
-        try:
-            spans_of(steps, rule.unit(steps, len(rows)), ranks.by_time.size)
-        except InputError as error:
-            raise InputError(error.argument, f"{error.got}, in batch {i + 1}", error.expected) from error
+    assert isinstance(model, AnyModule)
+    with kept_buffers(model.inner), borrowed_generators(batch.x.device, 0):
+        out, _ = model.called(batch)
+    if out.ndim < 3 or out.shape[1] != batch.x.shape[1]:
+        came = f"{model.loss.described()!r} of outputs {tuple(out.shape)} for x {tuple(batch.x.shape)}"
+        raise InputError(
+            "loss", f'{came}, with parallel={{"time": ...}}',
+            "(B, T, ...) outputs, one a time step of x; or a loop of your own with hs.distributed.time_sharded",
+        )  # fmt: skip
 
 
 def agree(ranks: Ranks, step: int, model: Model) -> None:
@@ -140,7 +175,9 @@ def spread_gradient(
     for batch in batches:
         rows, steps = batch.whole or (len(batch.x), batch.x.shape[1] if batch.x.ndim > 1 else 1)
         # a module of the user's packs sequences itself, or runs over their padding, as it does in one process
-        share, shards = ranks.share(batch, rule.unit(steps, rows), told=isinstance(model.inner, Model))
+        share, shards = ranks.share(
+            batch, rule.unit(steps, rows), told=isinstance(model.inner, Model), gathers=gathers(model)
+        )
         for p in parameters:
             p.grad = None
         if len(share.batch.x):
@@ -149,13 +186,13 @@ def spread_gradient(
                 if p.grad is not None:
                     so_far = total[i]
                     total[i] = p.grad.mul_(weight) if so_far is None else so_far.add_(p.grad, alpha=weight)
-            part = weight / ranks.by_time.size  # all ranks of a span's group report the same loss
+            part = weight / share.copies  # all ranks of a span's group report the same loss
             loss, seen, judged = loss + part * result.loss, seen + part, judged + own
             for name, value in model.metric_values().items():
                 metrics[name] = metrics.get(name, 0.0) + (own * value if own else 0.0)  # of no targets: 0 / 0
         if batch.state is not None:
             ends = result.state if len(share.batch.x) else [one[:0] for one in batch.state]
-            state = ranks.all_rows(ends, rows)
+            state = all_rows(ends, rows, share.among)
     names = sorted(model.metrics) if isinstance(model, AnyModule) else []  # also on a rank without a sequence
     made = [float(one is not None) for one in total]
     figures = [loss, seen, judged, *(metrics.get(name, 0.0) for name in names), *made]
@@ -194,7 +231,7 @@ def spread_state(
     if len(share.batch.x):
         with ranks.entered(share, shards):
             ends = predict_on(model, share.batch.to(device))[1]
-    return ranks.all_rows(ends, rows)
+    return all_rows(ends, rows, share.among)
 
 
 def _part(
@@ -209,13 +246,14 @@ def _part(
     batch = share.batch if device is None else share.batch.to(device)
     with ranks.entered(share, shards):
         result = rule.step(model, batch, progress=progress)
+    known = not isinstance(model, AnyModule) or model.loss.known
     if shards is not None:  # the loss was weighed before it was differentiated: messages cross ranks
-        return result._replace(loss=share.loss), share.weight, model.target_count(batch) if batch.targeted() else 0.0
+        weight = share.weight if known else share.weight * len(batch.x) / share.rows
+        return result._replace(loss=share.loss), weight, model.target_count(batch) if batch.targeted() else 0.0
     if not batch.targeted():
         return result._replace(loss=0.0), 0.0, 0.0
     if model.losses_add:
         return result, 1.0, 1.0
-    known = not isinstance(model, AnyModule) or model.loss.known
     weight = model.target_count(batch) if known else len(batch.x) / share.rows
     return result, weight, weight
 

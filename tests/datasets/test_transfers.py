@@ -52,7 +52,8 @@ def server():
     thread.start()
     yield made
     made.shutdown()
-    thread.join()
+    thread.join(30)
+    assert not thread.is_alive()
     made.server_close()
 
 

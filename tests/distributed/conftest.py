@@ -10,7 +10,7 @@ from process_pool import Pool
 def pool() -> Iterator[Pool]:
     found = Pool(4)
     yield found
-    found.close()
+    found.kill()
 
 
 @pytest.fixture(scope="session")
@@ -18,4 +18,4 @@ def pair() -> Iterator[Pool]:
     """Two processes: `fit` takes all that there are."""
     found = Pool(2)
     yield found
-    found.close()
+    found.kill()

@@ -61,7 +61,7 @@ def beside(
         np.save(targets, np.where(mine, y.numpy(), 99))
         data = (hs.datasets.open_span(path, place, many), hs.datasets.open_span(targets, place, many))
     two = task(kind)[0]
-    spread = hs.fit(two, *data, window=window, parallel={**parallel, "timeout": 60}, **arguments)
+    spread = hs.fit(two, *data, window=window, parallel={**parallel, "timeout": 120}, **arguments)
     off = [float((p - q).abs().max()) for p, q in zip(one.parameters(), two.parameters(), strict=True)]
     off += [abs(a - b) for a, b in zip(alone.history["loss"], spread.history["loss"], strict=True)]
     return max(off), float(mine.mean())
@@ -78,7 +78,7 @@ def spoilt(group: Any, folder: str) -> list[str]:
     span = hs.datasets.open_span(path, dtype="uint8")
     for options in ({"stateful": True, "batch_size": 1}, {}):
         try:
-            hs.fit(task("tokens")[0], span, progress=False, steps=1, parallel={"time": 2, "timeout": 60}, **options)
+            hs.fit(task("tokens")[0], span, progress=False, steps=1, parallel={"time": 2, "timeout": 120}, **options)
             found.append("nothing")
         except hs.InputError as error:
             found.append(f"{error.argument}: {error.got}")

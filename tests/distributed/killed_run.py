@@ -59,7 +59,8 @@ def train(folder: str, model: nn.Module, data: Any) -> None:
     hs.fit(
         model, *data, rule="hbll", progress=False, steps=STEPS, seed=4, batch_size=8,
         loss="cross_entropy", checkpoint=os.path.join(folder, "run.ckpt"), checkpoint_every=2, resume=True,
-        parallel={"data": dist.get_world_size() if dist.is_initialized() else int(os.environ["WORLD_SIZE"])},
+        parallel={"data": dist.get_world_size() if dist.is_initialized() else int(os.environ["WORLD_SIZE"]),
+                  "timeout": 120},
     )  # fmt: skip
 
 

@@ -91,8 +91,8 @@ def gradients(loss: Tensor, net: nn.Module, head: nn.Module, out: Tensor, x: Ten
 
 
 def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: int = 3, ragged: bool = False,
-         bidirectional: bool = False, tolerance: float | None = None, scale: float = 1.0, least: int = 2048,
-         **options: Any) -> dict[str, Any]:  # fmt: skip
+         packed: bool = False, bidirectional: bool = False, tolerance: float | None = None, scale: float = 1.0,
+         least: int = 2048, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Return the largest difference of any value or gradient on this rank, what differs most, and the traffic."""
     trace.LEAST = least
     net = layer(kind, bidirectional, **options)
@@ -108,7 +108,11 @@ def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: in
     sizes = {"spans": spans} if spans else {"steps": steps}
     with hd.time_sharded(group, lengths=lengths, tolerance=tolerance, **sizes) as time:
         mine, start = leaf(time.take(x)), [leaf(one) for one in states(net, rows)]
-        out, last = call(net, mine, start)
+        if packed:
+            found, last = call(net, time.pack(mine), start)
+            out, _ = nn.utils.rnn.pad_packed_sequence(found, batch_first=True, total_length=mine.shape[1])
+        else:
+            out, last = call(net, mine, start)
         inside = torch.ones(rows, steps, dtype=torch.bool) if lengths is None else within(lengths, steps)
         inside = time.take(inside)
         loss = time.mean(each(head(out)), inside) + ends(last)
@@ -221,13 +225,15 @@ def errors(group: Any) -> list[str]:
     """Return what is refused, in words."""
     net, found = layer("GRU"), []
     size = dist.get_world_size(group)
-    for options, steps in (
+    packed = nn.utils.rnn.pack_sequence([torch.zeros(4, 4, dtype=torch.float64)])
+    for options, given in (
         ({"steps": 8, "spans": [4] * size}, 4), ({"spans": [4]}, 4), ({"steps": size - 1}, 1), ({"lengths": [4]}, 4),
         ({"steps": 8 * size, "lengths": [9 * size]}, 8), ({"steps": 8 * size}, 7), ({"tolerance": -1.0}, 4),
+        ({"steps": 8 * size}, packed), ({"steps": 8 * size, "lengths": [8 * size]}, packed),
     ):  # fmt: skip
         try:
             with hd.time_sharded(group, **options):
-                net(torch.zeros(1, steps, 4, dtype=torch.float64))
+                net(torch.zeros(1, given, 4, dtype=torch.float64) if isinstance(given, int) else given)
             found.append("nothing")
         except hs.InputError as error:
             found.append(error.argument)

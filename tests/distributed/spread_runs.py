@@ -120,7 +120,7 @@ def run(name: str, **options: Any) -> tuple[dict[str, Tensor], hs.History]:
 def beside(group: Any, name: str, data: int, time: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return the largest difference of weights and losses from those of one process."""
     alone, first = run(name, **options)
-    spread, second = run(name, **options, parallel={"data": data, "time": time, "timeout": 60})
+    spread, second = run(name, **options, parallel={"data": data, "time": time, "timeout": 120})
     off = {key: float((spread[key] - value).abs().max()) for key, value in alone.items()}
     figures = [one for one in ("loss", "grad_norm", "right", "val_loss") if one in first.history]
     for one in figures:
@@ -153,7 +153,7 @@ def refused(group: Any) -> list[str]:
 def called(group: Any, stops: int) -> int:
     """Return the updates of a run with a callback on rank 1 alone, which stops it before update `stops`."""
     mine = [Stop(stops - 2)] if torch.distributed.get_rank() == 1 else []
-    return len(run("steps", steps=6, callbacks=mine, parallel={"data": 2, "timeout": 60})[1].history["loss"])
+    return len(run("steps", steps=6, callbacks=mine, parallel={"data": 2, "timeout": 120})[1].history["loss"])
 
 
 def diverged(group: Any) -> tuple[str, bool]:

@@ -90,13 +90,12 @@ def plain(group: Any) -> list[str]:
     return [str(one.message) for one in found if "time_sharded" in str(one.message)]
 
 
-def shrinking(group: Any) -> tuple[str, bool]:
-    """Return the error of a run of which one later batch is too short, and whether the weights stayed."""
+def too_short(group: Any) -> tuple[str, bool]:
+    """Return the error of a run of which no batch has a time step a rank, and whether the weights stayed."""
     model, (x, y) = spread_runs.Tagger(), spread_runs.series()
     before = [p.detach().clone() for p in model.parameters()]
-    data = (x, torch.tensor([96] * 23 + [1])), y
     try:
-        hs.fit(model, *data, steps=24, batch_size=1, seed=3, loss="cross_entropy", progress=False, parallel={"time": 2})
+        hs.fit(model, x[:, :1], y[:, :1], steps=2, loss="cross_entropy", progress=False, parallel={"time": 2})
         what = "nothing"
     except hs.InputError as error:
         what = str(error)

@@ -24,6 +24,7 @@ def test_spans_equal_one_process(pool: Pool, kind: str, bidirectional: bool):
     check(pool.run(3, _both, kind, 37, [9, 20, 8], {"bidirectional": bidirectional}))
     # some sequences end inside spans, some before
     check(pool.run(2, _both, kind, 41, None, {"bidirectional": bidirectional, "ragged": True}))
+    check(pool.run(3, _both, kind, 41, [5, 20, 16], {"bidirectional": bidirectional, "ragged": True, "packed": True}))
 
 
 def _both(group, kind, steps, spans, options):
@@ -90,10 +91,10 @@ def test_an_engine_with_tolerances_inside_spans_makes_few_extra_rounds(pool: Poo
 @settings(max_examples=8)
 @given(
     st.sampled_from(KINDS), st.lists(st.integers(1, 12), min_size=2, max_size=4), st.integers(1, 4), st.booleans(),
-    st.booleans(),
+    st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_any_spans(pool: Pool, kind: str, spans: list, rows: int, ragged: bool, bidirectional: bool):
-    options = {"rows": rows, "ragged": ragged, "bidirectional": bidirectional}
+def test_any_spans(pool: Pool, kind: str, spans: list, rows: int, ragged: bool, packed: bool, bidirectional: bool):
+    options = {"rows": rows, "ragged": ragged, "packed": ragged and packed, "bidirectional": bidirectional}
     check(pool.run(len(spans), _both, kind, sum(spans), spans, options))
 
 
@@ -116,7 +117,7 @@ def test_distributed_data_parallel_averages_over_spans(pool: Pool):
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_sent(pool: Pool):
-    wanted = ["spans", "spans", "steps", "lengths", "lengths", "input", "tolerance"]
+    wanted = ["spans", "spans", "steps", "lengths", "lengths", "input", "tolerance", "input", "input"]
     assert pool.run(2, work.errors) == [wanted, wanted]
 
 

@@ -24,9 +24,9 @@ def test_a_plain_layer_in_a_loop_over_spans_warns_until_it_is_converted(pair: Po
         assert len(found) == 1 and "hs.convert" in found[0]
 
 
-def test_a_later_batch_that_is_too_short_is_refused_before_the_first_update(pair: Pool):
-    for what, same in pair.run(2, work.shrinking):
-        assert what.startswith("parallel") and "in batch" in what and same
+def test_data_without_a_time_step_a_rank_are_refused_before_the_first_update(pair: Pool):
+    for what, same in pair.run(2, work.too_short):
+        assert what.startswith("parallel") and "for 1 time steps" in what and same
 
 
 @pytest.mark.parametrize("name, data, time", (("next", 2, 1), ("module", 1, 2)))

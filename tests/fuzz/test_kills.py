@@ -36,9 +36,9 @@ def killed_and_resumed(folder, kills, seed):
         if done < kills:
             time.sleep(state.uniform(0.0, 0.25))
             run.send_signal(signal.SIGKILL)
-            done += run.wait() == -signal.SIGKILL
+            done += run.wait(60) == -signal.SIGKILL
         else:
-            assert run.wait() == 0
+            assert run.wait(300) == 0
         run.stdout.close()
         if (folder / "model").exists():
             return done

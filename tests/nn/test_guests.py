@@ -1,8 +1,8 @@
 """Layers in other people's loops: copies, pickles, hooks, parametrizations, compilers, transforms, checkpointing, DDP."""
 
 import copy
+import datetime
 import io
-import os
 import pickle
 import warnings
 
@@ -282,10 +282,10 @@ def test_accumulated_gradients_and_half_the_weights():
         assert ours(data().detach().half())[0].dtype == torch.float16
 
 
-def _train(rank, port, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def _train(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    limit = datetime.timedelta(seconds=60)  # half an hour by default; a file, because a port may be somebody's
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
     found = []
     for make in (lambda m: m, hs.convert):
         torch.manual_seed(0)
@@ -304,8 +304,7 @@ def _train(rank, port, folder):
 
 
 def test_two_processes_of_ddp_train_as_with_pytorchs_layer(tmp_path):
-    port = 20000 + os.getpid() % 20000
-    mp.spawn(_train, args=(port, str(tmp_path)), nprocs=2)
+    mp.spawn(_train, args=(str(tmp_path),), nprocs=2)
     (theirs, ours), (_, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.testing.assert_close(ours, theirs)
     assert all(torch.equal(one, two) for one, two in zip(ours, other, strict=True))

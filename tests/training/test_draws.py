@@ -123,7 +123,7 @@ class Noisy(TensorDataset):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_dataloader_moves_no_global_state(data, workers):
     model = hs.models.SequenceModel(3, 4, input_kind="features", task="sequence", hidden=5)
-    loader = lambda: DataLoader(data, batch_size=5, shuffle=True, num_workers=workers)
+    loader = lambda: DataLoader(data, batch_size=5, shuffle=True, num_workers=workers, timeout=120 * workers)
     calls = (
         lambda: hs.evaluate(model, loader()),
         lambda: hs.gradient(model, loader()),

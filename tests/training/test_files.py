@@ -259,7 +259,7 @@ def test_two_writers_are_refused_and_a_killed_one_is_not_waited_for(tmp_path):
             hs.fit(lm(), TEXT, **options)
     finally:
         other.kill()
-        other.wait()
+        other.wait(30)
         other.stdout.close()
     assert hs.fit(lm(), TEXT, **options).stopped_reason == "finished"
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
@@ -330,7 +330,7 @@ def test_threads_take_the_lock_in_turn(tmp_path):
     for one in threads:
         one.start()
     for one in threads:
-        one.join()
+        one.join(120)
     assert max(most) == 1 and len(wins) == 60 and not list(tmp_path.iterdir())
 
 
