@@ -30,12 +30,13 @@ Measure = Callable[[hs.models.SequenceModel], dict[str, float]]
 
 
 class Phase(NamedTuple):
-    """Sequences to train on, and how: updates at a peak rate that falls linearly to zero."""
+    """Sequences to train on, and how: updates at a peak rate that falls linearly to zero, gradients clipped."""
 
     data: hs.datasets.Sequences
     steps: int
     lr: float
     batch: int = 32
+    clip: float = 1.0
 
 
 class Clock:
@@ -61,17 +62,21 @@ class Clock:
 
 
 def train(
-    model: hs.models.SequenceModel, side: str, phases: list[Phase], seed: int, *, measure: Measure, every: int
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Train through all phases; figures of the run (time, agreement with the chain), and the curve."""
+    model: hs.models.SequenceModel, side: str, phases: list[Phase], seed: int, *, measure: Measure, every: int,
+    **own: Any,
+) -> tuple[dict[str, float], list[dict[str, float]]]:  # fmt: skip
+    """Train through all phases; figures of the run (time, agreement with the chain), and the curve.
+
+    `own` are further options of the rule.
+    """
     name, options = RULES[side]
     clock, figures = Clock(measure, every), dict[str, float]()
-    rule = hs.rules.make(name, **options)
+    rule = hs.rules.make(name, **options, **own)
     for number, phase in enumerate(phases):
         before = len(clock.times)
         hs.fit(
             model, inputs(phase.data), phase.data.y, rule=rule, steps=phase.steps, batch_size=phase.batch, lr=phase.lr, seed=seed,
-            progress=False, callbacks=[clock],
+            progress=False, callbacks=[clock], clip=phase.clip,
         )  # fmt: skip
         figures[f"ms_{number + 1}"] = round(1e3 * statistics.median(clock.times[before:]), 3)
     figures |= {"seconds": round(clock.spent, 2), "ms": figures[f"ms_{len(phases)}"]}
