@@ -81,7 +81,9 @@ def as_waves(waves: Any, rate: int | None = None) -> list[Tensor]:
 
 def has_rate(wave: Any) -> bool:
     """Return whether a wave is a pair of samples and their rate; two numbers are two samples."""
-    return isinstance(wave, tuple) and len(wave) == 2 and (hasattr(wave[0], "ndim") or isinstance(wave[0], list))
+    if not isinstance(wave, tuple) or len(wave) != 2:
+        return False
+    return isinstance(wave[0], list) or getattr(wave[0], "ndim", 0) > 0  # NumPy's numbers have no axis
 
 
 def _at_rate(pair: tuple[Any, Any], rate: int | None, name: str) -> Tensor:

@@ -81,8 +81,8 @@ def test_a_pair_is_as_long_as_it_lasts(samples, rate, kind):
 
 
 def test_two_numbers_are_a_wave_and_no_pair():
-    x, _ = MEL([(0.5, 0.25), np.array([0.5, 0.25])])
-    assert torch.equal(x[0], x[1])
+    x, _ = MEL([(0.5, 0.25), np.array([0.5, 0.25]), (np.float32(0.5), np.float32(0.25))])
+    assert torch.equal(x[0], x[1]) and torch.equal(x[0], x[2])
 
 
 @pytest.mark.parametrize("front, sound, words", [
