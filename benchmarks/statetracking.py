@@ -9,6 +9,7 @@ Settings (`--setting`), chosen on seeds below 100, on S5 by hbll:
 
 * "many" (the default): 3,200 updates of 16 words at a peak rate of 4e-3, then 800 of 4 words at 5e-4 with gradients
   clipped at 0.1; credit blocks of 8 time steps for hbll and of 16 for truncated BPTT, the best of 4, 8 and 16 for each.
+* "long": the same with 2,400 updates in the second phase, not tuned.
 * "few", the first one: 1,600 updates of 32 words, then 200 at 5e-4; blocks of 16, then of 128.
 
 Held out: 32 fresh words of every test length. `accuracy_T` is the share of all T answers that are right, `end_T` that
@@ -33,6 +34,7 @@ LAST = 64
 # Of a phase: updates, symbols of a word, peak rate; words of an update (else `batch`), the norm gradients are clipped at.
 SETTINGS: dict[str, dict[str, Any]] = {
     "many": dict(phases=[[3200, 64, 4e-3, 16, 1.0], [800, 512, 5e-4, 4, 0.1]], blocks=dict(hbll=8, tbptt=16)),
+    "long": dict(phases=[[3200, 64, 4e-3, 16, 1.0], [2400, 512, 5e-4, 4, 0.1]], blocks=dict(hbll=8, tbptt=16)),
     "few": dict(batch=32, phases=[[1600, 64, 4e-3], [200, 512, 5e-4]]),
 }
 
@@ -119,7 +121,11 @@ def main() -> None:
         return times()
     settings = dict(hidden=128, layers=a.layers, timescale=a.timescale, **SETTINGS[a.setting])
     for group in a.groups:
-        task = group + (", all inputs" if a.inputs == "all" else "") + (", many updates" if a.setting == "many" else "")
+        task = (
+            group
+            + (", all inputs" if a.inputs == "all" else "")
+            + {"many": ", many updates", "long": ", long second phase", "few": ""}[a.setting]
+        )
         for cell in a.cells:
             for rule in a.rules:
                 for seed in a.seeds:
