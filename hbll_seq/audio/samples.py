@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hbll_seq.audio.resampling import resample
-from hbll_seq.data.scalars import integer
+from hbll_seq.data.scalars import as_integer, integer
 from hbll_seq.data.tensors import as_tensor, plain
 from hbll_seq.errors import InputError
 
 FULL = {torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2.0**31, torch.uint8: 128.0}
+LOWEST = 100  # a wave's rate is at least the front end's over this; a label taken for a rate is mostly lower
 SAMPLES = "(samples,): float samples, or int8, int16, int32 or uint8, which are scaled to -1..1"
 
 
@@ -57,8 +58,8 @@ def as_waves(waves: Any, rate: int | None = None) -> list[Tensor]:
         rate: what these pairs are resampled to, as `audio.read` does it; None if no rate is known.
 
     Raises:
-        InputError: as `as_samples`, a pair where no rate is known, or a rate that is no number of samples; names the
-            wave's position.
+        InputError: as `as_samples`, a pair where no rate is known, a rate that is no number of samples or far below
+            `rate`; names the wave's position. One pair in place of a list.
     """
     if isinstance(waves, Tensor):
         waves = plain(waves, "waves")
@@ -70,6 +71,8 @@ def as_waves(waves: Any, rate: int | None = None) -> list[Tensor]:
     if single or other:
         came = f"shape {tuple(waves.shape)}" if single else type(waves).__name__
         raise InputError("waves", came, "a list of waves, each (samples,)")
+    if has_rate(waves) and as_integer(waves[1]) is not None:
+        raise InputError("waves", "one pair of samples and a rate", "a list of waves, [(samples, rate)]")
     found = [
         _at_rate(wave, rate, f"waves[{i}]") if has_rate(wave) else as_samples(wave, f"waves[{i}]")
         for i, wave in enumerate(waves)
@@ -81,11 +84,16 @@ def as_waves(waves: Any, rate: int | None = None) -> list[Tensor]:
 
 def has_rate(wave: Any) -> bool:
     """Return whether a wave is a pair of samples and their rate; two numbers are two samples."""
-    return isinstance(wave, tuple) and len(wave) == 2 and (hasattr(wave[0], "ndim") or isinstance(wave[0], list))
+    if not isinstance(wave, tuple) or len(wave) != 2:
+        return False
+    return isinstance(wave[0], list) or getattr(wave[0], "ndim", 0) > 0  # NumPy's numbers have no axis
 
 
 def _at_rate(pair: tuple[Any, Any], rate: int | None, name: str) -> Tensor:
     if rate is None:
-        raise InputError(name, "a pair of samples and a rate", "samples alone: this front end is of no certain rate")
+        raise InputError(name, "a pair of samples and a rate", "samples alone: there is no certain rate to resample to")
     samples, own = as_samples(pair[0], name), integer(f"{name}[1]", pair[1], extra=" samples a second")
+    if own * LOWEST < rate:
+        wanted = f"samples a second, at least {-(-rate // LOWEST)} for {rate}: no label goes with a wave here"
+        raise InputError(f"{name}[1]", own, wanted)
     return samples if own == rate else resample(samples.double(), own, rate).to(samples.dtype)

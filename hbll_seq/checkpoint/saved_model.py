@@ -14,7 +14,7 @@ from hbll_seq.audio.front import MFCC, Frames, LogMel
 from hbll_seq.checkpoint.container import read, refused, write
 from hbll_seq.errors import InputError, warn
 from hbll_seq.models.base import Model
-from hbll_seq.models.label_names import check_names, names_of
+from hbll_seq.models.label_names import check_names, classes_of, names_of
 from hbll_seq.models.registry import CLASSES
 from hbll_seq.text import OutsideTokenizer, Tokenizer, from_config
 
@@ -166,7 +166,7 @@ def _name(path: str | os.PathLike[str], model: Any, facts: dict[str, Any]) -> No
     """Give a model the names of its labels that a file has."""
     if "label_names" in facts:
         try:
-            model.label_names = check_names(facts["label_names"], "names", getattr(model, "output_size", None))
+            model.label_names = check_names(facts["label_names"], "names", classes_of(model))
         except InputError as error:
             raise refused(path, f"whose label names are {error.got}", "path", error.expected) from error
 

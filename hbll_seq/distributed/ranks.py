@@ -70,7 +70,7 @@ class Ranks:
         return total
 
     def share(
-        self, batch: Batch, unit: int, *, told: bool = True, gathers: bool = False
+        self, batch: Batch, unit: int, *, told: bool = True, gathers: bool = False, ends: bool = False
     ) -> tuple[Share, TimeShards | None]:  # fmt: skip
         """Return this rank's part of a batch, and the spans of time if there are several.
 
@@ -81,7 +81,7 @@ class Ranks:
             unit: spans are cut at multiples of so many time steps.
             told: whether the model's layers get the sequences' lengths; else they run over padding too, but for what
                 the module packs.
-            gathers: see `Share`; targets are then not cut in time.
+            gathers, ends: see `Share`; targets are then not cut in time.
         """
         if batch.whole is not None:
             count, steps = batch.whole
@@ -101,8 +101,8 @@ class Ranks:
         ragged = told and int(batch.lengths.min()) < steps
         shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None, mine.lengths)
         assert shards.first is not None and shards.stop is not None
-        share.time, share.gathers, share.lengths = self.by_time, gathers, mine.lengths
-        share.batch = _span(mine, shards.first, shards.stop, steps, targets=not gathers)
+        share.time, share.gathers, share.ends, share.lengths = self.by_time, gathers, ends, mine.lengths
+        share.batch = _span(mine, shards.first, shards.stop, steps, targets=not share.same)
         return share, shards
 
     def cut(self, count: int, steps: int, unit: int) -> tuple[slice, int, int]:

@@ -114,9 +114,10 @@ class TimeShards:
         A sequence that ended before the span has one time step in it, of which layers make zeros.
 
         Raises:
-            InputError: `lengths` were not given.
+            InputError: `lengths` were not given, or x has other time steps than the span.
         """
         counts = self._ended(len(x)).clamp(min=1)
+        self.counts(x)  # of the whole sequences the first time steps would be taken for the span
         return pack_padded_sequence(x, counts, batch_first=True, enforce_sorted=False)
 
     def within(self, packed: Tensor) -> Tensor:
@@ -252,12 +253,13 @@ def _checked(group: Any, steps: Any, spans: Any, lengths: Any) -> tuple[list[int
             raise InputError("spans", f"{len(spans)} for {size} ranks", "one a rank")
     if lengths is None:
         return spans, None
-    lengths = torch.as_tensor(lengths).cpu()
     if spans is None:
         raise InputError("lengths", "given without steps", "steps= or spans= beside them")
-    if lengths.ndim != 1 or int(lengths.min()) < 1 or int(lengths.max()) > sum(spans):
+    lengths = torch.as_tensor(lengths).cpu()
+    whole = lengths.ndim == 1 and len(lengths) and lengths.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
+    if not whole or int(lengths.min()) < 1 or int(lengths.max()) > sum(spans):
         raise InputError("lengths", f"{lengths.tolist()}"[:80], f"(B,) integers in 1..{sum(spans)}")
-    return spans, lengths
+    return spans, lengths.long()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], group: Any = None) -> None:

@@ -22,6 +22,7 @@ class Share:
         among: the ranks that have the other sequences.
         time: the ranks that have the other spans of the same sequences; None if this rank has whole sequences.
         gathers: whether the loss is of the outputs of all spans, which every rank then has.
+        ends: whether it is of the outputs at the sequences' ends, which every rank has too.
         lengths: time steps of its whole sequences.
         loss, weight: of all spans together, once a loss was taken (`whole_loss`).
     """
@@ -32,6 +33,7 @@ class Share:
     among: Group
     time: Group | None = None
     gathers: bool = False
+    ends: bool = False
     lengths: Tensor | None = None
     loss: float = 0.0
     weight: float = 0.0
@@ -40,6 +42,11 @@ class Share:
     def copies(self) -> int:
         """The ranks that report the loss of these sequences."""
         return 1 if self.time is None else self.time.size
+
+    @property
+    def same(self) -> bool:
+        """Whether every rank of these sequences has the same loss, of the same targets."""
+        return self.gathers or self.ends
 
 
 SHARE: ContextVar[Share | None] = ContextVar("SHARE", default=None)
@@ -56,7 +63,7 @@ def whole_loss(loss: Tensor, weight: float, *, added: bool) -> Tensor:
     share = SHARE.get()
     if share is None or share.time is None:
         return loss
-    if share.gathers:  # every rank has the same loss, and `copies` times its span's part of the gradient
+    if share.same:  # on every rank, with `copies` times its span's part of the gradient
         share.loss, share.weight = float(loss.detach()), 1.0 if added else weight
         return loss / share.copies
     known = float(loss.detach()) if weight or added else 0.0

@@ -54,7 +54,12 @@ def names_of(module: nn.Module) -> list[str] | None:
     names = getattr(module, "label_names", None)
     if not isinstance(names, list | tuple) or not names or not all(isinstance(one, str) for one in names):
         return None
-    return check_names(names, "model.label_names", getattr(module, "output_size", None))
+    return check_names(names, "model.label_names", classes_of(module))
+
+
+def classes_of(module: nn.Module) -> int | None:
+    """Return the classes of a model of this package; None of a module of the user's, where `output_size` may be any."""
+    return getattr(module, "output_size", None) if hasattr(type(module), "_label_names") else None
 
 
 def unpacked(x: Any, y: Any) -> tuple[Any, Any]:
@@ -148,7 +153,7 @@ def learned_names(model: Trained, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
         return
     holder: Any = model.inner
     names = given or sorted(_names_in(found))
-    check_count(names, getattr(holder, "output_size", None))
+    check_count(names, classes_of(holder))
     had = hasattr(holder, "label_names")
     if had and holder.label_names is not None:
         raise InputError("model.label_names", f"{holder.label_names!r:.80}", "a list of names, strings, or None")

@@ -1,5 +1,6 @@
 """One update on several ranks: each has its part of every batch, and one sum gives all of them the same gradient."""
 
+import math
 from typing import Any
 
 import torch
@@ -57,8 +58,12 @@ def gathers(model: Model) -> bool:
     """Return whether the loss is of whole sequences, so that every rank needs the outputs of all spans."""
     if not isinstance(model, AnyModule) or model.loss.kind in ("labels", "values"):
         return False
-    own = model.own
-    return own is None or own.task != "sequence"  # that reads outputs at the sequences' ends, which every rank gets
+    return not reads_ends(model)
+
+
+def reads_ends(model: Model) -> bool:
+    """Return whether the model reads outputs at the sequences' ends, which every rank gets."""
+    return isinstance(model.inner, Model) and model.inner.task == "sequence"
 
 
 def check_first(
@@ -105,8 +110,8 @@ def _check_same(batch: Batch, ranks: Ranks) -> None:
     """
     if batch.whole is not None:  # each has read its own part
         return
-    parts = [one for one in (batch.x, batch.lengths, batch.y, batch.mask) if one is not None]
-    sums = [int(one.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for one in parts]
+    parts = [one for one in (batch.x, batch.lengths, batch.y, batch.mask, batch.weight) if one is not None]
+    sums = [_by_rows(one) for one in parts]
     sizes = [size for one in (batch.x, batch.y) for size in (one.ndim, *one.shape)]
     own = torch.tensor([*sums, *sizes])
     told = torch.tensor([len(own), int((own * torch.arange(1, len(own) + 1)).sum())])
@@ -116,6 +121,13 @@ def _check_same(batch: Batch, ranks: Ranks) -> None:
             "x", "another first batch on every rank", "the same data in the same order on all: fit takes each rank's "
             "share of every batch, so no DistributedSampler and no generator of its own for a rank",
         )  # fmt: skip
+
+
+def _by_rows(values: Tensor) -> int:
+    """Return a sum of the bytes `(B, ...)` that the order of sequences changes too."""
+    rows = values.contiguous().view(len(values), math.prod(values.shape[1:])).view(torch.uint8)
+    sums = rows.sum(1, dtype=torch.int64)
+    return int((sums * torch.arange(1, len(sums) + 1, device=sums.device)).sum())
 
 
 @torch.no_grad()
@@ -176,7 +188,11 @@ def spread_gradient(
         rows, steps = batch.whole or (len(batch.x), batch.x.shape[1] if batch.x.ndim > 1 else 1)
         # a module of the user's packs sequences itself, or runs over their padding, as it does in one process
         share, shards = ranks.share(
-            batch, rule.unit(steps, rows), told=isinstance(model.inner, Model), gathers=gathers(model)
+            batch,
+            rule.unit(steps, rows),
+            told=isinstance(model.inner, Model),
+            gathers=gathers(model),
+            ends=reads_ends(model),
         )
         for p in parameters:
             p.grad = None

@@ -230,9 +230,13 @@ def errors(group: Any) -> list[str]:
         ({"steps": 8, "spans": [4] * size}, 4), ({"spans": [4]}, 4), ({"steps": size - 1}, 1), ({"lengths": [4]}, 4),
         ({"steps": 8 * size, "lengths": [9 * size]}, 8), ({"steps": 8 * size}, 7), ({"tolerance": -1.0}, 4),
         ({"steps": 8 * size}, packed), ({"steps": 8 * size, "lengths": [8 * size]}, packed),
+        ({"steps": 8 * size, "lengths": [4.5]}, 8), ({"steps": 8 * size, "lengths": [True]}, 8),
+        ({"steps": 8 * size, "lengths": []}, 8), ({"steps": 8 * size, "lengths": [5]}, "all time steps"),
     ):  # fmt: skip
         try:
-            with hd.time_sharded(group, **options):
+            with hd.time_sharded(group, **options) as time:
+                if isinstance(given, str):
+                    given = time.pack(torch.zeros(1, 8 * size, 4, dtype=torch.float64))
                 net(torch.zeros(1, given, 4, dtype=torch.float64) if isinstance(given, int) else given)
             found.append("nothing")
         except hs.InputError as error:

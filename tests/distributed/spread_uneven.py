@@ -106,6 +106,17 @@ def task(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
         weight = torch.arange(13.0)
         arguments = dict(entropy, loss=nn.CTCLoss(reduction="sum"), sample_weight=weight, lr=1e-4)
         return Packing("bare").double(), data("labels"), arguments
+    if name == "sum at ends":  # SGD: Adam does not see a gradient's size
+        net, (x, y) = model(task="sequence", bidirectional=True), data("plain")
+        return (
+            net,
+            (x, y[:, -1]),
+            dict(batch_size=4, steps=4, optimizer="sgd", loss=nn.CrossEntropyLoss(reduction="sum")),
+        )
+    if name == "values at ends":  # as many as there are time steps, by chance
+        net = hs.models.SequenceModel(5, 40, input_kind="features", hidden=16, task="sequence", objective="mse", seed=1)
+        x, _ = data("plain")
+        return net.double(), (x, x[..., 0] + 1), dict(batch_size=4, steps=4)
     if name == "callable":
         return model(), data("ragged"), dict(batch_size=4, steps=4, loss=whole_mean)
     if name == "memory":  # one layer, whose loss one process takes block by block
@@ -179,12 +190,15 @@ def refused(group: Any) -> list[str]:
     x, y = data("plain")
     mine = DataLoader(TensorDataset(x, y), batch_size=4, sampler=DistributedSampler(TensorDataset(x, y)))
     assert dist.get_world_size() == 2
+    order = torch.randperm(13, generator=torch.Generator().manual_seed(dist.get_rank()))
     for net, given, axis, loss in (
         (spread_runs.Tagger().double(), (mine,), "data", "cross_entropy"),
+        (spread_runs.Tagger().double(), (x[order], y[order]), "data", "cross_entropy"),  # one batch, the same sequences
         (Halving().double(), data("labels"), "time", "ctc"),
     ):
         try:
-            hs.fit(net, *given, loss=loss, progress=False, steps=1, parallel={axis: 2, "timeout": 120})
+            hs.fit(net, *given, loss=loss, progress=False, steps=1, batch_size=13,
+                   parallel={axis: 2, "timeout": 120})  # fmt: skip
             found.append("nothing")
         except hs.InputError as error:
             found.append(f"{error.argument}: {error.got}")

@@ -80,14 +80,22 @@ def test_a_pair_is_as_long_as_it_lasts(samples, rate, kind):
     torch.testing.assert_close(x[0], x[2])
 
 
+def test_two_waves_are_a_list_and_a_single_pair_is_none():
+    x, lengths = MEL(([0.5] * 900, [0.25] * 400))
+    assert len(x) == 2 and lengths[0] > lengths[1]
+    with pytest.raises(hs.InputError, match=r"waves: got one pair of samples and a rate.*\[\(samples, rate\)\]"):
+        MEL((tone(4000, RATE), RATE))
+
+
 def test_two_numbers_are_a_wave_and_no_pair():
-    x, _ = MEL([(0.5, 0.25), np.array([0.5, 0.25])])
-    assert torch.equal(x[0], x[1])
+    x, _ = MEL([(0.5, 0.25), np.array([0.5, 0.25]), (np.float32(0.5), np.float32(0.25))])
+    assert torch.equal(x[0], x[1]) and torch.equal(x[0], x[2])
 
 
 @pytest.mark.parametrize("front, sound, words", [
     (Frames(16), (tone(400, RATE), RATE), r"waves\[1\]: got a pair of samples and a rate.*no certain rate"),
     (MEL, (tone(400, RATE), 0), r"waves\[1\]\[1\]: got 0.*samples a second"),
+    (MEL, (tone(400, RATE), 3), r"waves\[1\]\[1\]: got 3; expected samples a second.*no label"),
     (MEL, (tone(400, RATE), 8000.5), r"waves\[1\]\[1\]: got 8000.5"),
     (MEL, (torch.zeros(0), RATE), r"waves\[1\]: got shape \(0,\)"),
     (MEL, (torch.full((9,), torch.nan), RATE), r"waves\[1\]: got samples that are not finite"),

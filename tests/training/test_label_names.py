@@ -100,6 +100,7 @@ def test_names_are_known_wherever_targets_are_asked_for():
 
 def test_a_module_of_ones_own_keeps_names_too(tmp_path):
     by_name, by_number, loss = own(), own(), dict(loss="cross_entropy")
+    by_name.output_size = 24  # of the user's: it need not be the number of classes
     run, other = (
         train(by_name, X, NAMES, validation=0.25, **loss),
         train(by_number, X, NUMBERS, validation=0.25, **loss),
