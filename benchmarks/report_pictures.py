@@ -46,7 +46,11 @@ def draw(groups: Groups, spec: dict[str, Any], file: pathlib.Path) -> None:
         rows, columns, figsize=(9, max(height, 1.4) * rows), layout="constrained", squeeze=False
     )
     sides = dict.fromkeys(rule for _, rule in groups)
-    styles = {rule: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, rule in enumerate(sides)}
+    bases = list(dict.fromkeys(_base(rule) for rule in sides))  # one colour a rule, whatever its options
+    styles = {
+        rule: (COLOURS[bases.index(_base(rule)) % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, rule in enumerate(sides)
+    }
     panel = _lines if "lengths" in spec else _points
     for ax, task in zip(axes.flat, tasks, strict=False):
         panel(ax, {rule: records for (other, rule), records in groups.items() if other == task}, spec, styles)
@@ -55,6 +59,11 @@ def draw(groups: Groups, spec: dict[str, Any], file: pathlib.Path) -> None:
         ax.axis("off")
     figure.savefig(file, dpi=110, metadata={"Description": stamp(groups, spec), "Software": None})
     plt.close(figure)
+
+
+def _base(rule: str) -> str:
+    """The rule without the options that tell its rows apart."""
+    return rule.split(" (")[0]
 
 
 def _points(
