@@ -57,6 +57,8 @@ def draw(groups: Groups, spec: dict[str, Any], file: pathlib.Path) -> None:
         ax.set_title(task, fontsize=9)
     for ax in axes.flat[len(tasks) :]:
         ax.axis("off")
+    if panel is _points:
+        figure.supxlabel(spec["title"], fontsize=9)
     figure.savefig(file, dpi=110, metadata={"Description": stamp(groups, spec), "Software": None})
     plt.close(figure)
 
