@@ -58,7 +58,7 @@ def draw(groups: Groups, spec: dict[str, Any], file: pathlib.Path) -> None:
     for ax in axes.flat[len(tasks) :]:
         ax.axis("off")
     if panel is _points:
-        figure.supxlabel(spec["title"], fontsize=9)
+        figure.supxlabel(spec.get("title", spec["figure"]), fontsize=9)
     figure.savefig(file, dpi=110, metadata={"Description": stamp(groups, spec), "Software": None})
     plt.close(figure)
 
