@@ -13,36 +13,19 @@ No choice was made on either. Times are CPU seconds of one thread inside updates
 import argparse
 import pathlib
 import statistics
-import time
+from typing import Any
 
 import torch
 
 import hbll_seq as hs
 from benchmarks.results import append, done
+from benchmarks.rule_runs import Clock
 
 EVERY = 200
 VALIDATED = 64
 LABELS = "abcdefghijklmnopqrstuvwxyz "
 SIDES = {"hbll": {"rule": "hbll"}, "bptt": {"rule": "bptt", "kernels": "torch"}}
 Part = tuple[list[torch.Tensor], list[str]]
-
-
-class Clock:
-    """CPU seconds inside updates, and the validation part's error rate on the way."""
-
-    def __init__(self, part: Part) -> None:
-        self.part, self.each, self.points = part, list[float](), list[dict[str, float]]()
-
-    def on_fit_begin(self, run: hs.History) -> None:
-        self.mark = time.process_time()
-
-    def on_step_end(self, run: hs.History, step: int) -> None:
-        self.each.append(time.process_time() - self.mark)
-        if step % EVERY == 0:
-            rate = run.model.error_rate(*self.part)
-            self.points.append({"step": step, "seconds": round(sum(self.each), 2), "error_rate": rate})
-            print(self.points[-1], flush=True)
-        self.mark = time.process_time()
 
 
 def read(folder: pathlib.Path, part: str) -> Part:
@@ -62,19 +45,25 @@ def run(parts: dict[str, Part], side: str, seed: int, steps: int) -> None:
     front = hs.audio.LogMel(8000, mels=30, hop=16)
     model = hs.models.Transcriber(LABELS, front, hidden=128, bidirectional=True, conv=[(64, 5, 1)], seed=seed)
     waves, texts = parts["validation"]
-    clock = Clock((waves[:VALIDATED], texts[:VALIDATED]))
+
+    def measure(given: Any) -> dict[str, float]:
+        rate = given.error_rate(waves[:VALIDATED], texts[:VALIDATED])
+        print(rate, flush=True)
+        return {"error_rate": rate}
+
+    clock = Clock(measure, EVERY)
     hs.fit(
         model, *parts["train"], steps=steps, batch_size=16, lr=3e-3, seed=seed, progress=False, callbacks=[clock],
         **SIDES[side],
     )  # fmt: skip
-    waves, texts = parts["test"]
-    found = model.transcribe(waves)
+    test, told = parts["test"]
+    found = model.transcribe(test)
     append(dict(
-        benchmark="espeak", task="letters", rule=side, seed=seed, options=options, curve=clock.points,
+        benchmark="espeak", task="letters", rule=side, seed=seed, options=options, curve=clock.curve,
         figures={
-            "error_rate": hs.audio.error_rate(texts, found).rate,
-            "word_error_rate": hs.audio.error_rate(texts, found, unit="word").rate,
-            "seconds": sum(clock.each), "ms": 1000 * statistics.median(clock.each),
+            "error_rate": hs.audio.error_rate(told, found).rate,
+            "word_error_rate": hs.audio.error_rate(told, found, unit="word").rate,
+            "seconds": clock.spent, "ms": 1000 * statistics.median(clock.times),
         },
     ))  # fmt: skip
 

@@ -12,13 +12,13 @@ one thread inside updates. Bits at equal time are read off each run's curve, at 
 
 import argparse
 import statistics
-import time
 from typing import Any, NamedTuple
 
 import torch
 
 import hbll_seq as hs
 from benchmarks import results
+from benchmarks.rule_runs import Clock
 
 EVERY = 50
 SYMBOLS = 2048  # of an update
@@ -55,23 +55,6 @@ GROUPS = {
 FIRST_SEED_ONLY = ("deep", "stdlib", "4000")
 
 
-class Clock:
-    """CPU seconds inside updates, and the test's bits a byte on the way."""
-
-    def __init__(self, held_out: torch.Tensor) -> None:
-        self.held_out, self.each, self.points = held_out, list[float](), list[dict[str, float]]()
-
-    def on_fit_begin(self, run: hs.History) -> None:
-        self.mark = time.process_time()
-
-    def on_step_end(self, run: hs.History, step: int) -> None:
-        self.each.append(time.process_time() - self.mark)
-        if step % EVERY == 0:
-            bits = hs.evaluate(run.model, self.held_out)["bits_per_byte"]
-            self.points.append({"step": step, "seconds": round(sum(self.each), 2), "bits_per_byte": bits})
-        self.mark = time.process_time()
-
-
 def read(text: str, tokenizer: str) -> hs.datasets.Text:
     options = {"limit_characters": 2_000_000} if text == "stdlib" else {}
     return hs.datasets.load(text, tokenizer=tokenizer, **options)
@@ -89,7 +72,8 @@ def settings(group: Group, rule: str, options: dict[str, Any]) -> dict[str, Any]
 
 def trained(group: Group, text: hs.datasets.Text, rule: str, options: dict[str, Any], seed: int) -> Clock:
     model = hs.models.LanguageModel(text.tokenizer, **{"hidden": 256, "seed": seed, **group.model, **options})
-    clock = Clock(text.test if len(text.test) else text.valid)
+    held_out = text.test if len(text.test) else text.valid
+    clock = Clock(lambda given: {"bits_per_byte": hs.evaluate(given, held_out)["bits_per_byte"]}, EVERY)
     given = settings(group, rule, options)
     names = ("window", "batch_size", "steps", "lr", "schedule", "warmup", "stateful", "kernels")
     hs.fit(
@@ -114,13 +98,13 @@ def run(names: list[str], seeds: list[int], rules: list[str] | None) -> None:
                         continue
                     clock = trained(group, text, rule, options, seed)
                     results.append(dict(
-                        benchmark="language", task=name, rule=rule, seed=seed, options=told, curve=clock.points,
+                        benchmark="language", task=name, rule=rule, seed=seed, options=told, curve=clock.curve,
                         figures={
-                            "bits_per_byte": clock.points[-1]["bits_per_byte"], "seconds": sum(clock.each),
-                            "ms": 1000 * statistics.median(clock.each),
+                            "bits_per_byte": clock.curve[-1]["bits_per_byte"], "seconds": clock.spent,
+                            "ms": 1000 * statistics.median(clock.times),
                         },
                     ))  # fmt: skip
-                    print(name, rule, options, seed, clock.points[-1], flush=True)
+                    print(name, rule, options, seed, clock.curve[-1], flush=True)
 
 
 def at_time(points: list[dict[str, float]], seconds: float) -> float:

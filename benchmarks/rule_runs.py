@@ -26,7 +26,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "torch": ("bptt", {"kernels": "torch"}),
     "tbptt": ("tbptt", {}),
 }
-Measure = Callable[[hs.models.SequenceModel], dict[str, float]]
+Measure = Callable[[Any], dict[str, float]]  # of the model
 
 
 class Phase(NamedTuple):
