@@ -1,7 +1,8 @@
 """State tracking: word problems of finite groups, trained short and tested to 8,192 time steps.
 
     python -m benchmarks.statetracking --groups S5 --rules hbll torch --seeds 100 101 102 103 104
-    python -m benchmarks.statetracking --groups S5 --cells lstm --rules hbll
+    python -m benchmarks.statetracking --setting long --groups A5 --rules hbll --seeds 110 111 112 113 114
+    python -m benchmarks.statetracking --setting long --cells lstm elman --rules hbll --seeds 110 111
     python -m benchmarks.statetracking --times      ms of an update at T = 2,048, batch 1, sides alternating
 
 One layer of 128 units, embedding 128, `timescale=None`, Adam, fresh words, two phases: words of 64 symbols, then of 512.
@@ -121,12 +122,14 @@ def main() -> None:
         return times()
     settings = dict(hidden=128, layers=a.layers, timescale=a.timescale, **SETTINGS[a.setting])
     for group in a.groups:
-        task = (
-            group
-            + (", all inputs" if a.inputs == "all" else "")
-            + {"many": ", many updates", "long": ", long second phase", "few": ""}[a.setting]
-        )
         for cell in a.cells:
+            task = (
+                group
+                + {"lstm": ", LSTM", "elman": ", Elman"}.get(cell, "")
+                + (", all inputs" if a.inputs == "all" else "")
+                + (f", timescale {a.timescale:g}" if a.timescale else "")
+                + {"many": ", many updates", "long": ", long second phase", "few": ""}[a.setting]
+            )
             for rule in a.rules:
                 for seed in a.seeds:
                     run(task, group, a.inputs, cell, rule, seed, settings)
