@@ -98,7 +98,7 @@ def main() -> None:
     p.add_argument("--rules", nargs="*", default=["hbll"], choices=(*RULES, GUESS))
     p.add_argument("--seeds", type=int, nargs="*", default=[100])
     p.add_argument("--budget", type=float, default=300.0, help="CPU seconds inside updates, of each rule")
-    p.add_argument("--lr", type=float, nargs="*", default=[2e-3])
+    p.add_argument("--lr", type=float, nargs="*", default=[1e-3])
     a = p.parse_args()
     for seed in a.seeds:
         for lr in a.lr:
