@@ -30,16 +30,19 @@ class Ranks:
         time: spans of time.
         world, by_data, by_time: process groups of all ranks, of those that differ in the share, and in the span.
         made: process groups to destroy at the end.
+        micro_batches: see `time_sharded`.
 
     Attributes:
         world, by_data, by_time: the groups.
         chief: whether this rank shows progress and writes checkpoints.
     """
 
-    def __init__(self, world: Group, by_data: Group, by_time: Group, made: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, world: Group, by_data: Group, by_time: Group, made: Sequence[Any] = (), micro_batches: int | None = None
+    ) -> None:
         self.world, self.by_data, self.by_time = world, by_data, by_time
         self.chief = world.rank == 0
-        self._made = list(made)
+        self._made, self._parts = list(made), micro_batches
 
     def __enter__(self) -> "Ranks":
         """Return itself."""
@@ -62,11 +65,7 @@ class Ranks:
         """Return what this rank has exchanged in all groups."""
         total = Traffic()
         for one in {id(g): g for g in (self.world, self.by_data, self.by_time)}.values():
-            t = one.traffic
-            total = Traffic(
-                total.collectives + t.collectives, total.numbers + t.numbers, total.bytes + t.bytes,
-                total.seconds + t.seconds,
-            )  # fmt: skip
+            total = total.plus(one.traffic)
         return total
 
     def share(
@@ -91,7 +90,7 @@ class Ranks:
             if spans is None:
                 return share, None
             share.time = self.by_time
-            return share, TimeShards(self.by_time, spans, None, None)
+            return share, TimeShards(self.by_time, spans, None, None, micro_batches=self._parts)
         count, steps = batch.x.shape[:2] if batch.x.ndim > 1 else (len(batch.x), 1)
         spans, among = self._cut(steps, unit)
         mine = _rows(batch, _mine(among, count))
@@ -99,7 +98,8 @@ class Ranks:
         if spans is None:
             return share, None
         ragged = told and int(batch.lengths.min()) < steps
-        shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None, mine.lengths)
+        lengths = mine.lengths if ragged else None
+        shards = TimeShards(self.by_time, spans, lengths, None, mine.lengths, self._parts)
         assert shards.first is not None and shards.stop is not None
         share.time, share.gathers, share.ends, share.lengths = self.by_time, gathers, ends, mine.lengths
         share.batch = _span(mine, shards.first, shards.stop, steps, targets=not share.same)

@@ -74,7 +74,7 @@ class Trace:
             leaf = here.detach().clone().requires_grad_(torch.is_grad_enabled())
             outputs, end = span.run(leaf)
             here = end.detach().clone()  # it may be a view of the outputs
-            self._pieces.append(Piece(span, leaf, outputs.detach(), here, (_edge(outputs), _edge(end))))
+            self._pieces.append(Piece(span, leaf, outputs.detach(), here, (edge(outputs), edge(end))))
         self.end = self._pieces[-1].end
 
     def outputs(self) -> Tensor:
@@ -146,8 +146,8 @@ class Back:
         by = [piece.start, *([piece.span.x] if self._inputs else []), *self._by]
         message, *found = torch.autograd.grad(heads, by, given, retain_graph=True, allow_unused=True)
         if self._inputs:
-            self._dx[i] = _added(self._dx[i], found.pop(0))
-        self.weights = [_added(a, b) for a, b in zip(self.weights, found, strict=True)]
+            self._dx[i] = added(self._dx[i], found.pop(0))
+        self.weights = [added(a, b) for a, b in zip(self.weights, found, strict=True)]
         return message
 
     def inputs(self) -> Tensor | None:
@@ -158,12 +158,13 @@ class Back:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _edge(x: Tensor) -> GradientEdge | None:
+def edge(x: Tensor) -> GradientEdge | None:
     """Return where the graph of a tensor begins; None without a graph."""
     return get_gradient_edge(x) if x.requires_grad else None
 
 
-def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two tensors, of which None stands for zero."""
     return other if one is None else one if other is None else one + other
 
 
