@@ -7,7 +7,7 @@ same calls in the same order; whatever decides how many there are is computed fr
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ class Traffic:
         bytes: the same in bytes.
         seconds: time spent inside collectives and in receiving, mostly waiting for other ranks.
         sends: tensors sent to one rank.
+        passes: forward and backward passes over this rank's spans.
+        again: passes over the same spans that corrected them; a part of a span counts as its share of the time steps.
     """
 
     collectives: int = 0
@@ -36,24 +38,20 @@ class Traffic:
     bytes: int = 0
     seconds: float = 0.0
     sends: int = 0
+    passes: int = 0
+    again: float = 0.0
 
     def since(self, before: "Traffic") -> "Traffic":
         """Return the difference to an earlier copy."""
-        return Traffic(
-            self.collectives - before.collectives, self.numbers - before.numbers, self.bytes - before.bytes,
-            self.seconds - before.seconds, self.sends - before.sends,
-        )  # fmt: skip
+        return Traffic(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
     def plus(self, other: "Traffic") -> "Traffic":
         """Return the sum with another one."""
-        return Traffic(
-            self.collectives + other.collectives, self.numbers + other.numbers, self.bytes + other.bytes,
-            self.seconds + other.seconds, self.sends + other.sends,
-        )  # fmt: skip
+        return Traffic(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
     def copy(self) -> "Traffic":
         """Return the state of now."""
-        return Traffic(self.collectives, self.numbers, self.bytes, self.seconds, self.sends)
+        return replace(self)
 
 
 class Group:
@@ -188,6 +186,11 @@ class Chain:
         """Return the tensors of all links, in the order of the chain."""
         found = self._group.gather(mine)
         return found.flip(0) if self._backward else found
+
+    def passed(self, again: float) -> None:
+        """Count a pass over this rank's span, and how much of it was done again; see `Traffic`."""
+        self._group.traffic.passes += 1
+        self._group.traffic.again += again
 
     def sum(self, mine: Tensor) -> Tensor:
         """Return the sum over all links; `mine` is overwritten."""

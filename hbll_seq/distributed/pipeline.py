@@ -73,6 +73,7 @@ class _Pipeline(torch.autograd.Function):
         span.x = x.detach().requires_grad_(x.requires_grad)
         with torch.enable_grad():
             outputs, end, parts = _forward(chain, span, start.detach(), count, last)
+        chain.passed(0.0)
         ctx.given = chain, parts, gamma, last, list(weights)
         return outputs, end
 
@@ -85,6 +86,7 @@ class _Pipeline(torch.autograd.Function):
             dlast = chain.sum(like.new_zeros(rows, like.shape[1]) if dlast is None else dlast.to(like).clone())
         with own_precision(like):
             passed, dx, sums = _backward(chain, parts, gamma, dout, dlast, weights, ctx.needs_input_grad[1])
+        chain.passed(0.0)
         dstart = chain.gather(passed)[0] / chain.size if ctx.needs_input_grad[0] else None
         return dstart, dx, None, None, None, None, None, *sums
 

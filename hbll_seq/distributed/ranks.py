@@ -17,9 +17,13 @@ from hbll_seq.distributed.cuts import spans_of
 from hbll_seq.distributed.group import Group, Traffic
 from hbll_seq.distributed.shards import TimeShards, spread
 from hbll_seq.distributed.share import SHARE, Share
-from hbll_seq.errors import LostRankError
+from hbll_seq.errors import LostRankError, warn
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+TRIED = 20  # updates after which `advise` looks back
+LONG = 1024  # time steps of a span below which nothing is advised
+WORSE = 1.2  # what a time step costs more in micro-batches than in the whole batch
 
 
 class Ranks:
@@ -43,6 +47,7 @@ class Ranks:
         self.world, self.by_data, self.by_time = world, by_data, by_time
         self.chief = world.rank == 0
         self._made, self._parts = list(made), micro_batches
+        self._seen, self._again = 0, 0.0
 
     def __enter__(self) -> "Ranks":
         """Return itself."""
@@ -67,6 +72,25 @@ class Ranks:
         for one in {id(g): g for g in (self.world, self.by_data, self.by_time)}.values():
             total = total.plus(one.traffic)
         return total
+
+    def advise(self, sent: Traffic, rows: int, steps: int) -> None:
+        """Warn once, on the first rank, if most spans run twice where a pipeline would not; called after every update.
+
+        Args:
+            sent: of the update.
+            rows, steps: B and T of a batch.
+        """
+        self._seen += 1
+        self._again += sent.again / max(sent.passes, 1)
+        if self._seen != TRIED or not self.chief or self._parts is not None:
+            return
+        again, parts, count = self._again / TRIED, min(rows, 2 * self.by_time.size), self.by_time.size
+        # the first rank runs no states again, only messages; others run states again beside
+        if parts > 1 and steps >= LONG * count and 1 + 2 * again > WORSE * (parts + count - 1) / parts:
+            warn(
+                f"parallel: the first {TRIED} updates ran {again:.0%} of this rank's spans again, because states and "
+                f'messages do not fade within them; {{"time": {count}, "micro_batches": {parts}}} would run each once'
+            )
 
     def share(
         self, batch: Batch, unit: int, *, told: bool = True, gathers: bool = False, ends: bool = False

@@ -84,7 +84,9 @@ class Span:
     def rows(self, rows: slice) -> "Span":
         """Return some sequences of this span as a span; its inputs are a leaf that requires a gradient as these do."""
         x = self.x[rows].detach().requires_grad_(self.x.requires_grad)
-        return Span(self.number, self.cell, x, None if self.counts is None else self.counts[rows], self.execute)
+        counts = None if self.counts is None else self.counts[rows]
+        those = getattr(self.execute, "rows", None)
+        return Span(self.number, self.cell, x, counts, self.execute if those is None else those(rows))
 
     def left(self, what: str) -> float:
         """Return the relative square that the engine may leave in the latest run's "boundaries" or "messages"."""

@@ -52,12 +52,13 @@ class Trace:
         end: `(B, S)`, without a graph.
         start: `(B, S)`.
         rounds: runs of any pieces so far.
+        rolled: time steps run so far.
     """
 
     def __init__(self, span: Span, start: Tensor, tolerance: float) -> None:
         self._spans = _cut(span)
         self._tolerance, self._pieces = tolerance, list[Piece]()
-        self.rounds = 0
+        self.rounds = self.rolled = 0
         self.run(start)
 
     def run(self, start: Tensor) -> None:
@@ -73,6 +74,7 @@ class Trace:
                 old[i].heads = None, None
             leaf = here.detach().clone().requires_grad_(torch.is_grad_enabled())
             outputs, end = span.run(leaf)
+            self.rolled += span.steps
             here = end.detach().clone()  # it may be a view of the outputs
             self._pieces.append(Piece(span, leaf, outputs.detach(), here, (edge(outputs), edge(end))))
         self.end = self._pieces[-1].end
@@ -110,6 +112,7 @@ class Back:
         start: `(B, S)` gradient on the span's start, summed over passes.
         weights: gradients on the weights, likewise; None where there is none.
         passes: passes so far.
+        passed: time steps passed over so far.
     """
 
     def __init__(self, trace: Trace, weights: list[Tensor], inputs: bool) -> None:
@@ -117,7 +120,7 @@ class Back:
         self.start = torch.zeros_like(trace.start)
         self.weights: list[Tensor | None] = [None] * len(weights)
         self._dx: list[Tensor | None] = [None] * len(self._pieces)
-        self.passes = 0
+        self.passes = self.passed = 0
 
     def add(self, dout: Tensor | None, dend: Tensor | None, least: Tensor | None = None) -> None:
         """Add the gradients from `dout` `(B, T, d)` and `dend` `(B, S)`; None stands for zero.
@@ -145,6 +148,7 @@ class Back:
         heads, given = zip(*pairs, strict=True)
         by = [piece.start, *([piece.span.x] if self._inputs else []), *self._by]
         message, *found = torch.autograd.grad(heads, by, given, retain_graph=True, allow_unused=True)
+        self.passed += piece.span.steps
         if self._inputs:
             self._dx[i] = added(self._dx[i], found.pop(0))
         self.weights = [added(a, b) for a, b in zip(self.weights, found, strict=True)]

@@ -2,9 +2,14 @@
 
 import pytest
 import spread_layers as work
+import spread_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from process_pool import Pool
+
+import hbll_seq as hs
+from hbll_seq.distributed import ranks as grid
+from hbll_seq.distributed.group import Traffic
 
 CLOSE = 1e-8  # float64
 KINDS = ("GRU", "LSTM", "RNN", "relu", "MinGRU", "projected")
@@ -55,3 +60,51 @@ def test_dynamics_that_do_not_forget_cost_no_more(pool: Pool, kind: str):
 def test_what_is_sent_does_not_grow_with_time(pool: Pool):
     sent = [pool.run(2, _both, "GRU", steps, None, {"micro_batches": 3})[0] for steps in (40, 400)]
     assert sent[0]["numbers"] == sent[1]["numbers"] and sent[0]["sends"] == sent[1]["sends"]
+
+
+@pytest.mark.parametrize("name", ("next", "carried", "steps", "sequence", "module", "ragged module"))
+def test_whole_runs(pool: Pool, pair: Pool, name: str):
+    options = {"steps": 5 if name == "ragged module" else 20, "micro_batches": 3}
+    found = pair.run(2, spread_runs.beside, name, 1, 2, options)
+    if name == "steps":  # shares of the batch too
+        found += pool.run(4, spread_runs.beside, name, 2, 2, options)
+    assert all(one["off"] < 1e-6 and one["again"] == 0 for one in found), found
+
+
+class First:
+    """Ranks that `advise` speaks for."""
+
+    def __init__(self, size: int):
+        self.rank, self.size = 0, size
+
+
+def told(again: float, rows: int, steps: int, parts: int | None = None) -> list[str]:
+    group: object = First(2)
+    ranks = grid.Ranks(group, group, group, (), parts)  # type: ignore[arg-type]
+    with pytest.warns() as found:
+        for _ in range(3 * grid.TRIED):
+            ranks.advise(Traffic(passes=4, again=4 * again), rows, steps)
+        hs.errors.warn("the end")
+    return [str(one.message) for one in found][:-1]
+
+
+def test_what_runs_twice_is_said_once():
+    said = told(0.5, 8, 16384)
+    assert len(said) == 1 and '{"time": 2, "micro_batches": 4}' in said[0] and "50%" in said[0]
+    assert '"micro_batches": 2}' in told(0.5, 2, 16384)[0]
+
+
+@pytest.mark.parametrize(
+    "again, rows, steps, parts", ((0.1, 8, 16384, None), (0.5, 1, 16384, None), (0.5, 8, 512, None), (0.5, 8, 16384, 2))
+)
+def test_nothing_is_said_where_a_pipeline_would_not_help(again, rows, steps, parts):
+    assert told(again, rows, steps, parts) == []
+
+
+def test_spans_that_run_again_are_counted(pair: Pool):
+    def again(scale):
+        return [one["again"] for one in pair.run(2, _both, "RNN", 44, None, {"rows": 2, "scale": scale})]
+
+    # the last one found its start by a roll before; the first one passed a corrected message back once more
+    assert again(4.0) == [pytest.approx(0.5), 0]
+    assert again(0.1) == [0, 0]
