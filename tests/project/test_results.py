@@ -11,7 +11,7 @@ from benchmarks import report, results
 ROOT = pathlib.Path(__file__).parents[2]
 README = json.loads((results.FOLDER / "readme.json").read_text("utf-8"))
 # figures of the README without a record, on 2026-11-29; run one again with fresh seeds and lower this. Never raise it.
-AT_MOST = 22
+AT_MOST = 0
 # numbers in the README's prose that are no results: sizes of the runs, versions, years
 SETTINGS = {
     "1", "2", "3", "8", "40", "64", "128", "256", "512", "800", "1,000", "1,024", "2,000", "2,400", "4,096", "65,536",
@@ -63,7 +63,7 @@ def test_figures_of_the_readme_are_means_of_records():
         told = numbers(re.sub(r"`[^`]*`", "", snippet))
         assert len(told) == len(rules), f"{snippet!r} has {told}, expected a number for each of {rules}"
         for rule, number in zip(rules, told, strict=True):
-            records = results.read(benchmark, task=task, rule=rule)
+            records = [one for one in results.read(benchmark, task=task, rule=rule) if figure in one["figures"]]
             assert min(one["seed"] for one in records) >= 100, (
                 f"{benchmark}, {task}, {rule}: choices were made on a seed"
             )
