@@ -104,5 +104,5 @@ def test_killed_at_twenty_random_moments(tmp_path):
     whole, _ = under_torchrun(tmp_path / "whole", 3, "never")
     for i in range(20):
         moment = draw.uniform(0.0, 2.0)
-        killed, _ = under_torchrun(tmp_path / f"killed{i}", 3, f"{moment:.3f}")
-        assert same(killed, whole), moment
+        killed, lives = under_torchrun(tmp_path / f"killed{i}", 3, f"{moment:.3f}")
+        assert lives == 1 and same(killed, whole), moment  # it was alive to be killed
