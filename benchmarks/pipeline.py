@@ -70,7 +70,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     os.environ |= KEPT
-    print(f"| {tuple(asked.shape)} | one process | rounds | | " + " | | ".join(f"M = {m}" for m in asked.parts) + " | |")
+    print(
+        f"| {tuple(asked.shape)} | one process | rounds | | " + " | | ".join(f"M = {m}" for m in asked.parts) + " | |"
+    )
     print("|---" * (2 * len(asked.parts) + 4) + "|")
     for long in (False, True):
         found = processes(2, timed, tuple(asked.shape), asked.parts, asked.rounds, long)[0]

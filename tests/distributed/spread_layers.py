@@ -126,7 +126,7 @@ def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: in
     off = {name: float((found[name] - wanted[name]).abs().max()) for name in wanted}
     name = max(off, key=off.__getitem__)
     return {"off": off[name], "what": name, "collectives": sent.collectives, "numbers": sent.numbers,
-            "sends": sent.sends, "again": sent.again / sent.passes}  # fmt: skip
+            "sends": sent.sends, "again": sent.again / max(sent.passes, 1)}  # fmt: skip
 
 
 def evaluated(group: Any, kind: str, steps: int) -> float:

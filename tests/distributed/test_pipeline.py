@@ -102,9 +102,9 @@ def test_nothing_is_said_where_a_pipeline_would_not_help(again, rows, steps, par
 
 
 def test_spans_that_run_again_are_counted(pair: Pool):
-    def again(scale):
-        return [one["again"] for one in pair.run(2, _both, "RNN", 44, None, {"rows": 2, "scale": scale})]
+    def again(steps, **options):
+        return [one["again"] for one in pair.run(2, _both, "GRU", steps, None, options)]
 
     # the last one found its start by a roll before; the first one passed a corrected message back once more
-    assert again(4.0) == [pytest.approx(0.5), 0]
-    assert again(0.1) == [0, 0]
+    assert again(44, rows=2, scale=4.0) == [pytest.approx(0.5), 0]
+    assert again(2400, rows=1, tolerance=1e-12) == [0, 0]
