@@ -130,13 +130,14 @@ def record(r: dict[str, Any]) -> dict[str, Any]:
         **r["options"],
         **{f"task {k}": v for k, v in r["task_options"].items()},
     )
+    rule = r["rule"] + (", at once" if r["options"].get("execution") == "parallel" else "")
     figures = dict(loss=r["loss"], ms=round(r["step_ms"], 3), seconds=round(r["seconds"], 2))
     if r["objective"] != "mse":
         figures["accuracy"] = r["accuracy"]
     if r["cosine_least"] is not None:
         figures["cosine"] = r["cosine_least"]
     return dict(
-        benchmark="quality", task=f"{r['task']}, {r['steps']:,} updates", rule=r["rule"], seed=r["seed"], options=options,
+        benchmark="quality", task=f"{r['task']}, {r['steps']:,} updates", rule=rule, seed=r["seed"], options=options,
         figures=figures,
     )  # fmt: skip
 

@@ -50,7 +50,9 @@ def test_quality_records_a_run_only_where_it_is_told_to():
     }  # fmt: skip
     assert one["figures"]["cosine"] == pytest.approx(1, abs=1e-4) and one["figures"]["loss"] == run["loss"]
     run["objective"] = "mse"  # which has no accuracy
-    assert "accuracy" in one["figures"] and "accuracy" not in quality.record(run)["figures"]
+    run["options"] = {"execution": "parallel"}
+    other = quality.record(run)
+    assert "accuracy" in one["figures"] and "accuracy" not in other["figures"] and other["rule"] == "hbll, at once"
 
 
 def test_the_demo_is_recorded_once_a_seed(monkeypatch, capsys):
