@@ -11,7 +11,7 @@ In a section two kinds of lines are replaced:
     {"picture": {"figure": "loss", "tasks": ["S5"]}}                              every seed as a point
     {"picture": {"figure": "accuracy_{}", "lengths": [64, 512], "percent": true}}      figures over test lengths
 
-A row is a rule, with the options that differ between the records of its task. "at N s": the figure that `curve` names
+A row is a rule, with the options that differ between the records of its task; `"rules": [...]` leaves others out. "at N s": the figure that `curve` names
 (else `figure`) at the last evaluation before the time that the fastest rule took for its whole run: equal time.
 Agreement is the largest `chain_gap`. Columns without a figure in any row are left out. `--check` writes nothing and fails where page or pictures are not of today.
 """
@@ -39,7 +39,8 @@ def chosen(benchmark: str, spec: dict[str, Any]) -> dict[Row, list[Record]]:
     latest = {
         (one["task"], one["rule"], one["seed"], json.dumps(one["options"], sort_keys=True)): one
         for one in read(benchmark)
-        if one["task"] in spec.get("tasks", [one["task"]]) and first in one["figures"]
+        if one["task"] in spec.get("tasks", [one["task"]]) and one["rule"] in spec.get("rules", [one["rule"]])
+        if first in one["figures"]
     }
     groups: dict[Row, list[Record]] = {}
     for one in sorted(latest.values(), key=lambda one: _place(one["task"], spec.get("tasks", []))):

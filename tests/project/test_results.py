@@ -137,6 +137,7 @@ def test_options_that_differ_make_rows_and_the_later_of_two_equal_runs_counts(fo
     groups = report.chosen("trial", {"figure": "loss"})
     assert [rule for _, rule in groups] == ["hbll (gru)", "hbll (lstm)"]
     assert report.mean(groups["S5", "hbll (gru)"], "loss") == 0.5
+    assert not report.chosen("trial", {"figure": "loss", "rules": ["bptt"]})
 
 
 def test_sections_stand_in_the_order_of_the_frame_and_then_of_the_alphabet(folder):
