@@ -1,19 +1,20 @@
 """The page `docs/benchmarks.md` and its pictures, from the records: `python -m benchmarks.report [--check]`.
 
-The frame of the page is the text `page` under `benchmarks/results/`. Its line `{"sections": ["demo", ...]}` becomes one
-section a benchmark, from the hand-written text beside the records `results/<benchmark>.jsonl`, of the same name: first
-those that the line names, then the others in the order of the alphabet;
-`{"behind": true}` lists every row in which a rival is better than hbll; `{"earlier": true}` includes the text `earlier`,
-figures that have no records yet. Records named `...-grid` are those that options were chosen by, and are no results.
+The frame of the page is the text `page` under `benchmarks/results/`. Its line `{"sections": ["demo", ...]}` becomes
+one section a benchmark, from the hand-written text beside the records `results/<benchmark>.jsonl`, of the same name:
+first those that the line names, then the others in the order of the alphabet; `{"behind": true}` lists every row in
+which a rival is better than hbll; `{"earlier": true}` includes the text `earlier`, figures that have no records yet.
+Records named `...-grid` are those that options were chosen by, and are no results.
 In a section two kinds of lines are replaced:
 
     {"table": {"figure": "loss", "better": "lower", "digits": 3, "tasks": ["S5"], "curve": "loss"}}
     {"picture": {"figure": "loss", "tasks": ["S5"]}}                              every seed as a point
     {"picture": {"figure": "accuracy_{}", "lengths": [64, 512], "percent": true}}      figures over test lengths
 
-A row is a rule, with the options that differ between the records of its task; `"rules": [...]` leaves others out. "at N s": the figure that `curve` names
-(else `figure`) at the last evaluation before the time that the fastest rule took for its whole run: equal time.
-Agreement is the largest `chain_gap`. Columns without a figure in any row are left out. `--check` writes nothing and fails where page or pictures are not of today.
+A row is a rule, with the options that differ between the records of its task; `"rules": [...]` leaves others out. "at
+N s": the figure that `curve` names (else `figure`) at the last evaluation before the time that the fastest rule took
+for its whole run: equal time. Agreement is the largest `chain_gap`. Columns without a figure in any row are left out.
+`--check` writes nothing and fails where page or pictures are not of today.
 """
 
 import argparse
