@@ -84,8 +84,9 @@ def digits(program: str, voices: list[str], takes: int, draw: random.Random, fol
 
 
 def sentences(
-    program: str, voices: dict[str, list[str]], words: list[str], hours: float, draw: random.Random, folder: pathlib.Path
-) -> None:
+    program: str, voices: dict[str, list[str]], words: list[str], hours: float, draw: random.Random,
+    folder: pathlib.Path,
+) -> None:  # fmt: skip
     """Write the three parts, each with its table, and print their sizes."""
     for part, share in SHARES.items():
         seconds, rows = 0.0, []
