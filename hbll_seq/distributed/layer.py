@@ -55,6 +55,7 @@ class _Spread(torch.autograd.Function):
         span.x = x.detach().requires_grad_(x.requires_grad)
         with torch.enable_grad():
             solved = solve_states(chain, span, start.detach(), tolerance)
+        chain.passed(max(0.0, solved.trace.rolled / span.steps - 1))
         ctx.given = chain, span, solved, gamma, tolerance, list(weights)
         return solved.trace.outputs(), solved.last
 
@@ -65,6 +66,7 @@ class _Spread(torch.autograd.Function):
         back = Back(solved.trace, weights, ctx.needs_input_grad[1])
         with own_precision(solved.trace.start):
             messages = solve_messages(chain, span, solved, back, dout, dlast, gamma, tolerance)
+        chain.passed(max(0.0, back.passed / span.steps - 1))
         # every rank has the start: each has its share of the gradient, as of a weight
         dstart = messages.start / chain.size if ctx.needs_input_grad[0] else None
         return dstart, back.inputs(), None, None, None, None, *back.weights

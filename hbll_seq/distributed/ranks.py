@@ -17,9 +17,13 @@ from hbll_seq.distributed.cuts import spans_of
 from hbll_seq.distributed.group import Group, Traffic
 from hbll_seq.distributed.shards import TimeShards, spread
 from hbll_seq.distributed.share import SHARE, Share
-from hbll_seq.errors import LostRankError
+from hbll_seq.errors import LostRankError, warn
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+TRIED = 20  # updates after which `advise` looks back
+LONG = 1024  # time steps of a span below which nothing is advised
+WORSE = 1.2  # what a time step costs more in micro-batches than in the whole batch
 
 
 class Ranks:
@@ -30,16 +34,20 @@ class Ranks:
         time: spans of time.
         world, by_data, by_time: process groups of all ranks, of those that differ in the share, and in the span.
         made: process groups to destroy at the end.
+        micro_batches: see `time_sharded`.
 
     Attributes:
         world, by_data, by_time: the groups.
         chief: whether this rank shows progress and writes checkpoints.
     """
 
-    def __init__(self, world: Group, by_data: Group, by_time: Group, made: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, world: Group, by_data: Group, by_time: Group, made: Sequence[Any] = (), micro_batches: int | None = None
+    ) -> None:
         self.world, self.by_data, self.by_time = world, by_data, by_time
         self.chief = world.rank == 0
-        self._made = list(made)
+        self._made, self._parts = list(made), micro_batches
+        self._seen, self._again = 0, 0.0
 
     def __enter__(self) -> "Ranks":
         """Return itself."""
@@ -62,12 +70,27 @@ class Ranks:
         """Return what this rank has exchanged in all groups."""
         total = Traffic()
         for one in {id(g): g for g in (self.world, self.by_data, self.by_time)}.values():
-            t = one.traffic
-            total = Traffic(
-                total.collectives + t.collectives, total.numbers + t.numbers, total.bytes + t.bytes,
-                total.seconds + t.seconds,
-            )  # fmt: skip
+            total = total.plus(one.traffic)
         return total
+
+    def advise(self, sent: Traffic, rows: int, steps: int) -> None:
+        """Warn once, on the first rank, if most spans run twice where a pipeline would not; called after every update.
+
+        Args:
+            sent: of the update.
+            rows, steps: B and T of a batch.
+        """
+        self._seen += 1
+        self._again += sent.again / max(sent.passes, 1)
+        if self._seen != TRIED or not self.chief or self._parts is not None:
+            return
+        again, parts, count = self._again / TRIED, min(rows, 2 * self.by_time.size), self.by_time.size
+        # the first rank runs no states again, only messages; others run states again beside
+        if parts > 1 and steps >= LONG * count and 1 + 2 * again > WORSE * (parts + count - 1) / parts:
+            warn(
+                f"parallel: the first {TRIED} updates ran {again:.0%} of this rank's spans again, because states and "
+                f'messages do not fade within them; {{"time": {count}, "micro_batches": {parts}}} would run each once'
+            )
 
     def share(
         self, batch: Batch, unit: int, *, told: bool = True, gathers: bool = False, ends: bool = False
@@ -91,7 +114,7 @@ class Ranks:
             if spans is None:
                 return share, None
             share.time = self.by_time
-            return share, TimeShards(self.by_time, spans, None, None)
+            return share, TimeShards(self.by_time, spans, None, None, micro_batches=self._parts)
         count, steps = batch.x.shape[:2] if batch.x.ndim > 1 else (len(batch.x), 1)
         spans, among = self._cut(steps, unit)
         mine = _rows(batch, _mine(among, count))
@@ -99,7 +122,8 @@ class Ranks:
         if spans is None:
             return share, None
         ragged = told and int(batch.lengths.min()) < steps
-        shards = TimeShards(self.by_time, spans, mine.lengths if ragged else None, None, mine.lengths)
+        lengths = mine.lengths if ragged else None
+        shards = TimeShards(self.by_time, spans, lengths, None, mine.lengths, self._parts)
         assert shards.first is not None and shards.stop is not None
         share.time, share.gathers, share.ends, share.lengths = self.by_time, gathers, ends, mine.lengths
         share.batch = _span(mine, shards.first, shards.stop, steps, targets=not share.same)

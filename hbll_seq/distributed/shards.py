@@ -4,7 +4,7 @@ The loss convention is that of `DistributedDataParallel`: the loss of the whole 
 losses, and gradients of parameters are averaged over ranks.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from hbll_seq.cells import Cell
 from hbll_seq.data.scalars import integer, positive
 from hbll_seq.distributed.cuts import even_spans
-from hbll_seq.distributed.group import Chain, Group
+from hbll_seq.distributed.group import Chain, Group, as_group
 from hbll_seq.distributed.layer import run_span, zero_start
 from hbll_seq.distributed.outputs import at_steps, gathered
+from hbll_seq.distributed.pipeline import run_pipeline
 from hbll_seq.distributed.spans import Span
 from hbll_seq.engine.execution import Execute
 from hbll_seq.errors import InputError, warn
@@ -36,6 +37,7 @@ class TimeShards:
         tolerance: see `time_sharded`.
         packed: `(B,)` time steps of the whole sequences for layers that get them packed, while the others run over
             padding; None for `lengths`.
+        micro_batches: see `time_sharded`.
 
     Attributes:
         group: the ranks, with what was exchanged (`group.traffic`).
@@ -45,9 +47,9 @@ class TimeShards:
 
     def __init__(
         self, group: Group, spans: Sequence[int] | None, lengths: Tensor | None, tolerance: float | None,
-        packed: Tensor | None = None,
+        packed: Tensor | None = None, micro_batches: int | None = None,
     ) -> None:  # fmt: skip
-        self.group, self.lengths, self.tolerance = group, lengths, tolerance
+        self.group, self.lengths, self.tolerance, self.micro_batches = group, lengths, tolerance, micro_batches
         self._packed = lengths if packed is None else packed
         self.spans = None if spans is None else list(spans)
         self.discount: Tensor | None = None
@@ -172,15 +174,19 @@ class TimeShards:
         start = zero_start(cell, len(x), x) if start is None else start
         if backward:
             x = reverse(x, counts)
-        span = Span(number, cell, x, counts, execute)
-        outputs, last = run_span(Chain(self.group, backward), span, start, self.discount, self.tolerance)
+        span, chain = Span(number, cell, x, counts, execute), Chain(self.group, backward)
+        last: Tensor | None
+        if self.micro_batches is None:
+            outputs, last = run_span(chain, span, start, self.discount, self.tolerance)
+        else:
+            outputs, last = run_pipeline(chain, span, start, self.discount, self.micro_batches, end)
         return (reverse(outputs, counts) if backward else outputs), last
 
 
 @contextmanager
 def time_sharded(
     group: Any = None, *, steps: int | None = None, spans: Sequence[int] | None = None, lengths: Any = None,
-    tolerance: float | None = None,
+    tolerance: float | None = None, micro_batches: int | None = None,
 ) -> Iterator[TimeShards]:  # fmt: skip
     """Run the layers of `hbll_seq.nn` over sequences whose time steps are spread over ranks, in any loop.
 
@@ -197,6 +203,9 @@ def time_sharded(
         tolerance: largest mean square of the gap between a span's start and the end of the span before it, relative to
             that of the states, and likewise for messages. None: what rounding leaves, 1e-11 in float32 and 1e-22 in
             float64, and not less than what a layer's own engine leaves inside spans.
+        micro_batches: None lets all spans run at once, and again where a guessed start was wrong. With a number the
+            batch is cut into so many parts that pass through the ranks one after the other, each span once
+            (docs/howto/distributed.md#memory-that-does-not-fade).
 
     Yields:
         The spans: `take`, `mean`, `at_ends`, `whole`, `pack`, and the traffic.
@@ -205,7 +214,10 @@ def time_sharded(
         InputError: no process group, or arguments that exclude each other.
         LostRankError: from a layer's call, or its backward pass: another rank failed or did not answer.
     """
-    shards = TimeShards(Group(as_group(group)), *_checked(group, steps, spans, lengths), tolerance)
+    if micro_batches is not None:
+        micro_batches = integer("micro_batches", micro_batches)
+    known = _checked(group, steps, spans, lengths)
+    shards = TimeShards(Group(as_group(group)), *known, tolerance, micro_batches=micro_batches)
     if tolerance is not None:
         positive("tolerance", tolerance, ", or None")
     watch = torch.nn.modules.module.register_module_forward_pre_hook(_warn_of_others)
@@ -236,11 +248,6 @@ def spread(shards: TimeShards) -> Iterator[None]:
         SPREAD.reset(token)
 
 
-def as_group(group: Any) -> Any:
-    """Return the process group of a `DeviceMesh`; anything else as it is."""
-    return group.get_group() if hasattr(group, "get_group") else group
-
-
 def _checked(group: Any, steps: Any, spans: Any, lengths: Any) -> tuple[list[int] | None, Tensor | None]:
     size = Group(as_group(group)).size
     if steps is not None and spans is not None:
@@ -260,31 +267,6 @@ def _checked(group: Any, steps: Any, spans: Any, lengths: Any) -> tuple[list[int
     if not whole or int(lengths.min()) < 1 or int(lengths.max()) > sum(spans):
         raise InputError("lengths", f"{lengths.tolist()}"[:80], f"(B,) integers in 1..{sum(spans)}")
     return spans, lengths.long()
-
-
-def average_gradients(parameters: Iterable[nn.Parameter], group: Any = None) -> None:
-    """Average `.grad` over ranks, in one collective; for loops without `DistributedDataParallel`.
-
-    Args:
-        parameters: the same on all ranks. One without a gradient counts as zero.
-        group: as for `time_sharded`; None for all processes.
-    """
-    average(list(parameters), Group(as_group(group)))
-
-
-def average(parameters: Sequence[nn.Parameter], group: Group) -> None:
-    """Do `average_gradients` by a group."""
-    wanted = [p for p in parameters if p.requires_grad]
-    if group.size == 1 or not wanted:
-        return
-    by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
-    for p in wanted:
-        by_dtype.setdefault(p.dtype, []).append(p)
-    for some in by_dtype.values():
-        flat = torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in some])
-        flat = group.sum(flat).div_(group.size)
-        for p, one in zip(some, flat.split([p.numel() for p in some]), strict=True):
-            p.grad = one.view_as(p).clone()
 
 
 def current() -> TimeShards | None:

@@ -81,6 +81,13 @@ class Span:
         counts = None if self.counts is None else (self.counts - first).clamp(0, stop - first)
         return Span(self.number, self.cell, x, counts, self.execute)
 
+    def rows(self, rows: slice) -> "Span":
+        """Return some sequences of this span as a span; its inputs are a leaf that requires a gradient as these do."""
+        x = self.x[rows].detach().requires_grad_(self.x.requires_grad)
+        counts = None if self.counts is None else self.counts[rows]
+        those = getattr(self.execute, "rows", None)
+        return Span(self.number, self.cell, x, counts, self.execute if those is None else those(rows))
+
     def left(self, what: str) -> float:
         """Return the relative square that the engine may leave in the latest run's "boundaries" or "messages"."""
         engine = getattr(self.execute, "engine", None)

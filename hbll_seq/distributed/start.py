@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 
 from hbll_seq.data.scalars import integer, positive
-from hbll_seq.distributed.group import Group
+from hbll_seq.distributed.group import Group, as_group
 from hbll_seq.distributed.ranks import Ranks
-from hbll_seq.distributed.shards import as_group, initialised
+from hbll_seq.distributed.shards import initialised
 from hbll_seq.errors import InputError
 
 AXES = ("data", "time")
@@ -33,11 +33,11 @@ def make_ranks(parallel: Any) -> Ranks | None:
     if not mesh and not isinstance(parallel, dict):
         raise InputError("parallel", type(parallel).__name__, EXPECTED)
     names = tuple(parallel.mesh_dim_names or ()) if mesh else tuple(parallel)
-    allowed = AXES if mesh else (*AXES, "timeout")
+    allowed = AXES if mesh else (*AXES, "timeout", "micro_batches")
     if not names or any(one not in allowed for one in names):
         raise InputError("parallel", f"the names {names}", EXPECTED)
     if not mesh:
-        return _grid({k: v for k, v in parallel.items() if k != "timeout"}, parallel.get("timeout", TIMEOUT))
+        return _grid(parallel)
     own = dist.new_group([dist.get_rank()], use_local_synchronization=True)
     alone = Group(own)
     groups = {name: Group(as_group(parallel[name])) for name in names}
@@ -91,9 +91,11 @@ def _start(limit: datetime.timedelta) -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
 
 
-def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
-    data, time = (integer(f"parallel[{name!r}]", sizes.get(name, 1)) for name in AXES)
-    limit = datetime.timedelta(seconds=positive("parallel['timeout']", timeout))
+def _grid(given: dict[str, Any]) -> Ranks:
+    data, time = (integer(f"parallel[{name!r}]", given.get(name, 1)) for name in AXES)
+    limit = datetime.timedelta(seconds=positive("parallel['timeout']", given.get("timeout", TIMEOUT)))
+    parts = given.get("micro_batches")
+    parts = None if parts is None else integer("parallel['micro_batches']", parts)
     if not initialised():
         initialise(limit.total_seconds())
     count = dist.get_world_size()
@@ -110,4 +112,4 @@ def _grid(sizes: dict[str, Any], timeout: Any) -> Ranks:
     world = Group(handles["world"])
     # a rank that closed its groups while another still connects would end that one with an error, and then wait for it
     world.sum(torch.zeros(1))
-    return Ranks(world, Group(handles["data"]), Group(handles["time"]), list(handles.values()))
+    return Ranks(world, Group(handles["data"]), Group(handles["time"]), list(handles.values()), parts)

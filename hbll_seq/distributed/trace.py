@@ -52,12 +52,13 @@ class Trace:
         end: `(B, S)`, without a graph.
         start: `(B, S)`.
         rounds: runs of any pieces so far.
+        rolled: time steps run so far.
     """
 
     def __init__(self, span: Span, start: Tensor, tolerance: float) -> None:
         self._spans = _cut(span)
         self._tolerance, self._pieces = tolerance, list[Piece]()
-        self.rounds = 0
+        self.rounds = self.rolled = 0
         self.run(start)
 
     def run(self, start: Tensor) -> None:
@@ -73,8 +74,9 @@ class Trace:
                 old[i].heads = None, None
             leaf = here.detach().clone().requires_grad_(torch.is_grad_enabled())
             outputs, end = span.run(leaf)
+            self.rolled += span.steps
             here = end.detach().clone()  # it may be a view of the outputs
-            self._pieces.append(Piece(span, leaf, outputs.detach(), here, (_edge(outputs), _edge(end))))
+            self._pieces.append(Piece(span, leaf, outputs.detach(), here, (edge(outputs), edge(end))))
         self.end = self._pieces[-1].end
 
     def outputs(self) -> Tensor:
@@ -110,6 +112,7 @@ class Back:
         start: `(B, S)` gradient on the span's start, summed over passes.
         weights: gradients on the weights, likewise; None where there is none.
         passes: passes so far.
+        passed: time steps passed over so far.
     """
 
     def __init__(self, trace: Trace, weights: list[Tensor], inputs: bool) -> None:
@@ -117,7 +120,7 @@ class Back:
         self.start = torch.zeros_like(trace.start)
         self.weights: list[Tensor | None] = [None] * len(weights)
         self._dx: list[Tensor | None] = [None] * len(self._pieces)
-        self.passes = 0
+        self.passes = self.passed = 0
 
     def add(self, dout: Tensor | None, dend: Tensor | None, least: Tensor | None = None) -> None:
         """Add the gradients from `dout` `(B, T, d)` and `dend` `(B, S)`; None stands for zero.
@@ -145,9 +148,10 @@ class Back:
         heads, given = zip(*pairs, strict=True)
         by = [piece.start, *([piece.span.x] if self._inputs else []), *self._by]
         message, *found = torch.autograd.grad(heads, by, given, retain_graph=True, allow_unused=True)
+        self.passed += piece.span.steps
         if self._inputs:
-            self._dx[i] = _added(self._dx[i], found.pop(0))
-        self.weights = [_added(a, b) for a, b in zip(self.weights, found, strict=True)]
+            self._dx[i] = added(self._dx[i], found.pop(0))
+        self.weights = [added(a, b) for a, b in zip(self.weights, found, strict=True)]
         return message
 
     def inputs(self) -> Tensor | None:
@@ -158,12 +162,13 @@ class Back:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _edge(x: Tensor) -> GradientEdge | None:
+def edge(x: Tensor) -> GradientEdge | None:
     """Return where the graph of a tensor begins; None without a graph."""
     return get_gradient_edge(x) if x.requires_grad else None
 
 
-def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two tensors, of which None stands for zero."""
     return other if one is None else one if other is None else one + other
 
 

@@ -4,6 +4,7 @@ A model calls its layers through an `Execute`. In training a learning rule bring
 for every rule.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -34,10 +35,16 @@ class Execute(Protocol):
         ...
 
 
-def told(execute: Execute, engine: object) -> Execute:
-    """Return `execute` with an attribute `engine`: what runs the layers, for those who must know how exactly it did."""
+def told(execute: Execute, engine: object, rows: Callable[[slice], Execute] | None = None) -> Execute:
+    """Return `execute` with attributes for those who must know more of it.
+
+    Args:
+        execute: runs a layer.
+        engine: what runs the layers; attribute `engine`.
+        rows: the same for some of the sequences, if `execute` holds numbers of each; attribute `rows`.
+    """
     whole: Any = execute
-    whole.engine = engine
+    whole.engine, whole.rows = engine, rows
     return execute
 
 

@@ -108,20 +108,29 @@ def train(
             state = None if batch.state is None else [last_state(cell, x, engine.records[0]).clone()]
     else:
 
-        def execute(
-            layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
-        ) -> tuple[Tensor, Tensor]:
-            # a layer inside a user's module may see other steps or sequences than the batch has
-            whole = model.whole_layers or current() is not None
-            rows = shape_of(batch)[1] if len(x) == len(batch.x) else len(x)  # of a share, those of the whole batch
-            block = min(credit, x.shape[1]) if whole else engine.credit_block(x.shape[1], rows)
-            return engine.layer(layer, cell, x, state, lengths, block, discount, end=end)
+        def executing(gamma: float | Tensor) -> Execute:
+            def execute(
+                layer: int, cell: c.Cell, x: Tensor, state: Tensor, lengths: Tensor | None, *, end: bool
+            ) -> tuple[Tensor, Tensor]:
+                # a layer inside a user's module may see other steps or sequences than the batch has
+                whole = model.whole_layers or current() is not None
+                rows = shape_of(batch)[1] if len(x) == len(batch.x) else len(x)  # of a share, those of the whole batch
+                block = min(credit, x.shape[1]) if whole else engine.credit_block(x.shape[1], rows)
+                return engine.layer(layer, cell, x, state, lengths, block, gamma, end=end)
+
+            return told(execute, engine, lambda rows: executing(_of_rows(gamma, rows)))
 
         lookup = engine.options.precision == "float32" and isinstance(model, SequenceModel) and plain(model)
-        loss, per_step, state = forward_backward_state(model, batch, told(execute, engine), lookup=lookup)
+        loss, per_step, state = forward_backward_state(model, batch, executing(discount), lookup=lookup)
         losses = per_block(per_step, batch.mask, credit)
     engine.end()
     return loss, losses if losses is not None or math.isfinite(loss) else broken(engine), state
+
+
+def _of_rows(discount: float | Tensor, rows: slice) -> float | Tensor:
+    """Return the discounts of some sequences."""
+    each = isinstance(discount, Tensor) and discount.ndim == 3 and discount.shape[1] > 1
+    return discount[:, rows] if isinstance(discount, Tensor) and each else discount
 
 
 def inside(model: TimeModel, batch: Batch, engine: Engine) -> bool:

@@ -227,9 +227,11 @@ def spread_gradient(
         p.grad = one.div_(size)
     ranks.average_running(model)
     sent = ranks.traffic().since(before)
+    ranks.advise(sent, *(batches[0].whole or batches[0].x.shape[:2]))
     figures_of = dict(result.metrics) | {name: value / judged for name, value in zip(names, values, strict=True)}
     figures_of |= {
-        "collectives": float(sent.collectives), "bytes_sent": float(sent.bytes), "seconds_waiting": sent.seconds
+        "collectives": float(sent.collectives), "bytes_sent": float(sent.bytes), "seconds_waiting": sent.seconds,
+        "spans_again": sent.again / max(sent.passes, 1),
     }  # fmt: skip
     blocks = result.block_loss if ranks.world.size == 1 else None  # those of this rank's part alone
     return StepResult(loss / size, figures_of, blocks, state)

@@ -92,7 +92,7 @@ def gradients(loss: Tensor, net: nn.Module, head: nn.Module, out: Tensor, x: Ten
 
 def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: int = 3, ragged: bool = False,
          packed: bool = False, bidirectional: bool = False, tolerance: float | None = None, scale: float = 1.0,
-         least: int = 2048, **options: Any) -> dict[str, Any]:  # fmt: skip
+         least: int = 2048, micro_batches: int | None = None, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Return the largest difference of any value or gradient on this rank, what differs most, and the traffic."""
     trace.LEAST = least
     net = layer(kind, bidirectional, **options)
@@ -106,7 +106,7 @@ def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: in
     each = lambda out: out.square().mean(-1)
     wanted = whole(net, head, x, lengths, each)
     sizes = {"spans": spans} if spans else {"steps": steps}
-    with hd.time_sharded(group, lengths=lengths, tolerance=tolerance, **sizes) as time:
+    with hd.time_sharded(group, lengths=lengths, tolerance=tolerance, micro_batches=micro_batches, **sizes) as time:
         mine, start = leaf(time.take(x)), [leaf(one) for one in states(net, rows)]
         if packed:
             found, last = call(net, time.pack(mine), start)
@@ -125,7 +125,8 @@ def both(group: Any, kind: str, steps: int, spans: list[int] | None, *, rows: in
     found["out"] = found["out"] * inside[..., None]
     off = {name: float((found[name] - wanted[name]).abs().max()) for name in wanted}
     name = max(off, key=off.__getitem__)
-    return {"off": off[name], "what": name, "collectives": sent.collectives, "numbers": sent.numbers}
+    return {"off": off[name], "what": name, "collectives": sent.collectives, "numbers": sent.numbers,
+            "sends": sent.sends, "again": sent.again / max(sent.passes, 1)}  # fmt: skip
 
 
 def evaluated(group: Any, kind: str, steps: int) -> float:

@@ -119,8 +119,10 @@ def run(name: str, **options: Any) -> tuple[dict[str, Tensor], hs.History]:
 
 def beside(group: Any, name: str, data: int, time: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return the largest difference of weights and losses from those of one process."""
+    parts = {"micro_batches": options["micro_batches"]} if "micro_batches" in options else {}
+    options = {key: value for key, value in options.items() if key not in parts}
     alone, first = run(name, **options)
-    spread, second = run(name, **options, parallel={"data": data, "time": time, "timeout": 120})
+    spread, second = run(name, **options, parallel={"data": data, "time": time, "timeout": 120, **parts})
     off = {key: float((spread[key] - value).abs().max()) for key, value in alone.items()}
     figures = [one for one in ("loss", "grad_norm", "right", "val_loss") if one in first.history]
     for one in figures:
@@ -129,7 +131,7 @@ def beside(group: Any, name: str, data: int, time: int, options: dict[str, Any])
     what = max(off, key=off.__getitem__)
     moved = sum(float(value.abs().sum()) for value in alone.values())
     return {"off": off[what], "what": what, "weights": moved, "bytes": second.history["bytes_sent"][-1],
-            "sum": [float(v.double().sum()) for v in spread.values()]}  # fmt: skip
+            "again": max(second.history["spans_again"]), "sum": [float(v.double().sum()) for v in spread.values()]}  # fmt: skip
 
 
 def refused(group: Any) -> list[str]:
@@ -140,7 +142,7 @@ def refused(group: Any) -> list[str]:
         {"name": "module", "parallel": {"time": 2}, "rule": "bptt", "convert": False},
         {"name": "cells", "parallel": {"time": 2}, "rule": "bptt"},
         {"name": "one target", "parallel": {"time": 2}},
-        {"name": "discounted", "parallel": {"time": 2}},
+        {"name": "discounted", "parallel": {"time": 2}}, {"parallel": {"time": 2, "micro_batches": 0}},
     ):  # fmt: skip
         try:
             run(**{"name": "steps", "steps": 1} | options)

@@ -19,16 +19,16 @@ HERE = pathlib.Path(__file__).parent
 SECONDS = 300  # for a run under torchrun, on a busy machine
 
 
-def silent(group) -> str:
-    """Take part in a sum on rank 0 alone."""
+def silent(group, who: int = 1, parts: int | None = None) -> str:
+    """Run a layer on one rank of two alone."""
     import hbll_seq as hs
     from hbll_seq import distributed as hd
 
-    few = dist.new_group([0, 1], timeout=datetime.timedelta(seconds=8))
-    if dist.get_rank() == 1:
+    few = dist.new_group([0, 1], timeout=datetime.timedelta(seconds=5))
+    if dist.get_rank() == who:
         return "silent"
     try:
-        with hd.time_sharded(few):
+        with hd.time_sharded(few, micro_batches=parts):
             hs.nn.GRU(2, 2)(torch.zeros(3, 2))
         return "nothing"
     except hs.LostRankError as error:
@@ -57,6 +57,8 @@ def test_a_rank_that_does_not_answer_ends_the_call_within_the_timeout():
         found = pool.run(2, silent)
         assert found[0].startswith("rank 0 of 2: another rank failed, or did not answer in time, in a gather of")
         assert found[1] == "silent"
+        found = pool.run(2, silent, 0, 2)
+        assert found[1].startswith("rank 1 of 2: another rank failed, or did not answer in time, in a receipt of")
         answers = pool.answers(2, dying)
         assert answers[0][0] and "--max-restarts" in answers[0][1]
         assert answers[1] == (False, "it ended with status 1")
@@ -104,5 +106,5 @@ def test_killed_at_twenty_random_moments(tmp_path):
     whole, _ = under_torchrun(tmp_path / "whole", 3, "never")
     for i in range(20):
         moment = draw.uniform(0.0, 2.0)
-        killed, _ = under_torchrun(tmp_path / f"killed{i}", 3, f"{moment:.3f}")
-        assert same(killed, whole), moment
+        killed, lives = under_torchrun(tmp_path / f"killed{i}", 3, f"{moment:.3f}")
+        assert lives == 1 and same(killed, whole), moment  # it was alive to be killed

@@ -42,6 +42,7 @@ def test_bptt_with_validation(pair: Pool):
 
 def test_what_cannot_be_spread_is_refused(pair: Pool):
     wanted = ["parallel", "parallel", "parallel", "rule", "execution", "parallel", "parallel", "y", "discount"]
+    wanted.append("parallel['micro_batches']")
     assert pair.run(2, work.refused) == [wanted, wanted]
 
 
