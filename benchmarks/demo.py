@@ -3,7 +3,7 @@
 Three sides: `hbll`; BPTT by the same compiled kernels, so that nothing but the rule differs; and BPTT by PyTorch's own
 `nn.GRU`, what a user has. Same cell, initialisation, data order, steps, optimiser and learning rate for all; the text is
 CPython's own `pydoc_data.topics`, so nothing is downloaded. Ends with a table, generated text and pictures in demo-out/.
-About three minutes on 2 cores, most of them for `nn.GRU`.
+About three minutes on 2 cores, most of them for `nn.GRU`. `benchmarks.demo_seeds` repeats it with fresh seeds.
 """
 
 import argparse
@@ -119,19 +119,50 @@ def seconds_per_step(
     return {name: side[3] for name, side in sides.items()}
 
 
+def train(text: hs.datasets.Text, side: str, a: argparse.Namespace, seed: int) -> tuple[hs.models.CharLM, hs.History]:
+    """A model trained by one side, and its history."""
+    model = hs.models.CharLM(text.vocab_size, hidden=a.hidden, symbols=text.symbols, seed=seed)
+    run = hs.fit(
+        model, text.train, steps=a.steps, batch_size=a.batch, window=a.window, lr=a.lr, seed=seed,
+        validation=text.valid, progress=sys.stdout.isatty(), **SIDES[side],
+    )  # fmt: skip
+    return model, run
+
+
+def cosines(text: hs.datasets.Text, trained: hs.models.CharLM, a: argparse.Namespace, seed: int) -> tuple[float, float]:
+    """Cosine of hbll's gradient to BPTT's as at the first step of the run and as at the last."""
+    g = torch.Generator().manual_seed(5)
+    at = torch.randint(len(text.train) - a.window - 1, (a.batch,), generator=g).tolist()
+    w = torch.stack([text.train[i : i + a.window + 1] for i in at])
+    data = Batch(w[:, :-1], torch.full((a.batch,), a.window), w[:, 1:], None)
+
+    def cosine(model: hs.models.CharLM, progress: float) -> float:
+        ours = gradient(hs.rules.make("hbll"), model, data, progress)
+        exact = gradient(hs.rules.make("bptt", kernels="torch"), model, data)
+        return float(torch.nn.functional.cosine_similarity(ours, exact, dim=0))
+
+    return cosine(hs.models.CharLM(text.vocab_size, hidden=a.hidden, seed=seed), 0.0), cosine(trained, 1.0)
+
+
 def _ran(run: hs.History) -> str:
     """The schedule of most steps: "sequential" is one compiled call each way over whole sequences."""
     seen = run.history.get("schedule", ["sequential"])
     return max(set(seen), key=seen.count)
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Of the settings of the run; `benchmarks.demo_seeds` has the same."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--steps", type=int, default=1000)
     p.add_argument("--hidden", type=int, default=128)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--window", type=int, default=512)
     p.add_argument("--lr", type=float, default=8e-3)
+    return p
+
+
+def main() -> None:
+    p = parser(__doc__)
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     OUT.mkdir(exist_ok=True)
@@ -145,23 +176,10 @@ def main() -> None:
     runs, models = {}, {}
     for name, options in SIDES.items():
         print(f"training with {', '.join(f'{key}={value!r}' for key, value in options.items())}")
-        models[name] = hs.models.CharLM(text.vocab_size, hidden=a.hidden, symbols=text.symbols, seed=a.seed)
-        runs[name] = hs.fit(
-            models[name], text.train, steps=a.steps, batch_size=a.batch, window=a.window, lr=a.lr, seed=a.seed,
-            validation=text.valid, progress=sys.stdout.isatty(), **options,
-        )  # fmt: skip
+        models[name], runs[name] = train(text, name, a, a.seed)
         runs[name].to_json(OUT / f"{name}.json")
     times = {rule: statistics.median(t) for rule, t in seconds_per_step(text, a.hidden, a.batch, a.window).items()}
-    g = torch.Generator().manual_seed(5)
-    at = torch.randint(len(text.train) - a.window - 1, (a.batch,), generator=g).tolist()
-    w = torch.stack([text.train[i : i + a.window + 1] for i in at])
-    data = Batch(w[:, :-1], torch.full((a.batch,), a.window), w[:, 1:], None)
-    fresh = hs.models.CharLM(text.vocab_size, hidden=a.hidden, seed=a.seed)
-    cosines = []
-    for model, progress in ((fresh, 0.0), (models["hbll"], 1.0)):  # as at the first and at the last step
-        ours = gradient(hs.rules.make("hbll"), model, data, progress)
-        exact = gradient(hs.rules.make("bptt", kernels="torch"), model, data)
-        cosines.append(float(torch.nn.functional.cosine_similarity(ours, exact, dim=0)))
+    first, last = cosines(text, models["hbll"], a, a.seed)
     bits = text.bits_per_character()
     depth = {rule: statistics.median(run.history["depth"]) for rule, run in runs.items()}
     held = {rule: run.history["val_bits"][-1] for rule, run in runs.items()}
@@ -172,7 +190,7 @@ def main() -> None:
         ("sequential depth of a step", *(f"{depth[name]:.0f}" for name in SIDES)),
         ("milliseconds a step (median of 9, alternating)", *(f"{1e3 * times[name]:.1f}" for name in SIDES)),
         ("speed", *(f"{times['nn.GRU'] / times[name]:.1f}x" for name in SIDES)),
-        ("cosine of the gradient to BPTT's, first / last step", f"{cosines[0]:.4f} / {cosines[1]:.4f}", "1", "1"),
+        ("cosine of the gradient to BPTT's, first / last step", f"{first:.4f} / {last:.4f}", "1", "1"),
     ]
     width = max(len(line[0]) for line in lines)
     table = "\n".join(f"{n:<{width}}  {u:>15}  {v:>10}  {w:>10}" for n, u, v, w in lines)

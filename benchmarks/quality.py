@@ -1,12 +1,13 @@
 """Learning quality: one rule on one task, or a whole comparison, same everything but the rule.
 
     python -m benchmarks.quality TASK RULE --steps 600 --lr 8e-3 --seeds 0 1 2 [--grid 4e-3 8e-3 16e-3]
-        [--options "sweeps=2, feedback=1"] [--task "steps=1024, hidden=256"] [--cosine 50] [--threads 1]
+        [--options "sweeps=2, feedback=1"] [--task "steps=1024, hidden=256"] [--cosine 50] [--threads 1] [--record]
 
 With `--grid` the learning rate is chosen on the first seed by held-out loss (the same grid for every rule), and the
 other seeds run with it. Adam, linear decay to zero, gradients clipped at norm 1. Each run appends a line of JSON
-to benchmarks/out/quality.jsonl; `python -m benchmarks.quality --report` prints the table. The held-out
-figures are those of the deployed chain, rolled sequentially.
+to benchmarks/out/quality.jsonl; `python -m benchmarks.quality --report` prints the table. With `--record` the runs that
+are not of the grid go to `benchmarks/results/quality.jsonl` too. The held-out figures are those of the deployed chain,
+rolled sequentially. Times are those of the rule's steps: CPU time with one thread, else wall time.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.results import append
 from benchmarks.tasks import TASKS, build
 from hbll_seq import rules
 from hbll_seq.data.batch import Batch
@@ -76,15 +78,16 @@ def train(
     optimizer = torch.optim.Adam([*model.parameters(), *rule.parameters()], lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / steps)
     losses, cosines, curve, seconds = [], [], [], []
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter  # other work does not count
     metrics: dict[str, list[Any]] = {}
     for i in range(steps):
         batch = task.sample(g)
         if cosine and i % cosine == 0:
             exact = gradient(rules.make("bptt"), model, batch)
         optimizer.zero_grad()
-        start = time.perf_counter()
+        start = clock()
         result = rule.step(model, batch, progress=i / steps)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         if cosine and i % cosine == 0:
             ours = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
             cosines.append(float(functional.cosine_similarity(exact, ours, 0)))
@@ -111,18 +114,41 @@ def train(
     return dict(
         task=name, rule=rule_name, steps=steps, lr=lr, seed=seed, options=options, task_options=task_options, cell=cell,
         loss=loss, accuracy=accuracy, train=statistics.mean(losses[-20:]), step_ms=1e3 * statistics.median(seconds),
+        seconds=sum(seconds), objective=model.objective,
         cosine_first=cosines[0] if cosines else None, cosine_least=min(cosines) if cosines else None,
         cosine_median=statistics.median(cosines) if cosines else None, cosines=cosines, curve=curve,
         tree=tree, parameters=counts, flops=[chain, read], metrics={k: sorted(set(v)) if isinstance(v[0], str) else statistics.mean(v) for k, v in metrics.items()}, threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
-def keep(record: dict[str, Any]) -> None:
-    """Print a line and append the record to the file."""
+def record(r: dict[str, Any]) -> dict[str, Any]:
+    """The record for `benchmarks.results`; a cosine is the least of the run."""
+    options = dict(
+        steps=r["steps"],
+        lr=r["lr"],
+        cell=r["cell"],
+        **r["options"],
+        **{f"task {k}": v for k, v in r["task_options"].items()},
+    )
+    rule = r["rule"] + (", at once" if r["options"].get("execution") == "parallel" else "")
+    figures = dict(loss=r["loss"], ms=round(r["step_ms"], 3), seconds=round(r["seconds"], 2))
+    if r["objective"] != "mse":
+        figures["accuracy"] = r["accuracy"]
+    if r["cosine_least"] is not None:
+        figures["cosine"] = r["cosine_least"]
+    return dict(
+        benchmark="quality", task=f"{r['task']}, {r['steps']:,} updates", rule=rule, seed=r["seed"], options=options,
+        figures=figures,
+    )  # fmt: skip
+
+
+def keep(r: dict[str, Any], on_record: bool = False) -> None:
+    """Print a line and append the run to the file, and to the results on record."""
     OUT.parent.mkdir(exist_ok=True)
     with OUT.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-    r = record
+        file.write(json.dumps(r) + "\n")
+    if on_record:
+        append(record(r))
     tree = "" if r["tree"] is None else f" tree {100 * r['tree']:.1f} % parameters {r['parameters']} flops {r['flops']}"
     cosine = "" if r["cosine_least"] is None else f" cosine {r['cosine_first']:.4f} least {r['cosine_least']:.4f}"
     print(
@@ -182,6 +208,7 @@ def main() -> None:
     p.add_argument("--cosine", type=int, default=0, help="compare with the BPTT gradient every so many steps")
     p.add_argument("--every", type=int, default=0, help="held-out figures every so many steps")
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--record", action="store_true", help="append the runs to the results on record")
     p.add_argument("--report", action="store_true")
     a = p.parse_args()
     if a.report:
@@ -200,7 +227,7 @@ def main() -> None:
             keep(run)
         lr, seeds = min(runs, key=lambda r: r["loss"])["lr"], seeds[1:]
     for seed in seeds:
-        keep(train(a.task, a.rule, lr=lr, seed=seed, **common))
+        keep(train(a.task, a.rule, lr=lr, seed=seed, **common), a.record)
 
 
 if __name__ == "__main__":

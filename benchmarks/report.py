@@ -1,18 +1,20 @@
 """The page `docs/benchmarks.md` and its pictures, from the records: `python -m benchmarks.report [--check]`.
 
-The frame of the page is the text `page` under `benchmarks/results/`. Its line `{"sections": true}` becomes one section
-a benchmark, from the hand-written text beside the records `results/<benchmark>.jsonl`, of the same name;
-`{"behind": true}` lists every row in which a rival is better than hbll; `{"earlier": true}` includes the text `earlier`,
-figures that have no records yet. Records named `...-grid` are those that options were chosen by, and are no results.
+The frame of the page is the text `page` under `benchmarks/results/`. Its line `{"sections": ["demo", ...]}` becomes
+one section a benchmark, from the hand-written text beside the records `results/<benchmark>.jsonl`, of the same name:
+first those that the line names, then the others in the order of the alphabet; `{"behind": true}` lists every row in
+which a rival is better than hbll; `{"earlier": true}` includes the text `earlier`, figures that have no records yet.
+Records named `...-grid` are those that options were chosen by, and are no results.
 In a section two kinds of lines are replaced:
 
     {"table": {"figure": "loss", "better": "lower", "digits": 3, "tasks": ["S5"], "curve": "loss"}}
     {"picture": {"figure": "loss", "tasks": ["S5"]}}                              every seed as a point
     {"picture": {"figure": "accuracy_{}", "lengths": [64, 512], "percent": true}}      figures over test lengths
 
-A row is a rule, with the options that differ between the records of its task. "at N s": the figure that `curve` names
-(else `figure`) at the last evaluation before the time that the fastest rule took for its whole run: equal time.
-Agreement is the largest `chain_gap`. `--check` writes nothing and fails where page or pictures are not of today.
+A row is a rule, with the options that differ between the records of its task; `"rules": [...]` leaves others out. "at
+N s": the figure that `curve` names (else `figure`) at the last evaluation before the time that the fastest rule took
+for its whole run: equal time. Agreement is the largest `chain_gap`. Columns without a figure in any row are left out.
+`--check` writes nothing and fails where page or pictures are not of today.
 """
 
 import argparse
@@ -38,7 +40,8 @@ def chosen(benchmark: str, spec: dict[str, Any]) -> dict[Row, list[Record]]:
     latest = {
         (one["task"], one["rule"], one["seed"], json.dumps(one["options"], sort_keys=True)): one
         for one in read(benchmark)
-        if one["task"] in spec.get("tasks", [one["task"]]) and first in one["figures"]
+        if one["task"] in spec.get("tasks", [one["task"]]) and one["rule"] in spec.get("rules", [one["rule"]])
+        if first in one["figures"]
     }
     groups: dict[Row, list[Record]] = {}
     for one in sorted(latest.values(), key=lambda one: _place(one["task"], spec.get("tasks", []))):
@@ -88,22 +91,25 @@ def table(benchmark: str, spec: dict[str, Any]) -> str:
     on_curve = spec.get("curve", spec["figure"])
     told = "" if on_curve == spec["figure"] else f"{spec['curve']} "
     head = ["task", "rule", "seeds", spec.get("title", spec["figure"]), f"{told}at equal time"]
-    lines = [[*head, "CPU seconds", "ms an update", "agreement"], ["---"] * 8]
+    lines = [[*head, "CPU seconds", "ms an update", "agreement"]]
     for (task, rule), records in groups.items():
         budget = _budget(groups, task)
         values = [at_time(one, on_curve, budget) for one in records] if budget else []
-        known = [v for v in values if v is not None]
+        there = [v for v in values if v is not None]
         equal = (
-            f"{shown(statistics.mean(known), spec)} at {budget:.0f} s" if known and len(known) == len(values) else ""
+            f"{shown(statistics.mean(there), spec)} at {budget:.0f} s" if there and len(there) == len(values) else ""
         )
         gaps = [one["figures"]["chain_gap"] for one in records if "chain_gap" in one["figures"]]
         seeds = ", ".join(str(one["seed"]) for one in records)
         figure = spread(records, spec)
         lines.append([
             task, f"`{rule}`", seeds, f"**{figure}**" if rule in _best(groups, task, spec) else figure, equal,
-            _median(records, "seconds", 0), _median(records, "ms", 1), f"{max(gaps):.0e}" if gaps else "",
+            _median(records, "seconds", 0), "" if spec["figure"] == "ms" else _median(records, "ms", 1),
+            f"{max(gaps):.0e}" if gaps else "",
         ])  # fmt: skip
-    rows = [f"| {' | '.join(line)} |" if line[0] != "---" else "|---" * len(line) + "|" for line in lines]
+    known = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])]
+    rows = [f"| {' | '.join(line[i] for i in known)} |" for line in lines]
+    rows.insert(1, "|---" * len(known) + "|")
     return "\n".join([*rows, "", made_by([one for records in groups.values() for one in records])])
 
 
@@ -165,7 +171,7 @@ def behind(tables: list[tuple[str, dict[str, Any]]]) -> str:
     return "\n".join(lines) if lines else "- In no row on record yet."
 
 
-def specs(text: str, kind: str) -> list[dict[str, Any]]:
+def specs(text: str, kind: str) -> list[Any]:
     found = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
     return [one[kind] for one in found if kind in one]
 
@@ -188,7 +194,10 @@ def section(name: str, pictures: dict[str, tuple[str, dict[str, Any]]]) -> str:
 
 def page() -> tuple[str, dict[str, tuple[str, dict[str, Any]]]]:
     """The text of the page, and what its pictures show by their files."""
-    names = sorted(file.stem for file in FOLDER.glob("*.jsonl") if not file.stem.endswith("-grid"))
+    text = (FOLDER / "page.md").read_text("utf-8")
+    [first] = specs(text, "sections")
+    stems = {file.stem for file in FOLDER.glob("*.jsonl") if not file.stem.endswith("-grid")}
+    names = sorted(stems, key=lambda name: (first.index(name) if name in first else len(first), name))
     if missing := [name for name in names if not (FOLDER / f"{name}.md").exists()]:
         raise FileNotFoundError(
             f"records of {', '.join(missing)}: expected a text beside them, benchmarks/results/NAME.md"
@@ -197,11 +206,10 @@ def page() -> tuple[str, dict[str, tuple[str, dict[str, Any]]]]:
     tables = [(name, spec) for name, text in texts.items() for spec in specs(text, "table")]
     pictures: dict[str, tuple[str, dict[str, Any]]] = {}
     parts = {
-        '{"sections": true}': "\n\n".join(section(name, pictures) for name in names),
+        json.dumps({"sections": first}): "\n\n".join(section(name, pictures) for name in names),
         '{"behind": true}': behind(tables),
         '{"earlier": true}': (FOLDER / "earlier.md").read_text("utf-8").strip(),
     }
-    text = (FOLDER / "page.md").read_text("utf-8")
     for mark, part in parts.items():
         text = text.replace(mark, part)
     return text, pictures

@@ -8,6 +8,9 @@ Not in the figures: what hbll looks at every 50 steps.
 
 `--memory` measures instead the peak memory of a step above the program and its input, every side and length in a process of
 its own. `--blocks` compares block sizes. `--plot FILE` draws what all runs so far have found over T (B and d the first given).
+
+`--record N` appends the times or the memory to `benchmarks/results/speed.jsonl`, as repetition N; one process a repetition,
+so that the medians of all repetitions are independent. `ratio` in it is the time over that of the first side.
 """
 
 import argparse
@@ -23,8 +26,10 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import rivals
+from benchmarks.results import append
 
 OUT = pathlib.Path(__file__).parent / "out" / "speed.jsonl"
+TOLD = {"nn": "torch", "hbll-parallel": "hbll, at once", "hbll-memory": "hbll, 256 MB"}  # sides as records name them
 
 
 def measure(names: list[str], b: int, t: int, d: int, repeats: int, cell: str = "gru") -> dict[str, dict[str, float]]:
@@ -61,6 +66,19 @@ def _record(**line: object) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def record(a: argparse.Namespace, b: int, t: int, d: int, sides: dict[str, dict[str, float]], repeats: int) -> None:
+    """A record a side, as repetition `a.record`: milliseconds an update, and peak memory or depth where it is known."""
+    first = next(iter(sides.values()))["seconds"]
+    for name, found in sides.items():
+        figures = {"ms": 1e3 * found["seconds"], "ratio": found["seconds"] / first}
+        figures |= {kind: found[kind] for kind in ("mib", "depth") if kind in found}
+        append(dict(
+            benchmark="speed", task=f"{'memory at ' if 'mib' in found else ''}{b} x {t:,}, {d} units",
+            rule=TOLD.get(name, name), seed=a.record,
+            options=dict(cell=a.cell, threads=a.threads, repeats=repeats), figures=figures,
+        ))  # fmt: skip
+
+
 def _lengths(a: argparse.Namespace, b: int, d: int, one: Callable[[int], float]) -> None:
     """Calls `one` for every length until its slowest side would take longer than the patience allows."""
     rate = 0.0
@@ -88,6 +106,8 @@ def times(a: argparse.Namespace) -> None:
                 extra = f"{result[first].get('schedule', '')} | {result[first].get('depth', 0):.0f}"
                 print(f"| {b} | {t} | {d} | " + " | ".join(columns) + f" | {extra} |", flush=True)
                 _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, result=result)
+                if a.record is not None:
+                    record(a, b, t, d, result, a.repeats)
                 return max(seconds)
 
             _lengths(a, b, d, one)
@@ -132,6 +152,8 @@ def memory(a: argparse.Namespace) -> None:
                 row = [f"{f['mib']:.0f} ({f['seconds']:.2f})" if (f := found.get(r)) else "" for r in a.rules]
                 print(f"| {b} | {t} | {d} | " + " | ".join(row) + " |", flush=True)
                 _record(B=b, T=t, d=d, threads=a.threads, cell=a.cell, memory=found)
+                if a.record is not None and found:
+                    record(a, b, t, d, found, 1)
 
 
 def main() -> None:
@@ -150,6 +172,9 @@ def main() -> None:
     p.add_argument("--patience", type=float, default=3.0)
     p.add_argument("--memory", action="store_true")
     p.add_argument("--blocks", action="store_true", help="every block size beside auto's")
+    p.add_argument(
+        "--record", type=int, metavar="N", help="append the figures to the results on record, as repetition N"
+    )
     p.add_argument("--plot", metavar="FILE")
     p.add_argument("--one", choices=rivals.NAMES, help=argparse.SUPPRESS)
     a = p.parse_args()

@@ -3,8 +3,8 @@
 `exchange` guesses states so that all spans run at once. Where dynamics do not forget, guesses are wrong and spans run
 again, so that P ranks are no faster than one. A pipeline guesses nothing. The batch is cut into M micro-batches. A rank
 runs its span of a micro-batch from the state that the rank before it sends, and sends the end on. Messages go the other
-way. Nothing runs twice: a step takes (M + P - 1) / (M P) of the time of one process, as much as micro-batches are as
-fast, sequence by sequence, as the whole batch (docs/howto/distributed.md#memory-that-does-not-fade).
+way. Nothing runs twice: a step takes (M + P - 1) / (M P) of the time of one process, if a micro-batch takes its share
+of the time of the batch (docs/howto/distributed.md#memory-that-does-not-fade).
 """
 
 from typing import Any, NamedTuple
