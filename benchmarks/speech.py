@@ -96,9 +96,10 @@ def one(data: hs.datasets.Speech, a: argparse.Namespace, side: str, seed: int, s
 def record(line: dict[str, Any], errors: hs.audio.ErrorRate) -> None:
     """Put a run of the test part on record: its error rate and the kinds of errors, as shares of the true labels."""
     speaker = line["speaker"]
+    task = speaker if speaker == "seen" else f"unseen {speaker}"
     names = ("kind", "cell", "causal", "updates", "lr", "dropout", "augment", "beside")
     append(dict(
-        benchmark="speech", task=speaker if speaker == "seen" else f"unseen {speaker}", rule=line["side"],
+        benchmark="speech", task=f"{task}, synthetic voices beside" if "beside" in line else task, rule=line["side"],
         seed=line["seed"], options={name: line[name] for name in names if name in line},
         figures={
             "error_rate": errors.rate, "substitutions": errors.substitutions / errors.total,
