@@ -52,7 +52,6 @@ GROUPS = {
     "stdlib": Group("stdlib", "bpe:4000", RULES),
     "4000": Group("pydoc", "bpe:4000", RULES),
 }  # fmt: skip
-FIRST_SEED_ONLY = ("deep", "stdlib", "4000")
 
 
 def read(text: str, tokenizer: str) -> hs.datasets.Text:
@@ -87,8 +86,6 @@ def run(names: list[str], seeds: list[int], rules: list[str] | None) -> None:
     """Make the runs that are not on record."""
     for seed in seeds:
         for name in names:
-            if name in FIRST_SEED_ONLY and seed != seeds[0]:
-                continue
             group = GROUPS[name]
             text = read(group.text, group.tokenizer)
             for rule in (one for one in group.rules if rules is None or one in rules):

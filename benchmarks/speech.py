@@ -5,8 +5,8 @@ takes are held out (`--speakers seen`), or a speaker is (`--speakers jackson the
 validation strings (`--part validation`; of a speaker who is neither trained on nor tested, where `--inner` names one).
 Sides: hbll, and BPTT by PyTorch's own layers (`nn.GRU`, `nn.LSTM`), with the same initialisation, data order, updates
 and rates. Times are CPU seconds of one thread, from the waves to the trained model. `--report` makes the tables of the
-lines in benchmarks/out/speech.jsonl; those of the test part are records, too. `--clock` measures an update, `--stream`
-listening.
+lines in benchmarks/out/speech.jsonl; those of the test part are records, too. `--beside` adds strings by synthetic
+voices to the training part. `--clock` measures an update, `--stream` listening.
 """
 
 import argparse
@@ -55,12 +55,23 @@ def make(data: hs.datasets.Speech, a: argparse.Namespace, seed: int) -> hs.model
     return hs.models.Transcriber(data.labels, hs.audio.Frames(16), filters=filters, conv=(), layers=2, **options)
 
 
+def beside(folder: pathlib.Path, n: int) -> tuple[list[torch.Tensor], list[str]]:
+    """Strings of digits by the voices of a folder, made as the set's own, but for two voices that a set must hold out."""
+    voices = sorted({file.stem.split("_", 1)[1].rsplit("_", 1)[0] for file in folder.glob("*.wav")})
+    sizes = {"n": n, "n_validation": 1, "n_test": 1}
+    return hs.datasets.load("digitwords", held_out=voices[0], validation=voices[1], path=folder, **sizes).train
+
+
 def one(data: hs.datasets.Speech, a: argparse.Namespace, side: str, seed: int, speaker: str) -> dict[str, Any]:
     """Train and score once; a line of the log."""
+    waves, transcripts = data.train
+    if a.beside:
+        more, told = beside(a.beside, a.strings)
+        waves, transcripts = waves + more, transcripts + told
     began = time.process_time()
     model = make(data, a, seed)
     run = hs.fit(
-        model, *data.train, steps=a.updates, batch_size=8, lr=a.lr, seed=seed, progress=False, record_every=10**6,
+        model, waves, transcripts, steps=a.updates, batch_size=8, lr=a.lr, seed=seed, progress=False, record_every=10**6,
         **SIDES[side],
     )  # fmt: skip
     seconds = time.process_time() - began
@@ -68,6 +79,7 @@ def one(data: hs.datasets.Speech, a: argparse.Namespace, side: str, seed: int, s
     line = dict(
         kind=a.kind, cell=a.cell, causal=a.causal, side=side, seed=seed, speaker=speaker, part=a.part, inner=a.inner,
         updates=a.updates, lr=a.lr, dropout=a.dropout, augment=a.augment,
+        **({"beside": f"{a.strings} of espeak-ng"} if a.beside else {}),
         schedule=run.history.get("schedule", [""])[-1], loss=statistics.mean(run.history["loss"][-20:]), seconds=seconds,
         error=100 * model.error_rate(*part) if a.score else None,
         beam=100 * model.error_rate(*part, beam_width=8) if a.score and a.beam else None,
@@ -84,10 +96,11 @@ def one(data: hs.datasets.Speech, a: argparse.Namespace, side: str, seed: int, s
 def record(line: dict[str, Any], errors: hs.audio.ErrorRate) -> None:
     """Put a run of the test part on record: its error rate and the kinds of errors, as shares of the true labels."""
     speaker = line["speaker"]
-    names = ("kind", "cell", "causal", "updates", "lr", "dropout", "augment")
+    task = speaker if speaker == "seen" else f"unseen {speaker}"
+    names = ("kind", "cell", "causal", "updates", "lr", "dropout", "augment", "beside")
     append(dict(
-        benchmark="speech", task=speaker if speaker == "seen" else f"unseen {speaker}", rule=line["side"],
-        seed=line["seed"], options={name: line[name] for name in names},
+        benchmark="speech", task=f"{task}, synthetic voices beside" if "beside" in line else task, rule=line["side"],
+        seed=line["seed"], options={name: line[name] for name in names if name in line},
         figures={
             "error_rate": errors.rate, "substitutions": errors.substitutions / errors.total,
             "deletions": errors.deletions / errors.total, "insertions": errors.insertions / errors.total,
@@ -102,8 +115,8 @@ def report() -> None:
     for text in LOG.read_text().splitlines():
         line = json.loads(text)
         seen = "seen" if line["speaker"] == "seen" else "unseen"
-        key = ("kind", "cell", "causal", "side", "part", "inner", "updates", "lr", "dropout", "augment")
-        found[(seen, *(str(line[k]) for k in key))].append(line)
+        key = ("kind", "cell", "causal", "side", "part", "inner", "updates", "lr", "dropout", "augment", "beside")
+        found[(seen, *(str(line.get(k, "")) for k in key))].append(line)
     print("| speakers | kind, cell, settings | side | error: mean (by speaker) | least..most of runs | runs | CPU s |")
     print("|---|---|---|---|---|---|---|")
     for (seen, kind, cell, causal, side, part, *rest), lines in sorted(found.items()):
@@ -214,6 +227,8 @@ def main() -> None:
     p.add_argument("--lr", type=float)
     p.add_argument("--dropout", type=float, default=0.0)
     p.add_argument("--augment", default=AUGMENT, help="arguments of audio.Augment as JSON; empty for none")
+    p.add_argument("--beside", type=pathlib.Path, help="folder of digits by other voices (datasets/espeak_corpus.py)")
+    p.add_argument("--strings", type=int, default=STRINGS, help="training strings by these voices")
     p.add_argument("--beam", action="store_true", help="score a beam of 8, too")
     p.add_argument("--no-score", dest="score", action="store_false", help="time alone")
     p.add_argument("--report", action="store_true")

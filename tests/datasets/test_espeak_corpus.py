@@ -81,6 +81,26 @@ def test_a_corpus_of_voices_that_no_other_part_has(recipe, make, stand_in, tmp_p
             assert not parts[k] & parts[other] and len(sounds[k]) <= len(parts[k])
 
 
+def test_digits_of_many_voices_are_a_set_of_their_own(recipe, make, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "ACCENTS", ["en-us"])
+    t = torch.arange(1000) / 1000
+    said = torch.cat([torch.zeros(300), 0.3 * torch.sin(6.2832 * 200 * t), torch.zeros(700)])
+    hs.audio.write(tmp_path / "en-us+m1.wav", said, 1000)  # 0.3 s of silence, a second of sound, 0.7 s of silence
+    made = []
+    for name in ("one", "two"):
+        make(tmp_path / name, "--digits", 1)
+        lines = [line.split() for line in stand_in.read_text().splitlines()][len(recipe.VARIANTS) :]
+        stand_in.unlink()
+        made.append([words[:7] + words[8:] for words in lines])
+    assert made[0] == made[1] and [words[8] for words in lines] == recipe.DIGITS * 12
+    assert len({(words[3], words[5]) for words in lines}) > 6  # speeds and pitches: 12 draws
+    cut, rate = hs.audio.read(tmp_path / "one" / "7_en_us_m1_0.wav")
+    assert rate == 8000 and abs(len(cut) - 8000) < 200
+    sets = hs.datasets.load("digitwords", held_out="en_us_m1", validation="en_us_m2", n=30, path=tmp_path / "one")
+    assert len(sets.train.waves) == 30 and all(3 <= len(text) <= 7 for text in sets.train.transcripts)
+    assert len({file.name for file in (tmp_path / "one").iterdir()}) == 12 * 10
+
+
 def test_voices_that_sound_the_same_are_one(recipe, stand_in, tmp_path):
     named = [f"{accent}+{variant}" for accent in ("en", "en-us") for variant in ("m1", "m2", "f1")]
     found = recipe.distinct(shutil.which("espeak-ng"), named, tmp_path / "voice.wav")
