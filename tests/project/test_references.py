@@ -140,6 +140,12 @@ def test_modules_and_their_names_exist(file):
     assert not gone, f"{where(file)} names what is not there: {gone}"
 
 
+def test_what_the_reference_pages_document_is_there():
+    given = [(page, re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.M)) for page in DOCS.rglob("*.md")]
+    gone = [f"{where(page)}: {name}" for page, names in given for name in names if not resolve(name)]
+    assert sum(len(names) for _, names in given) > 50 and not gone, gone
+
+
 @pytest.mark.parametrize("file", [*CODE, *PAGES], ids=where)
 def test_nothing_refers_to_what_a_reader_cannot_open(file):
     paragraphs = prose(file).split("\n\n")
