@@ -243,3 +243,24 @@ def errors(group: Any) -> list[str]:
         except hs.InputError as error:
             found.append(error.argument)
     return found
+
+
+def parametrized(group: Any, micro_batches: int | None) -> tuple[float, int]:
+    """Return the largest difference of gradients of a layer with a parametrized weight, a frozen one and a hook, and the
+    hook's calls over spans.
+    """
+    net, calls = layer("GRU"), []
+    nn.utils.parametrizations.weight_norm(net, "weight_hh_l0")
+    net.bias_ih_l1.requires_grad_(False)
+    net.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.randn(4, 30, 4, dtype=torch.float64)
+    net(x)[0].square().mean().backward()
+    wanted = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+    net.zero_grad()
+    calls.clear()
+    with hd.time_sharded(group, steps=30, micro_batches=micro_batches) as time:
+        time.mean(net(time.take(x))[0].square()).backward()
+    hd.average_gradients(list(net.parameters()), group)
+    found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    assert found.keys() == wanted.keys()
+    return max(float((found[name] - one).abs().max()) for name, one in wanted.items()), len(calls)

@@ -108,3 +108,8 @@ def test_spans_that_run_again_are_counted(pair: Pool):
     # the last one found its start by a roll before; the first one passed a corrected message back once more
     assert again(44, rows=2, scale=4.0) == [pytest.approx(0.5), 0]
     assert again(2400, rows=1, tolerance=1e-12) == [0, 0]
+
+
+@pytest.mark.parametrize("parts", (None, 2))
+def test_parametrized_and_frozen_weights_and_hooks(pair: Pool, parts: int | None):
+    assert all(off < CLOSE and calls == 1 for off, calls in pair.run(2, work.parametrized, parts))
