@@ -131,7 +131,7 @@ def _backward(
         pairs = [(h, g) for h, g in zip(part.heads, given, strict=True) if h is not None and g is not None]
         heads, grads = zip(*pairs, strict=True)
         by = [part.start, *([part.span.x] if inputs else []), *weights]
-        message, *found = torch.autograd.grad(heads, by, grads, allow_unused=True)
+        message, *found = torch.autograd.grad(heads, by, grads, retain_graph=True, allow_unused=True)
         passed.append(torch.zeros_like(part.start) if message is None else message)
         if chain.place:
             chain.send(passed[-1], chain.place - 1)
